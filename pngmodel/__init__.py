@@ -1,0 +1,10 @@
+"""The science of the product: learn real camera noise from pairs, generate it on any clean image.
+
+>>> from pngmodel import NoiseGenerator
+>>> noisy = NoiseGenerator.from_pretrained().generate(clean, reference=(real_noisy, real_clean), seed=1)
+"""
+
+from pngmodel.errors import IntegrityError, NonFiniteError, UserError
+from pngmodel.generator import NoiseGenerator
+
+__all__ = ["IntegrityError", "NoiseGenerator", "NonFiniteError", "UserError"]

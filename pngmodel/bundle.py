@@ -1,0 +1,135 @@
+"""Model bundles: one folder is one model. config.json, model.safetensors, README.md (card), digest.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+
+from pngmodel.errors import IntegrityError, UserError
+from pngmodel.model import NoiseModel
+from pngmodel.presets import ModelConfig
+
+FORMAT = "pngnoise-model"
+FORMAT_VERSION = 1
+SHIPPED = Path(__file__).parent / "pretrained"
+
+_CONFIG, _WEIGHTS, _CARD, _DIGEST = "config.json", "model.safetensors", "README.md", "digest.json"
+_DIGESTED = (_CONFIG, _WEIGHTS)  # the card may be corrected without making another model
+
+
+def bundle_digest(files: dict[str, str]) -> str:
+    """One digest over the digests of the files that make the model, hexadecimal."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def save_bundle(model: NoiseModel, folder: Path, *, training: dict[str, Any], card: str) -> str:
+    """Write a bundle folder and return its digest; an existing folder is replaced only when complete.
+
+    ``training`` is the provenance (data, steps, seconds, device, commit) kept in config.json.
+    """
+    working = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(working, ignore_errors=True)
+    working.mkdir(parents=True)
+    try:
+        config = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "model": model.config.model_dump(mode="json"),
+            "training": training,
+        }
+        (working / _CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+        weights = {k: v.detach().cpu().float().contiguous() for k, v in model.state_dict().items()}
+        save_file(weights, working / _WEIGHTS)
+        (working / _CARD).write_text(card)
+        files = {name: _sha256(working / name) for name in _DIGESTED}
+        digest = bundle_digest(files)
+        (working / _DIGEST).write_text(json.dumps({"digest": digest, "files": files}, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(working, folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write the model bundle ({error})") from error
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    return digest
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: missing; {path.parent} is not a model bundle (a folder with {_CONFIG}, {_WEIGHTS}, {_DIGEST})"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{path}: cannot be read as JSON ({error}); fetch the bundle again") from error
+    if not isinstance(content, dict):
+        raise IntegrityError(f"{path}: holds no JSON object; fetch the bundle again")
+    return content
+
+
+def verify_bundle(path_or_url: str | Path) -> str:
+    """Check every digested file and return the bundle's digest.
+
+    Raises:
+        UserError: not a bundle. IntegrityError: a file is missing or differs from its digest.
+    """
+    folder = Path(str(path_or_url).removeprefix("file://"))
+    record = _read_json(folder / _DIGEST)
+    files = record.get("files")
+    if not isinstance(files, dict) or set(files) != set(_DIGESTED) or record.get("digest") != bundle_digest(files):
+        raise IntegrityError(f"{folder / _DIGEST}: is damaged; fetch the bundle again")
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise IntegrityError(f"{path}: missing from the bundle; fetch it again")
+        if _sha256(path) != expected:
+            raise IntegrityError(
+                f"{path}: sha256 differs from {_DIGEST}; the bundle is damaged or was edited, fetch it again"
+            )
+    return str(record["digest"])
+
+
+def bundle_config(path_or_url: str | Path) -> dict[str, Any]:
+    """The config.json of a bundle: format, model, training."""
+    return _read_json(Path(str(path_or_url).removeprefix("file://")) / _CONFIG)
+
+
+def load_bundle(path_or_url: str | Path) -> tuple[NoiseModel, str]:
+    """Verify and load a bundle; returns the model on the CPU and its digest.
+
+    Raises:
+        UserError: not a bundle, or a version this release cannot read. IntegrityError: damaged.
+    """
+    folder = Path(str(path_or_url).removeprefix("file://"))
+    digest = verify_bundle(folder)
+    config = bundle_config(folder)
+    if config.get("format") != FORMAT or config.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{folder / _CONFIG}: format {config.get('format')!r} version {config.get('format_version')!r}; "
+            f"this release reads {FORMAT!r} version {FORMAT_VERSION}"
+        )
+    try:
+        model = NoiseModel(ModelConfig.model_validate(config.get("model")))
+        # load() takes bytes: loading by path maps the file, which a replaced bundle would pull away
+        weights = load((folder / _WEIGHTS).read_bytes())
+        model.load_state_dict(weights)
+    except ValidationError as error:
+        raise UserError(f"{folder / _CONFIG}: key 'model' is not valid: {error}") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise IntegrityError(f"{folder / _WEIGHTS}: does not fit {_CONFIG}: {error}") from error
+    if not all(bool(torch.isfinite(v).all()) for v in weights.values()):
+        raise IntegrityError(f"{folder / _WEIGHTS}: holds NaN or infinite weights; retrain or fetch it again")
+    return model, digest

@@ -1,0 +1,125 @@
+"""NoiseGenerator: the public face of the learned noise model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pngmodel import whitening
+from pngmodel.bundle import SHIPPED, load_bundle
+from pngmodel.consistency import one_step
+from pngmodel.errors import UserError
+from pngmodel.images import pad_to_multiple
+from pngmodel.interface import NoisyImageGenerator, Prompts
+from pngmodel.model import NoiseModel, Precision
+from pngmodel.presets import DOWNSAMPLING
+from pngmodel.seeds import generator
+from pngmodel.tiling import tiled
+
+_COLOURS = 3
+_TILES_AT_ONCE = 16
+_CURVES = "curve_"
+
+
+class NoiseGenerator(NoisyImageGenerator):
+    """Generates noise like that of a reference on any clean image, in one network evaluation.
+
+    Example:
+        >>> from pngmodel import NoiseGenerator
+        >>> generator = NoiseGenerator.from_pretrained()
+        >>> noisy = generator.generate(clean, reference=(real_noisy, real_clean), seed=1)
+
+    Every network call sees the tiles of one image only, so a sample does not depend on its batch.
+    """
+
+    name = "png"
+
+    def __init__(self, model: NoiseModel, *, device: str = "cpu", digest: str | None = None) -> None:
+        self._precision = Precision.best(device)
+        self.model = model.to(self._precision.device).eval().requires_grad_(False)
+        self.digest = digest
+
+    @classmethod
+    def from_pretrained(cls, path_or_url: str | Path | None = None, *, device: str = "cpu") -> NoiseGenerator:
+        """Load a model bundle folder; without an argument the one shipped with the package.
+
+        Takes a local path or ``file://`` URL. (For object storage fetch the folder first, or use the
+        flows, which do.)
+
+        Raises:
+            UserError: not a bundle, or written by a newer version. IntegrityError: a wrong digest.
+        """
+        model, digest = load_bundle(path_or_url or SHIPPED)
+        return cls(model, device=device, digest=digest)
+
+    @torch.no_grad()
+    def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:
+        """Prompts of one reference pair (C, H, W) in [0, 1]: compact codes and the whitening curves."""
+        if min(noisy.shape[-2:]) < 2 * DOWNSAMPLING:
+            raise UserError(f"reference of {tuple(noisy.shape[-2:])} pixels is too small; give at least 16 x 16")
+        noisy, clean = _as_rgb(noisy.cpu()), _as_rgb(clean.cpu())
+        kind = self.model.config.whitening
+        curves = whitening.fit(kind, noisy, clean)
+        noise = whitening.whiten(kind, curves, noisy, clean)
+        # Cropped, not padded: invented pixels would bias the statistics.
+        height, width = (side // DOWNSAMPLING * DOWNSAMPLING for side in noise.shape[-2:])
+        noise = noise[None, :, :height, :width].to(self._precision.device)
+        with self._precision.autocast():
+            code = self.model.autoencoder.encoder.prompts(noise)
+        prompts = {name: value[0].float().cpu() for name, value in code.items()}
+        return prompts | {_CURVES + name: value for name, value in curves.items()}
+
+    @torch.no_grad()
+    def sample(self, clean: Tensor, prompts: Sequence[Prompts], seeds: Sequence[int]) -> Tensor:
+        """Noisy images (B, C, H, W) in [0, 1], not rounded; one independent seed per image."""
+        return torch.stack([self._one(c.cpu(), p, s) for c, p, s in zip(clean, prompts, seeds, strict=True)])
+
+    def _one(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
+        channels, height, width = clean.shape
+        rgb = _as_rgb(clean)
+        noise = self._model_noise(pad_to_multiple(rgb[None], DOWNSAMPLING)[0], prompts, seed)[:, :height, :width]
+        config = self.model.config
+        if config.calibration == "moments":
+            std, mean = torch.std_mean(noise, dim=(1, 2), keepdim=True, correction=0)
+            noise = (noise - mean) / std.clamp(min=1e-3)
+        curves = {name.removeprefix(_CURVES): v for name, v in prompts.items() if name.startswith(_CURVES)}
+        noise = whitening.unwhiten(config.whitening, curves, noise, rgb)
+        if channels == 1:
+            noise = noise[1:2]  # green: the channel closest to luminance
+        return (clean + noise).clamp(0, 1)
+
+    def _model_noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
+        """Noise in model units for a padded image (3, H, W) in [0, 1]."""
+        model, config, device = self.model, self.model.config, self._precision.device
+        height, width = clean.shape[-2:]
+        g = generator(seed)
+        # One random field for the whole image: tiles agree where they overlap.
+        field = torch.randn(
+            (config.latent_channels, height // DOWNSAMPLING, width // DOWNSAMPLING), generator=g
+        )
+        signed = clean * 2 - 1
+        code = {k: v[None].to(device) for k, v in prompts.items() if not k.startswith(_CURVES)}
+
+        def run(corners: list[tuple[int, int]], rows: int, columns: int) -> Tensor:
+            out = []
+            for first in range(0, len(corners), _TILES_AT_ONCE):
+                part = corners[first : first + _TILES_AT_ONCE]
+                images = torch.stack([signed[:, y : y + rows, x : x + columns] for y, x in part]).to(device)
+                h, w, d = rows // DOWNSAMPLING, columns // DOWNSAMPLING, DOWNSAMPLING
+                starts = torch.stack([field[:, y // d : y // d + h, x // d : x // d + w] for y, x in part]).to(device)
+                repeated = {k: v.expand(len(part), *v.shape[1:]) for k, v in code.items()}
+                network = model.network(repeated, images, self._precision)
+                latent = model.denormalise(one_step(network, starts, model.schedule))
+                with self._precision.autocast():
+                    out.append(model.autoencoder.decoder(latent, images).float().cpu())
+            return torch.cat(out)
+
+        return tiled(run, height, width, _COLOURS, config.tile, config.tile_overlap)
+
+
+def _as_rgb(image: Tensor) -> Tensor:
+    """Grey (1, H, W) is shown to the model as three equal channels."""
+    return image.expand(_COLOURS, -1, -1) if image.shape[0] == 1 else image

@@ -1,0 +1,47 @@
+"""Small building blocks shared by the autoencoder and the prompt blocks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of every pixel, (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.movedim(1, -1)
+        x = nn.functional.layer_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.bias.to(x.dtype))
+        return x.movedim(-1, 1)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with norm and GELU before each, plus a (projected) skip."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            ChannelNorm(inputs),
+            nn.GELU(),
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            ChannelNorm(outputs),
+            nn.GELU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+        )
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.body(x)
+
+
+def zeroed(module: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """Set a layer's weights and bias to zero, so that its branch starts as no change."""
+    nn.init.zeros_(module.weight)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+    return module

@@ -1,0 +1,1 @@
+"""Training: one loop, two stages (PAE, then P-DiT)."""

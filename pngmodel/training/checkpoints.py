@@ -1,0 +1,77 @@
+"""Resumable checkpoints: one folder each, tensors without pickle, published by rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pngmodel.errors import UserError
+
+_KEEP = 2
+_PREFIX = "step-"
+
+
+def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
+    """Write ``folder/step-NNNNNNNN`` and drop all but the newest two; a kill leaves the older ones whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"{_PREFIX}{step:08d}"
+    working = folder / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(working, ignore_errors=True)
+    working.mkdir()
+    try:
+        path = working / "tensors.safetensors"
+        # clone: tied or expanded storage cannot be saved
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path)
+        record = {"step": step, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **state}
+        (working / "state.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(working, final)
+    except OSError as error:
+        shutil.rmtree(working, ignore_errors=True)
+        raise UserError(f"{final}: cannot write the checkpoint ({error}); free space or choose another folder") from error
+    for old in _steps(folder)[:-_KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    for stale in folder.glob(f".{_PREFIX}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    return final
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{_PREFIX}*")) if folder.is_dir() else []
+
+
+def newest(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Return (state, tensors) of the newest checkpoint that is whole, or None."""
+    for path in reversed(_steps(folder)):
+        try:
+            state = json.loads((path / "state.json").read_text())
+            blob = (path / "tensors.safetensors").read_bytes()
+        except (OSError, ValueError):
+            continue
+        if hashlib.sha256(blob).hexdigest() == state.get("sha256"):
+            return state, load_file(path / "tensors.safetensors")
+    return None
+
+
+def flatten_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Optimiser state as named tensors ``optimiser.<parameter index>.<entry>``."""
+    state = optimiser.state_dict()["state"]
+    return {f"optimiser.{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Inverse of :func:`flatten_optimiser` for an optimiser over the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
