@@ -1,0 +1,62 @@
+"""Flow: train a noise model. Run the same parameters again to resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field
+
+from pngmodel.training.loop import Progress
+from tasks.artifacts import publish_markdown
+from tasks.configuration import load_yaml
+from tasks.training import (
+    TrainingConfig,
+    TrainingRun,
+    task_publish_bundle,
+    task_train_autoencoder,
+    task_train_transformer,
+    task_training_pairs,
+)
+
+
+class TrainParameters(BaseModel):
+    """What to train and where."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: str = Field("configs/models/tiny.yaml", description="training configuration, a file of configs/models/")
+    output: str = Field("runs/tiny", description="local folder for checkpoints, logs and the bundle")
+    stores: list[str] = Field(default_factory=list, description="patch stores to use instead of the configuration's")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    max_minutes: float | None = Field(None, gt=0, description="stop resumably after this many minutes of a stage")
+
+
+@flow(name="train_noise_model", flow_run_name="train-{parameters.output}", persist_result=False)
+def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
+    """Train PAE and P-DiT, publish the bundle. Returns its place, digest and steps; ``finished`` False
+    means that the time budget ended first: run the same command again."""
+    return run(parameters, lambda progress: None)
+
+
+def run(parameters: TrainParameters, report: Callable[[Progress], None]) -> dict[str, Any]:
+    """The flow's body; ``report`` receives each step's progress (the command line draws a bar with it)."""
+    config = load_yaml(parameters.config, TrainingConfig)
+    if parameters.stores:
+        config.data = config.data.model_copy(update={"stores": parameters.stores})
+    training = TrainingRun(config, Path(parameters.output), device=parameters.device, source=parameters.config)
+    task_training_pairs(training)
+    limits: dict[str, Any] = {"max_minutes": parameters.max_minutes, "report": report}
+    pae = task_train_autoencoder(training, **limits)
+    result: dict[str, Any] = {"output": parameters.output, "pae_steps": pae.step, "pdit_steps": 0, "finished": False}
+    if pae.finished:
+        pdit = task_train_transformer(training, **limits)
+        result["pdit_steps"] = pdit.step
+        if pdit.finished:
+            command = f"pngnoise train {parameters.config} --output {parameters.output}"
+            result |= task_publish_bundle(training, pae, pdit, command) | {"finished": True}
+    rows = "\n".join(f"| {key} | {value} |" for key, value in result.items())
+    publish_markdown("training", f"# Training\n\n| | |\n|---|---|\n{rows}\n")
+    return result

@@ -1,0 +1,58 @@
+"""Where a result came from: code version, package versions, device. No times: results are byte-identical."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@lru_cache(maxsize=1)
+def commit() -> str:
+    """The git commit of a source checkout, with ``+`` when files differ from it; ``release`` when installed."""
+    if not (_ROOT / ".git").exists():
+        return f"release {_version('pngnoise')}"
+    try:
+        head = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "pngmodel", "tasks", "flows")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return head[:12] + ("+" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that decide a result's bytes."""
+    return {name: _version(name) for name in ("pngnoise", "torch", "numpy", "zarr", "numcodecs")}
+
+
+def device_name(device: str) -> str:
+    """The device in words, e.g. ``cpu x86_64 (AVX2, 2 threads)`` or the GPU's name."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(torch.device(device))
+    return f"cpu {platform.machine()} ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
+
+
+def content_key(content: Any) -> str:
+    """sha256 of a JSON-able value, independent of key order, hexadecimal."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

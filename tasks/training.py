@@ -1,0 +1,163 @@
+"""Train a noise model from patch stores: PAE, then P-DiT, then a bundle. Resumes with the same command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from prefect import task
+from pydantic import BaseModel, ConfigDict, Field
+
+from pngmodel.bundle import save_bundle
+from pngmodel.errors import UserError
+from pngmodel.model import NoiseModel, Precision
+from pngmodel.presets import PRESETS, ModelConfig
+from pngmodel.training.loop import Outcome, Progress, run_stage
+from pngmodel.training.pae import AutoencoderObjective, measure_latent
+from pngmodel.training.pdit import TransformerObjective
+from pngmodel.training.samples import TrainingPair, WhitenedPairs
+from pngmodel.training.settings import DataSettings, PDiTSettings, StageSettings
+from tasks.configuration import validate
+from tasks.provenance import commit, content_key, device_name, packages
+from tasks.stores.patches import PatchStore
+
+
+class TrainingData(DataSettings):
+    """Patch stores to train on, and how their pairs are varied and drawn."""
+
+    stores: list[str] = Field(min_length=1, description="patch store URLs, relative to the working folder")
+    split: str = Field("train", description="rows of the stores' tables to use")
+
+
+class TrainingConfig(BaseModel):
+    """One file of configs/models/."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    preset: str = Field(description=f"one of {', '.join(PRESETS)}")
+    model: dict[str, Any] = Field(default_factory=dict, description="preset fields to change, e.g. {depth: 4}")
+    data: TrainingData
+    pae: StageSettings
+    pdit: PDiTSettings
+
+    def model_settings(self, source: str) -> ModelConfig:
+        """The preset with this file's changes, validated."""
+        if self.preset not in PRESETS:
+            raise UserError(f"{source}: key 'preset' is {self.preset!r}; choose one of {', '.join(PRESETS)}")
+        return validate(ModelConfig, PRESETS[self.preset].model_dump() | self.model, f"{source} (model)")
+
+
+class TrainingRun:
+    """A training in one output folder: its data, its model, its two stages."""
+
+    def __init__(self, config: TrainingConfig, output: Path, *, device: str = "cpu", source: str = "config") -> None:
+        self.config, self.output = config, output
+        self.settings = config.model_settings(source)
+        for name, stage in (("pae", config.pae), ("pdit", config.pdit)):
+            if stage.crop % 8:
+                raise UserError(f"{source}: key '{name}.crop' is {stage.crop}; it must be a multiple of 8")
+        if config.pdit.train_prompts and self.settings.latent_init != "lossless":
+            raise UserError(
+                f"{source}: key 'pdit.train_prompts' is true but the latent is learned; set it to false, "
+                "or model.latent_init to lossless"
+            )
+        self.precision = Precision.best(device)
+        self.stores = [PatchStore.open(url) for url in config.data.stores]
+        # The model starts from its own seed: equal on every machine, whatever ran before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.pae.seed)
+            self.model = NoiseModel(self.settings).to(self.precision.device)
+        self._pairs: WhitenedPairs | None = None
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything that decides the weights: configuration and data."""
+        content = self.config.model_dump(mode="json")
+        content["data"].pop("stores")  # where the data lies does not matter, what it is does
+        return content_key(
+            {"config": content, "model": self.settings.model_dump(mode="json"), "data": [s.digest for s in self.stores]}
+        )
+
+    def pairs(self, progress: Callable[[int], None] = lambda done: None) -> WhitenedPairs:
+        """All training pairs, whitened; made once."""
+        if self._pairs is None:
+            self._pairs = WhitenedPairs(self._read(), self.settings.whitening, self.config.data, progress)
+        return self._pairs
+
+    def _read(self) -> Iterator[TrainingPair]:
+        for store in self.stores:
+            table = store.table
+            for row in table.select(["patch", "dataset", "split"]).to_pylist():
+                if row["split"] == self.config.data.split:
+                    clean, noisy = (_unit(x) for x in store.read(row["patch"]))
+                    yield TrainingPair(noisy, clean, row["dataset"])
+
+    def train_autoencoder(
+        self, *, max_minutes: float | None = None, report: Callable[[Progress], None] = lambda p: None
+    ) -> Outcome:
+        """Stage 1, and the latent statistics it leaves for stage 2."""
+        objective = AutoencoderObjective(self.model, self.pairs(), self.config.pae, self.precision)
+        outcome = run_stage(
+            objective, self.config.pae, self.output / "pae", identity=self.identity, max_minutes=max_minutes, report=report
+        )
+        if outcome.finished:
+            measure_latent(self.model, self.pairs(), self.config.pae, self.precision)
+        return outcome
+
+    def train_transformer(
+        self, *, max_minutes: float | None = None, report: Callable[[Progress], None] = lambda p: None
+    ) -> Outcome:
+        """Stage 2; call after a finished stage 1 of the same object (which a resume replays in seconds)."""
+        objective = TransformerObjective(self.model, self.pairs(), self.config.pdit, self.precision)
+        return run_stage(
+            objective, self.config.pdit, self.output / "pdit", identity=self.identity, max_minutes=max_minutes, report=report
+        )
+
+    def publish(self, pae: Outcome, pdit: Outcome, command: str) -> dict[str, str]:
+        """Write the bundle to ``output/bundle``; returns its place and digest."""
+        training = {
+            "command": command,
+            "commit": commit(),
+            "config": self.config.model_dump(mode="json"),
+            "data": [{"digest": s.digest, "licence": s.licence, "patches": len(s)} for s in self.stores],
+            "device": device_name(str(self.precision.device)),
+            "precision": str(self.precision.dtype).removeprefix("torch."),
+            "packages": packages(),
+            "seconds": {"pae": round(pae.seconds), "pdit": round(pdit.seconds)},
+            "steps": {"pae": pae.step, "pdit": pdit.step},
+        }
+        folder = self.output / "bundle"
+        digest = save_bundle(self.model, folder, training=training, card=_card(self.settings, training))
+        return {"bundle": str(folder), "digest": digest}
+
+
+def _unit(patch: np.ndarray) -> torch.Tensor:
+    peak = 255 if patch.dtype == np.uint8 else 65535
+    return torch.from_numpy(patch.astype(np.float32) / peak)
+
+
+def _card(settings: ModelConfig, training: dict[str, Any]) -> str:
+    hours = sum(training["seconds"].values()) / 3600
+    data = "\n".join(f"- {d['patches']} patches, {d['licence']}, digest `{d['digest'][:16]}`" for d in training["data"])
+    return f"""# Noise model ({settings.preset})
+
+Trained by `{training["command"]}` at commit {training["commit"]}.
+
+- Steps: {training["steps"]["pae"]} autoencoder, {training["steps"]["pdit"]} P-DiT; {hours:.2f} hours on {training["device"]}
+  ({training["precision"]}).
+- Whitening `{settings.whitening}`, calibration `{settings.calibration}`, prompts `{settings.prompts}`.
+
+Data:
+{data}
+
+Figures: run `pngnoise evaluate noise --model <this folder>`; a card without figures claims nothing.
+"""
+
+
+task_training_pairs = task(TrainingRun.pairs, name="whiten_training_pairs")
+task_train_autoencoder = task(TrainingRun.train_autoencoder, name="train_autoencoder")
+task_train_transformer = task(TrainingRun.train_transformer, name="train_transformer")
+task_publish_bundle = task(TrainingRun.publish, name="publish_bundle")
