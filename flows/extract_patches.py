@@ -1,0 +1,47 @@
+"""Flow: cut a catalogue's pairs into a sharded patch store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.artifacts import publish_markdown, table
+from tasks.clusters import ClusterConfig
+from tasks.patches import task_extract_patches
+
+
+class PatchParameters(BaseModel):
+    """Which catalogue, which patches, where they go."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    catalogue: str = Field(description="folder or URL written by ingest_dataset")
+    output: str = Field(description="folder or URL of the patch store")
+    size: int = Field(256, ge=16, description="side of the square patches, pixels")
+    stride: int | None = Field(None, ge=1, description="step between patches, default the size (no overlap)")
+    shard: int = Field(64, ge=1, description="patches per shard; one shard is one task and one object")
+    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="local"))
+
+
+@flow(name="extract_patches", flow_run_name="patches-{parameters.size}")
+def extract_patches(parameters: PatchParameters) -> dict[str, Any]:
+    """Write the patch store; finished shards of an earlier run are kept. Returns patches, shards, digest."""
+    return run(parameters)
+
+
+def run(parameters: PatchParameters, progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
+    """The flow's body; ``progress`` receives (done, total) shards."""
+    result = task_extract_patches(
+        parameters.catalogue,
+        parameters.output,
+        size=parameters.size,
+        stride=parameters.stride,
+        shard=parameters.shard,
+        cluster=parameters.cluster,
+        progress=progress,
+    )
+    publish_markdown("patches", f"# Patches\n\n{table({k: v for k, v in result.items() if k != 'rejected'})}")
+    return result

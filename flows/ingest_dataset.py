@@ -1,0 +1,49 @@
+"""Flow: ingest a dataset into a catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.artifacts import publish_markdown, table
+from tasks.clusters import ClusterConfig
+from tasks.ingest import task_ingest
+
+
+class IngestParameters(BaseModel):
+    """What to read and where the catalogue goes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str = Field(description="folder or URL that holds the dataset as its owners ship it")
+    adapter: str = Field(description="sidd-small, sidd-medium, or a YAML rule file of configs/datasets/")
+    output: str = Field(description="folder or URL of the catalogue")
+    validation_scenes: list[str] = Field(default_factory=list, description="scenes to keep out of training")
+    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+
+
+@flow(name="ingest_dataset", flow_run_name="ingest-{parameters.adapter}")
+def ingest_dataset(parameters: IngestParameters) -> dict[str, Any]:
+    """Read and verify all pairs, write the catalogue. Returns pairs, rejected with reasons, digest."""
+    return run(parameters)
+
+
+def run(
+    parameters: IngestParameters, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """The flow's body; ``progress`` receives (done, total) pairs."""
+    result = task_ingest(
+        parameters.source,
+        parameters.adapter,
+        parameters.output,
+        validation_scenes=tuple(parameters.validation_scenes),
+        cluster=parameters.cluster,
+        progress=progress,
+    )
+    reasons = "\n".join(f"- `{r['id']}`: {r['reason']}" for r in result["rejected"][:50])
+    summary = {"pairs": result["pairs"], "rejected": len(result["rejected"]), "catalogue": result["catalogue"]}
+    publish_markdown("ingest", f"# Ingestion\n\n{table(summary)}\n{reasons}")
+    return result

@@ -1,0 +1,94 @@
+"""Where shard tasks run: in this process, on a local Dask cluster, or on one that is already there."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pngmodel.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_IN_FLIGHT_PER_WORKER = 4
+
+
+class ClusterConfig(BaseModel):
+    """One file of configs/clusters/."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["inline", "local", "address"] = Field(
+        "inline", description="inline: this process; local: a Dask cluster of processes; address: a running scheduler"
+    )
+    workers: int | None = Field(None, ge=1, description="local: processes, default one per core")
+    address: str | None = Field(None, description="address: scheduler, e.g. tcp://scheduler:8786")
+
+
+def run_each(
+    config: ClusterConfig, function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Apply ``function`` to each item and yield (item, result) as they finish, in any order.
+
+    Function and items travel to other processes: module-level functions, URIs and small dataclasses.
+    An error of one item stops the run; finished items keep what they published.
+    """
+    if config.kind == "inline":
+        for item in items:
+            yield item, function(item)
+        return
+    if config.kind == "address" and not config.address:
+        raise UserError("cluster: kind 'address' needs the key 'address', e.g. tcp://scheduler:8786")
+    yield from _on_dask(config, function, items)
+
+
+def _on_dask(
+    config: ClusterConfig, function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result]]:
+    waiting = iter(items)
+    first = list(itertools.islice(waiting, 1))
+    if not first:
+        return  # a finished store is not worth a cluster
+    waiting = itertools.chain(first, waiting)
+    from distributed import Client, LocalCluster, as_completed  # a second to import; inline runs need none of it
+
+    # Prefect's logging shows every logger's INFO: a cluster's hundred lines would bury the run's own.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+
+    if config.kind == "local":
+        cluster = LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=config.workers or os.cpu_count() or 1,
+            threads_per_worker=1,
+            processes=True,
+            silence_logs=logging.ERROR,
+            dashboard_address="127.0.0.1:0",
+        )
+    else:
+        cluster = None
+    try:
+        try:
+            client = Client(cluster if cluster is not None else config.address, timeout="30s")  # type: ignore[no-untyped-call]
+        except OSError as error:
+            raise UserError(f"cluster: no Dask scheduler answers at {config.address} ({error})") from None
+        with client:
+            limit = _IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info()["workers"]))  # type: ignore[no-untyped-call]
+            # pure=False: two equal items are two pieces of work.
+            submitted = {client.submit(function, i, pure=False): i for i in itertools.islice(waiting, limit)}  # type: ignore[no-untyped-call]
+            finished = as_completed(list(submitted))  # type: ignore[no-untyped-call]
+            for future in finished:
+                item = submitted.pop(future)
+                result = future.result()
+                future.release()
+                for following in itertools.islice(waiting, 1):
+                    more = client.submit(function, following, pure=False)  # type: ignore[no-untyped-call]
+                    submitted[more] = following
+                    finished.add(more)
+                yield item, result
+    finally:
+        if cluster is not None:
+            cluster.close()  # type: ignore[no-untyped-call]

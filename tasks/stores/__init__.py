@@ -1,0 +1,1 @@
+"""Stores on any fsspec URL: patches, corpora, and the file system below them."""

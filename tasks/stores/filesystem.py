@@ -1,0 +1,162 @@
+"""One path API for local folders and object storage; every write is whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import zarr
+from botocore.exceptions import BotoCoreError, ClientError
+from fsspec.implementations.local import LocalFileSystem
+from zarr.storage import FsspecStore, LocalStore
+
+from pngmodel.errors import IntegrityError, UserError
+
+# Outages of a few tens of seconds are survived; a wrong endpoint still fails within a minute or so.
+_S3_CONFIG = {"retries": {"max_attempts": 12, "mode": "standard"}, "connect_timeout": 5, "read_timeout": 30}
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of ``url`` and the path in it. A URL without a scheme is a local path."""
+    scheme = url.split("://", 1)[0] if "://" in url else "file"
+    options: dict[str, Any] = {"config_kwargs": _S3_CONFIG} if scheme == "s3" else {}
+    try:
+        fs, path = fsspec.core.url_to_fs(url, **options)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{url}: this kind of URL cannot be opened ({error}); use a path, file:// or s3://") from None
+    return fs, str(path)
+
+
+def join(url: str, *parts: str) -> str:
+    """``url`` with path parts appended."""
+    return "/".join([url.rstrip("/"), *parts])
+
+
+def local_path(url: str) -> Path | None:
+    """The local path of ``url``, or None for object storage."""
+    fs, path = filesystem(url)
+    return Path(path) if isinstance(fs, LocalFileSystem) else None
+
+
+@contextmanager
+def _explained(url: str, doing: str) -> Iterator[None]:
+    """Turn storage errors into ones that name the place and the remedy."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{url}: no such file") from None
+    except PermissionError as error:
+        raise UserError(f"{url}: no permission while {doing} ({error}); check its owner or the credentials") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{url}: no space left while {doing}; free some or choose another output, then run the same "
+                "command again: what is already published is kept"
+            ) from error
+        raise UserError(f"{url}: {doing} failed ({error})") from error
+    except (BotoCoreError, ClientError) as error:
+        raise UserError(f"{url}: {doing} failed ({error}); check AWS_ENDPOINT_URL, the bucket and credentials") from error
+
+
+def read_bytes(url: str) -> bytes:
+    """The content of one file. Raises UserError when it is missing or cannot be read."""
+    fs, path = filesystem(url)
+    with _explained(url, "reading"):
+        return bytes(fs.cat_file(path))
+
+
+def exists(url: str) -> bool:
+    """Whether a file or folder is there."""
+    fs, path = filesystem(url)
+    with _explained(url, "looking it up"):
+        fs.invalidate_cache()
+        return bool(fs.exists(path))
+
+
+def list_files(url: str) -> list[str]:
+    """Paths below ``url`` (relative, sorted, all depths); empty when nothing is there."""
+    fs, path = filesystem(url)
+    with _explained(url, "listing"):
+        fs.invalidate_cache()
+        if not fs.exists(path):
+            return []
+        root = path.rstrip("/") + "/"
+        return sorted(str(found).removeprefix(root) for found in fs.find(path))
+
+
+def write_bytes(url: str, content: bytes) -> None:
+    """Publish a file whole: temporary name and rename locally, one PUT on object storage."""
+    fs, path = filesystem(url)
+    with _explained(url, "writing"):
+        if not isinstance(fs, LocalFileSystem):
+            fs.pipe_file(path, content)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        working = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            with working.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(working, target)
+        finally:
+            working.unlink(missing_ok=True)
+
+
+def remove(url: str) -> None:
+    """Delete a file or folder; nothing happens when it is absent."""
+    fs, path = filesystem(url)
+    with _explained(url, "deleting"):
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+
+
+def sha256(content: bytes) -> str:
+    """Hexadecimal digest of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_json(url: str) -> dict[str, Any]:
+    """A JSON object. Raises UserError when absent, IntegrityError when it is not one."""
+    try:
+        content = json.loads(read_bytes(url))
+    except ValueError as error:
+        raise IntegrityError(f"{url}: is not valid JSON ({error}); it is damaged") from None
+    if not isinstance(content, dict):
+        raise IntegrityError(f"{url}: holds no JSON object; it is damaged")
+    return content
+
+
+def write_json(url: str, content: dict[str, Any]) -> None:
+    """Publish a JSON object with sorted keys, so that equal contents are equal bytes."""
+    write_bytes(url, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def zarr_store(url: str, *, read_only: bool) -> LocalStore | FsspecStore:
+    """A zarr store at ``url``; opened where it is used, since s3fs does not survive a fork."""
+    path = local_path(url)
+    if path is not None:
+        return LocalStore(path, read_only=read_only)
+    return FsspecStore.from_url(url, storage_options={"config_kwargs": _S3_CONFIG}, read_only=read_only)
+
+
+@contextmanager
+def writing(url: str) -> Iterator[None]:
+    """Context for writes that another library does (zarr): the same errors as :func:`write_bytes`."""
+    with _explained(url, "writing"):
+        yield
+
+
+def open_array(url: str) -> zarr.Array[Any]:
+    """An existing zarr array, read only."""
+    with _explained(url, "opening the array"):
+        return zarr.open_array(zarr_store(url, read_only=True), mode="r")
