@@ -50,7 +50,7 @@ class PromptEncoder(nn.Module):
 
     def latent(self, noise: Tensor) -> Tensor:
         """Return the latent of ``noise`` only."""
-        if self.config.latent_init == "lossless" and not bool(self.head.weight.any()):
+        if self.config.latent_init == "lossless" and not any(bool(p.any()) for p in self.head.parameters()):
             # Still the exact rearrangement it started as: the trunk would be computed for nothing.
             return F.pixel_unshuffle(noise, DOWNSAMPLING)
         return self(noise)[0]

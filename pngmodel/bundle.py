@@ -38,8 +38,8 @@ def save_bundle(model: NoiseModel, folder: Path, *, training: dict[str, Any], ca
     """
     working = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(working, ignore_errors=True)
-    working.mkdir(parents=True)
     try:
+        working.mkdir(parents=True)
         config = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -69,7 +69,7 @@ def _sha256(path: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{path}: missing; {path.parent} is not a model bundle (a folder with {_CONFIG}, {_WEIGHTS}, {_DIGEST})"
         ) from None

@@ -75,7 +75,7 @@ def to_unit(image: Image, name: str = "image") -> tuple[Tensor, ImageFormat]:
         # torch has few uint16 kernels, so widen on the numpy side; float32 holds 16 bits exactly
         x = torch.from_numpy(np.ascontiguousarray(image.astype(np.float32)))
     else:
-        x = image.detach().to(torch.float32)
+        x = image.detach().to(torch.float32, copy=True)  # never the caller's own memory
     if channels == "none":
         x = x[None, None]
     else:

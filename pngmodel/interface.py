@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TypeAlias
 
 import torch
@@ -83,19 +84,25 @@ class NoisyImageGenerator(ABC):
         entries: Sequence[Prompts] = [prompts] if isinstance(prompts, Mapping) else list(prompts or ())
         if len(entries) == 1:
             entries = list(entries) * count
-        seeds = [derive_seed(seed, k) for k in range(count)] if isinstance(seed, int) else list(seed)
+        seeds = [derive_seed(seed, k) for k in range(count)] if isinstance(seed, Integral) else list(seed)
         for what, given in (("prompts", entries), ("seeds", seeds)):
             if len(given) != count:
                 raise UserError(f"generate: {count} clean images but {len(given)} {what}")
         return from_unit(self.sample(x, entries, seeds).cpu(), fmt)
 
     def _reference_prompts(self, reference: Reference | Image) -> list[Prompts]:
-        if isinstance(reference, tuple):
+        if isinstance(reference, (tuple, list)):
             if len(reference) != 2:
                 raise UserError(f"generate: reference is a pair (noisy, clean), found {len(reference)} items")
             return self.prompts(*reference)
+        name = "reference noise (noisy - clean)"
+        if "float" not in str(getattr(reference, "dtype", "")):
+            raise UserError(f"{name}: give a float array in [-1, 1], or a pair (noisy, clean)")
         # Noise alone: shown to the extractor on a mid-grey image, which makes every intensity curve constant.
-        half, _ = to_unit((reference + 1) / 2, "reference noise (noisy - clean)")
+        # Halved in float32: a float16 image would round the noise to quarter levels.
+        wide = reference.float() if isinstance(reference, Tensor) else reference.astype("float32")
+        half, _ = to_unit((wide + 1) / 2, name)
         noise = half * 2 - 1
-        grey = torch.full_like(noise, 0.5)
+        # A whole 8-bit level, so that the noise of 8-bit images stays on levels.
+        grey = torch.full_like(noise, 128 / 255)
         return [self.extract(g + n, g) for n, g in zip(noise, grey, strict=True)]

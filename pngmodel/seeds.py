@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 
 import torch
 
@@ -17,7 +18,8 @@ def derive_seed(*parts: int | str) -> int:
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
-        text = f"{type(part).__name__}:{part}".encode()
+        # NumPy and torch integers count as the Python integer of their value.
+        text = (f"str:{part}" if isinstance(part, str) else f"int:{operator.index(part)}").encode()
         digest.update(len(text).to_bytes(4, "little") + text)
     return int.from_bytes(digest.digest(), "little") >> (64 - _SEED_BITS)
 

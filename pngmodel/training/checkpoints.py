@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from pngmodel.errors import UserError
@@ -57,7 +57,7 @@ def newest(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         except (OSError, ValueError):
             continue
         if hashlib.sha256(blob).hexdigest() == state.get("sha256"):
-            return state, load_file(path / "tensors.safetensors")
+            return state, load(blob)
     return None
 
 

@@ -1,0 +1,76 @@
+"""Local correlation against brute force in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pngmodel.correlation import local_correlation
+
+
+def brute_force(noise: np.ndarray, size: int, window: int, stride: int) -> np.ndarray:
+    """Pearson over window x window pixels and all colours, pixel by pixel; (C, H, W) -> (size**2, h, w)."""
+    reach, half = size // 2, window // 2
+    _, height, width = noise.shape
+    x = noise.astype(np.float64)
+    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+    ys, xs = range(0, height, stride), range(0, width, stride)
+    out = np.empty((size**2, len(ys), len(xs)))
+    for dy in range(size):
+        for dx in range(size):
+            y = padded[:, dy : dy + height, dx : dx + width]
+            for i, r in enumerate(ys):
+                for j, c in enumerate(xs):
+                    part = np.s_[:, max(0, r - half) : r + half + 1, max(0, c - half) : c + half + 1]
+                    out[dy * size + dx, i, j] = np.corrcoef(x[part].ravel(), y[part].ravel())[0, 1]
+    return out
+
+
+@pytest.mark.parametrize(("size", "window", "stride"), [(5, 9, 1), (3, 7, 1), (5, 9, 4), (7, 5, 3), (3, 11, 2)])
+def test_equals_brute_force_with_borders(correlated, size: int, window: int, stride: int) -> None:
+    noise = correlated(17, 22, seed=size)
+    found = local_correlation(noise[None], size, window, stride)[0]
+    np.testing.assert_allclose(found.numpy(), brute_force(noise.numpy(), size, window, stride), atol=2e-4)
+
+
+def test_small_noise_on_an_offset_is_still_right(correlated) -> None:
+    # Unwhitened noise of a clean camera: std about a level, mean not zero.
+    noise = 0.004 * correlated(16, 16) + 0.01
+    found = local_correlation(noise[None], 3, 9)[0]
+    np.testing.assert_allclose(found.numpy(), brute_force(noise.numpy(), 3, 9, 1), atol=1e-2)
+
+
+def test_centre_is_one_and_scale_does_not_matter(correlated) -> None:
+    noise = correlated(24, 24)[None]
+    maps = local_correlation(noise, 5)
+    torch.testing.assert_close(maps[:, 12], torch.ones(1, 24, 24), atol=1e-4, rtol=0)
+    torch.testing.assert_close(local_correlation(3 * noise, 5), maps, atol=1e-3, rtol=0)
+
+
+def test_opposite_neighbours_are_mirror_images(correlated) -> None:
+    noise = correlated(40, 40)[None]
+    maps = local_correlation(noise, 3, 9)[0, :, 8:-8, 8:-8]
+    # Correlation with the right neighbour at x is that with the left one at x + 1.
+    torch.testing.assert_close(maps[5, :, :-1], maps[3, :, 1:], atol=1e-3, rtol=0)
+
+
+def test_images_of_a_batch_do_not_mix(correlated) -> None:
+    a, b = correlated(16, 16, seed=1), correlated(16, 16, seed=2)
+    both = local_correlation(torch.stack([a, b]))
+    torch.testing.assert_close(both[1:], local_correlation(b[None]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_constant_noise_stays_finite_and_in_range(value: float) -> None:
+    maps = local_correlation(torch.full((1, 3, 16, 16), value))
+    assert bool(torch.isfinite(maps).all())
+    assert float(maps.abs().max()) <= 1
+
+
+def test_gradient_is_finite_on_flat_areas() -> None:
+    noise = torch.zeros(1, 3, 16, 16)
+    noise[..., :8] = torch.randn(1, 3, 16, 8, generator=torch.Generator().manual_seed(0))
+    noise.requires_grad_(True)
+    local_correlation(noise).square().sum().backward()
+    assert bool(torch.isfinite(noise.grad).all())
