@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from prefect import flow
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.artifacts import publish_markdown, table
 from tasks.clusters import ClusterConfig
 from tasks.patches import task_extract_patches
+from tasks.progress import reporter
 
 
 class PatchParameters(BaseModel):
@@ -29,11 +29,6 @@ class PatchParameters(BaseModel):
 @flow(name="extract_patches", flow_run_name="patches-{parameters.size}")
 def extract_patches(parameters: PatchParameters) -> dict[str, Any]:
     """Write the patch store; finished shards of an earlier run are kept. Returns patches, shards, digest."""
-    return run(parameters)
-
-
-def run(parameters: PatchParameters, progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
-    """The flow's body; ``progress`` receives (done, total) shards."""
     result = task_extract_patches(
         parameters.catalogue,
         parameters.output,
@@ -41,7 +36,7 @@ def run(parameters: PatchParameters, progress: Callable[[int, int], None] = lamb
         stride=parameters.stride,
         shard=parameters.shard,
         cluster=parameters.cluster,
-        progress=progress,
+        progress=reporter("patches", "shards"),
     )
     publish_markdown("patches", f"# Patches\n\n{table({k: v for k, v in result.items() if k != 'rejected'})}")
     return result

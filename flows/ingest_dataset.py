@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from prefect import flow
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.artifacts import publish_markdown, table
 from tasks.clusters import ClusterConfig
 from tasks.ingest import task_ingest
+from tasks.progress import reporter
 
 
 class IngestParameters(BaseModel):
@@ -28,20 +28,13 @@ class IngestParameters(BaseModel):
 @flow(name="ingest_dataset", flow_run_name="ingest-{parameters.adapter}")
 def ingest_dataset(parameters: IngestParameters) -> dict[str, Any]:
     """Read and verify all pairs, write the catalogue. Returns pairs, rejected with reasons, digest."""
-    return run(parameters)
-
-
-def run(
-    parameters: IngestParameters, progress: Callable[[int, int], None] = lambda done, total: None
-) -> dict[str, Any]:
-    """The flow's body; ``progress`` receives (done, total) pairs."""
     result = task_ingest(
         parameters.source,
         parameters.adapter,
         parameters.output,
         validation_scenes=tuple(parameters.validation_scenes),
         cluster=parameters.cluster,
-        progress=progress,
+        progress=reporter("ingest", "pairs"),
     )
     reasons = "\n".join(f"- `{r['id']}`: {r['reason']}" for r in result["rejected"][:50])
     summary = {"pairs": result["pairs"], "rejected": len(result["rejected"]), "catalogue": result["catalogue"]}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
-from pngmodel.training.loop import Progress
-from tasks.artifacts import publish_markdown
+from tasks.artifacts import publish_markdown, table
 from tasks.configuration import load_yaml
+from tasks.progress import reporter
 from tasks.training import (
+    report_step,
     TrainingConfig,
     TrainingRun,
     task_publish_bundle,
@@ -38,17 +38,12 @@ class TrainParameters(BaseModel):
 def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
     """Train PAE and P-DiT, publish the bundle. Returns its place, digest and steps; ``finished`` False
     means that the time budget ended first: run the same command again."""
-    return run(parameters, lambda progress: None)
-
-
-def run(parameters: TrainParameters, report: Callable[[Progress], None]) -> dict[str, Any]:
-    """The flow's body; ``report`` receives each step's progress (the command line draws a bar with it)."""
     config = load_yaml(parameters.config, TrainingConfig)
     if parameters.stores:
         config.data = config.data.model_copy(update={"stores": parameters.stores})
     training = TrainingRun(config, Path(parameters.output), device=parameters.device, source=parameters.config)
-    task_training_pairs(training)
-    limits: dict[str, Any] = {"max_minutes": parameters.max_minutes, "report": report}
+    task_training_pairs(training, reporter("whitening", "pairs"))
+    limits: dict[str, Any] = {"max_minutes": parameters.max_minutes, "report": report_step}
     pae = task_train_autoencoder(training, **limits)
     result: dict[str, Any] = {"output": parameters.output, "pae_steps": pae.step, "pdit_steps": 0, "finished": False}
     if pae.finished:
@@ -57,6 +52,5 @@ def run(parameters: TrainParameters, report: Callable[[Progress], None]) -> dict
         if pdit.finished:
             command = f"pngnoise train {parameters.config} --output {parameters.output}"
             result |= task_publish_bundle(training, pae, pdit, command) | {"finished": True}
-    rows = "\n".join(f"| {key} | {value} |" for key, value in result.items())
-    publish_markdown("training", f"# Training\n\n| | |\n|---|---|\n{rows}\n")
+    publish_markdown("training", f"# Training\n\n{table(result)}")
     return result

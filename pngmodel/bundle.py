@@ -49,6 +49,7 @@ def save_bundle(model: NoiseModel, folder: Path, *, training: dict[str, Any], ca
         (working / _CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         weights = {k: v.detach().cpu().float().contiguous() for k, v in model.state_dict().items()}
         save_file(weights, working / _WEIGHTS)
+        (working / _WEIGHTS).chmod(0o644)  # save_file leaves it readable by its writer only
         (working / _CARD).write_text(card)
         files = {name: _sha256(working / name) for name in _DIGESTED}
         digest = bundle_digest(files)

@@ -15,7 +15,9 @@ _LOG = logging.getLogger(__name__)
 def publish_markdown(key: str, markdown: str, description: str | None = None) -> None:
     """Show ``markdown`` with the current run in Prefect's UI; a failure is logged and nothing else."""
     try:
-        create_markdown_artifact(re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-"), markdown, description)  # type: ignore[unused-coroutine]
+        create_markdown_artifact(
+            markdown=markdown, key=re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-"), description=description
+        )  # type: ignore[unused-coroutine]
     except Exception as error:  # the work is done and published: a picture of it must not undo that
         _LOG.warning("artifact %s was not stored: %s", key, error)
 

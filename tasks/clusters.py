@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
+from tasks.configuration import load_yaml
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -92,3 +93,10 @@ def _on_dask(
     finally:
         if cluster is not None:
             cluster.close()  # type: ignore[no-untyped-call]
+
+
+def load_cluster(name: str) -> ClusterConfig:
+    """``inline``, ``local``, or the path of a YAML file of configs/clusters/."""
+    if name in ("inline", "local"):
+        return ClusterConfig(kind="inline" if name == "inline" else "local")
+    return load_yaml(name, ClusterConfig)

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.clusters import ClusterConfig, run_each
@@ -147,4 +148,4 @@ def load_catalogue(url: str) -> tuple[pa.Table, str]:
     return pq.read_table(io.BytesIO(content)), str(record["digest"])
 
 
-task_ingest = task(ingest, name="ingest")
+task_ingest = task(ingest, cache_policy=NO_CACHE, name="ingest")

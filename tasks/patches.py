@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from pngmodel.errors import UserError
 from tasks.clusters import ClusterConfig, run_each
@@ -169,4 +170,4 @@ def _describe(number: int, row: dict[str, Any], window: Window, clean: Pixels, n
     }
 
 
-task_extract_patches = task(extract_patches, name="extract_patches")
+task_extract_patches = task(extract_patches, cache_policy=NO_CACHE, name="extract_patches")

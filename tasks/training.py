@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.bundle import save_bundle
 from pngmodel.errors import UserError
 from pngmodel.model import NoiseModel, Precision
 from pngmodel.presets import PRESETS, ModelConfig
-from pngmodel.training.loop import Outcome, Progress, run_stage
+from pngmodel.training.loop import Outcome, run_stage
+from pngmodel.training.loop import Progress as TrainingProgress
 from pngmodel.training.pae import AutoencoderObjective, measure_latent
 from pngmodel.training.pdit import TransformerObjective
 from pngmodel.training.samples import TrainingPair, WhitenedPairs
 from pngmodel.training.settings import DataSettings, PDiTSettings, StageSettings
 from tasks.configuration import validate
+from tasks.progress import Progress, report
 from tasks.provenance import commit, content_key, device_name, packages
 from tasks.stores.patches import PatchStore
 
@@ -71,6 +74,7 @@ class TrainingRun:
             torch.manual_seed(config.pae.seed)
             self.model = NoiseModel(self.settings).to(self.precision.device)
         self._pairs: WhitenedPairs | None = None
+        self._commit = commit()  # of the code that trains, not of what the checkout holds when it is done
 
     @property
     def identity(self) -> str:
@@ -81,10 +85,13 @@ class TrainingRun:
             {"config": content, "model": self.settings.model_dump(mode="json"), "data": [s.digest for s in self.stores]}
         )
 
-    def pairs(self, progress: Callable[[int], None] = lambda done: None) -> WhitenedPairs:
+    def pairs(self, progress: Callable[[int, int], None] = lambda done, total: None) -> WhitenedPairs:
         """All training pairs, whitened; made once."""
         if self._pairs is None:
-            self._pairs = WhitenedPairs(self._read(), self.settings.whitening, self.config.data, progress)
+            total = sum(s.table.column("split").to_pylist().count(self.config.data.split) for s in self.stores)
+            self._pairs = WhitenedPairs(
+                self._read(), self.settings.whitening, self.config.data, lambda done: progress(done, total)
+            )
         return self._pairs
 
     def _read(self) -> Iterator[TrainingPair]:
@@ -96,7 +103,7 @@ class TrainingRun:
                     yield TrainingPair(noisy, clean, row["dataset"])
 
     def train_autoencoder(
-        self, *, max_minutes: float | None = None, report: Callable[[Progress], None] = lambda p: None
+        self, *, max_minutes: float | None = None, report: Callable[[TrainingProgress], None] = lambda p: None
     ) -> Outcome:
         """Stage 1, and the latent statistics it leaves for stage 2."""
         objective = AutoencoderObjective(self.model, self.pairs(), self.config.pae, self.precision)
@@ -108,7 +115,7 @@ class TrainingRun:
         return outcome
 
     def train_transformer(
-        self, *, max_minutes: float | None = None, report: Callable[[Progress], None] = lambda p: None
+        self, *, max_minutes: float | None = None, report: Callable[[TrainingProgress], None] = lambda p: None
     ) -> Outcome:
         """Stage 2; call after a finished stage 1 of the same object (which a resume replays in seconds)."""
         objective = TransformerObjective(self.model, self.pairs(), self.config.pdit, self.precision)
@@ -120,7 +127,7 @@ class TrainingRun:
         """Write the bundle to ``output/bundle``; returns its place and digest."""
         training = {
             "command": command,
-            "commit": commit(),
+            "commit": self._commit,
             "config": self.config.model_dump(mode="json"),
             "data": [{"digest": s.digest, "licence": s.licence, "patches": len(s)} for s in self.stores],
             "device": device_name(str(self.precision.device)),
@@ -157,7 +164,12 @@ Figures: run `pngnoise evaluate noise --model <this folder>`; a card without fig
 """
 
 
-task_training_pairs = task(TrainingRun.pairs, name="whiten_training_pairs")
-task_train_autoencoder = task(TrainingRun.train_autoencoder, name="train_autoencoder")
-task_train_transformer = task(TrainingRun.train_transformer, name="train_transformer")
-task_publish_bundle = task(TrainingRun.publish, name="publish_bundle")
+def report_step(step: TrainingProgress) -> None:
+    """Pass a training step on to whoever listens."""
+    report(Progress(f"train {step.stage}", step.step, step.steps, "steps", f"loss {step.loss:.3g}"))
+
+
+task_training_pairs = task(TrainingRun.pairs, cache_policy=NO_CACHE, name="whiten_training_pairs")
+task_train_autoencoder = task(TrainingRun.train_autoencoder, cache_policy=NO_CACHE, name="train_autoencoder")
+task_train_transformer = task(TrainingRun.train_transformer, cache_policy=NO_CACHE, name="train_transformer")
+task_publish_bundle = task(TrainingRun.publish, cache_policy=NO_CACHE, name="publish_bundle")

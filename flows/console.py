@@ -1,0 +1,128 @@
+"""What every command shares: Prefect's environment, errors in words, JSON or tables, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+USER_ERROR = 2
+
+_PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    # The whole record of a run, its parameters and its logs, lies in this database.
+    "PREFECT_CLI_COLORS": "false",
+}
+
+
+def prepare_prefect() -> None:
+    """Set Prefect's defaults for a command; what the environment already says stays.
+
+    Without a server or a profile of the user's own the run history goes to ``.prefect`` in the working folder.
+    """
+    for name, value in _PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    own = ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE")
+    if not any(os.environ.get(name) for name in own) and not (Path.home() / ".prefect" / "profiles.toml").exists():
+        os.environ["PREFECT_HOME"] = str(Path.cwd() / ".prefect")
+
+
+def fail(error: Exception) -> NoReturn:
+    """Print a user error without a traceback and leave with code 2."""
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
+    sys.exit(USER_ERROR)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn the product's user errors into an exit with code 2; other errors keep their traceback."""
+    from pydantic import ValidationError
+
+    from pngmodel.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        fail(error)
+    except ValidationError as error:
+        fail(UserError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())))
+
+
+def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:
+    """Print figures as one JSON object, or as a table."""
+    if as_json:
+        print(json.dumps(content, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    for key, value in content.items():
+        table.add_row(key.replace("_", " "), _escape(_words(value)))
+    Console().print(table)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        lines = [": ".join(str(v) for v in item.values()) for item in value[:10]]
+        return "\n".join([f"{len(value)}", *lines])
+    return str(value)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool = False) -> Iterator[None]:
+    """Show progress of the block on standard error: bar, count, rate, time left."""
+    from tasks.progress import Progress, listen
+
+    if quiet:
+        with listen(lambda progress: None):
+            yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    bars = Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+    known: dict[str, Any] = {}
+
+    def update(progress: Progress) -> None:
+        if progress.stage not in known:
+            known[progress.stage] = bars.add_task(
+                progress.stage, total=progress.total, completed=progress.done, unit=progress.unit, rate="", note=""
+            )
+        task = known[progress.stage]
+        bars.update(task, completed=progress.done, total=progress.total, note=progress.note)
+        speed = next(t.speed for t in bars.tasks if t.id == task)
+        bars.update(task, rate=f"{speed:.3g}/s" if speed else "")
+
+    with bars, listen(update):
+        yield
