@@ -82,7 +82,9 @@ def _fit_quantiles(intensity: Tensor, noise: Tensor, bins: int) -> tuple[Tensor,
     order = torch.argsort(intensity, stable=True)
     probabilities = torch.special.ndtr(_LEVELS)
     knots, values = [], []
-    for chunk in order.tensor_split(bins):
+    # A flat image has one intensity only: every bin is the whole image, not a band of its rows.
+    flat = bool(intensity[order[0]] == intensity[order[-1]])
+    for chunk in [order] * bins if flat else order.tensor_split(bins):
         knots.append(intensity[chunk].mean())
         quantiles = torch.quantile(noise[chunk], probabilities)
         rising = quantiles.cummax(0).values + _MIN_SLOPE * torch.arange(len(_LEVELS))
