@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -20,8 +22,10 @@ class TransformerObjective:
     def __init__(self, model: NoiseModel, pairs: WhitenedPairs, settings: PDiTSettings, precision: Precision) -> None:
         self._model, self._pairs, self._settings, self._precision = model, pairs, settings, precision
         model.autoencoder.requires_grad_(False)
+        # Latents come from the encoder as stage 1 left it, since that is the one the decoder knows.
+        self._latents = copy.deepcopy(model.autoencoder.encoder)
         if settings.train_prompts:
-            # The encoder's trunk and prompt blocks, but not its head: the latent space stays what it is.
+            # The trunk and the prompt blocks learn on, but the head does not: it is for the latent only.
             encoder = model.autoencoder.encoder
             encoder.requires_grad_(True)
             encoder.head.requires_grad_(False)
@@ -43,7 +47,7 @@ class TransformerObjective:
         encoder = model.autoencoder.encoder
         with self._precision.autocast():
             with torch.no_grad():
-                latent = model.normalise(encoder.latent(noise))
+                latent = model.normalise(self._latents.latent(noise))
             with torch.set_grad_enabled(settings.train_prompts):
                 code = encoder.prompts(reference)
         return consistency_loss(
