@@ -15,7 +15,7 @@ from pngmodel.errors import UserError
 from pngmodel.images import pad_to_multiple
 from pngmodel.interface import NoisyImageGenerator, Prompts
 from pngmodel.model import NoiseModel, Precision
-from pngmodel.presets import DOWNSAMPLING
+from pngmodel.presets import DOWNSAMPLING, LEVELS
 from pngmodel.seeds import generator
 from pngmodel.tiling import tiled
 
@@ -41,6 +41,12 @@ class NoiseGenerator(NoisyImageGenerator):
         self._precision = Precision.best(device)
         self.model = model.to(self._precision.device).eval().requires_grad_(False)
         self.digest = digest
+
+        config = model.config
+        names = [f"global_{level}" for level in range(LEVELS)] if config.prompts != "none" else []
+        names += ["local"] if config.prompts == "global+local" else []
+        names += [_CURVES + "knots", _CURVES + "values"] if config.whitening != "none" else []
+        self._prompt_names = set(names)
 
     @classmethod
     def from_pretrained(cls, path_or_url: str | Path | None = None, *, device: str = "cpu") -> NoiseGenerator:
@@ -75,6 +81,9 @@ class NoiseGenerator(NoisyImageGenerator):
     @torch.no_grad()
     def sample(self, clean: Tensor, prompts: Sequence[Prompts], seeds: Sequence[int]) -> Tensor:
         """Noisy images (B, C, H, W) in [0, 1], not rounded; one independent seed per image."""
+        for entry in prompts:
+            if missing := self._prompt_names - set(entry):
+                raise UserError(f"prompts: {sorted(missing)} missing; use what prompts() of this model returned")
         return torch.stack([self._one(c.cpu(), p, s) for c, p, s in zip(clean, prompts, seeds, strict=True)])
 
     def _one(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
