@@ -123,13 +123,13 @@ def run_stage(
             group["lr"] = learning_rate(settings, step)
         optimiser.zero_grad(set_to_none=True)
         loss, figures = objective.loss(objective.batch(step), step)
-        value = float(loss.detach())
+        value, norm = float(loss.detach()), math.nan
         if math.isfinite(value):
             loss.backward()  # type: ignore[no-untyped-call]
             norm = float(nn.utils.clip_grad_norm_(parameters.values(), settings.gradient_clip))
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise NonFiniteError(
-                f"{objective.name}: loss {value} at step {step} (its batch is a function of seed {settings.seed} "
+                f"{objective.name}: loss {value}, gradient norm {norm} at step {step} (its batch is a function of seed {settings.seed} "
                 f"and this step); the last good checkpoint is in {checkpoint_folder}"
             )
         optimiser.step()
@@ -182,9 +182,19 @@ class _MetricsLog:
 
     def __init__(self, path: Path, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if step and path.exists() else []
+        rows = self._rows(path) if step and path.exists() else []
         path.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
         self._path = path
+
+    @staticmethod
+    def _rows(path: Path) -> list[dict[str, Any]]:
+        rows = []
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:  # a kill tore the last row
+                break
+        return rows
 
     def write(self, row: dict[str, Any]) -> None:
         with self._path.open("a") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -62,21 +63,28 @@ class WhitenedPairs:
         self._noise: list[Tensor] = []
         self._clean: list[Tensor] = []
         datasets: list[str] = []
-        for count, original in enumerate(pairs):
+        for done, original in enumerate(pairs, start=1):
             for factor in settings.scales:
                 pair = resampled(original, factor)
                 curves = whitening.fit(kind, pair.noisy, pair.clean)
                 self._noise.append(whitening.whiten(kind, curves, pair.noisy, pair.clean))
                 self._clean.append(pair.clean * 2 - 1)
                 datasets.append(pair.dataset)
-            progress(count + 1)
+            progress(done)
         if not datasets:
             raise UserError("training set: no pairs; check the store and the split")
         unknown = set(settings.weights) - set(datasets)
         if unknown:
             raise UserError(f"data.weights: no dataset named {sorted(unknown)}; found {sorted(set(datasets))}")
-        share = {name: settings.weights.get(name, float(datasets.count(name))) for name in set(datasets)}
-        self._weights = torch.tensor([share[d] / datasets.count(d) for d in datasets], dtype=torch.float64)
+        count = Counter(datasets)
+        # A share beside a number of patches would mean nothing, so all datasets are named or none.
+        if settings.weights and (unnamed := set(count) - set(settings.weights)):
+            raise UserError(f"data.weights: {sorted(unnamed)} not named; give every dataset a share, or none")
+        if settings.weights and sum(settings.weights.values()) <= 0:
+            raise UserError(f"data.weights: {settings.weights} have the sum 0; give at least one dataset a share")
+        share = {name: settings.weights.get(name, float(patches)) for name, patches in count.items()}
+        self._weights = torch.tensor([share[d] / count[d] for d in datasets], dtype=torch.float64)
+        self._smallest = min(min(x.shape[-2:]) for x in self._noise)
 
     def __len__(self) -> int:
         return len(self._noise)
@@ -87,7 +95,7 @@ class WhitenedPairs:
         ``reference_crop`` None: the prompts come from the crop itself.
         """
         g = generator("batch", seed, step)
-        smallest = min(min(x.shape[-2:]) for x in self._noise)
+        smallest = self._smallest
         if crop > smallest:
             raise UserError(f"crop {crop} is larger than the smallest training patch, {smallest} pixels")
         picks = torch.multinomial(self._weights, batch, replacement=True, generator=g).tolist()

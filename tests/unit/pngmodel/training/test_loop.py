@@ -1,0 +1,257 @@
+"""The training loop: a resumed run equals an uninterrupted one, and nothing wrong goes on in silence."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pngmodel.errors import NonFiniteError, UserError
+from pngmodel.seeds import generator
+from pngmodel.training import checkpoints
+from pngmodel.training.loop import ema_decay, learning_rate, run_stage
+from pngmodel.training.samples import Batch
+from pngmodel.training.settings import StageSettings
+
+
+class Interruption(Exception):
+    """Stands for a kill."""
+
+
+class Toy:
+    """A regression with dropout: its path depends on batches, dropout masks and the optimiser's state."""
+
+    name = "toy"
+
+    def __init__(self, stop_at: int | None = None, spoil: Callable[[Tensor, int], Tensor] = lambda loss, step: loss) -> None:
+        torch.manual_seed(0)
+        self.module: nn.Module = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(0.3), nn.Linear(8, 2))
+        self.module[0].bias.requires_grad_(False)  # type: ignore[index]
+        self._stop_at, self._spoil = stop_at, spoil
+        self.steps: list[int] = []
+
+    def batch(self, step: int) -> Batch:
+        x = torch.randn(16, 4, generator=generator("toy", step))
+        return Batch(x, x[:, :2].sin(), x)
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        if step == self._stop_at:
+            raise Interruption
+        self.steps.append(step)
+        loss = F.mse_loss(self.module(batch.noise), batch.clean)
+        return self._spoil(loss, step), {"double": 2 * float(loss.detach())}
+
+
+def settings(**changes: object) -> StageSettings:
+    values = {"steps": 24, "batch": 16, "crop": 16, "learning_rate": 1e-2, "checkpoint_every": 5, "log_every": 2}
+    return StageSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+def weights(toy: Toy) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in toy.module.state_dict().items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "radam"])
+@pytest.mark.parametrize("final", [None, 1e-4])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, optimiser: str, final: float | None) -> None:
+    chosen = settings(optimiser=optimiser, final_learning_rate=final)
+    whole = Toy()
+    assert run_stage(whole, chosen, tmp_path / "whole", identity="i").finished
+
+    for stop in (3, 13, 22):  # before any checkpoint, between two, after the last but one
+        with pytest.raises(Interruption):
+            run_stage(Toy(stop_at=stop), chosen, tmp_path / "parts", identity="i")
+    resumed = Toy()
+    outcome = run_stage(resumed, chosen, tmp_path / "parts", identity="i")
+    assert resumed.steps == [20, 21, 22, 23]
+    assert (outcome.step, outcome.finished) == (24, True)
+    assert equal(weights(resumed), weights(whole))
+    raw = [checkpoints.newest(tmp_path / name / "checkpoints") for name in ("whole", "parts")]
+    assert equal(raw[0][1], raw[1][1])
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+def test_a_time_budget_stops_after_a_checkpoint_and_the_rerun_ends_equal(tmp_path: Path) -> None:
+    whole = Toy()
+    run_stage(whole, settings(), tmp_path / "whole", identity="i")
+    for run in range(30):
+        part = Toy()
+        outcome = run_stage(part, settings(), tmp_path / "parts", identity="i", max_minutes=1e-9)
+        assert len(part.steps) <= 1
+        assert outcome.step == run + 1
+        if outcome.finished:
+            break
+    assert equal(weights(part), weights(whole))
+    assert not part.module.training
+
+
+def test_random_state_outside_plays_no_part(tmp_path: Path) -> None:
+    first, second = Toy(), Toy()
+    torch.manual_seed(5)
+    run_stage(first, settings(), tmp_path / "first", identity="i")
+    torch.manual_seed(6)
+    run_stage(second, settings(), tmp_path / "second", identity="i")
+    assert equal(weights(first), weights(second))
+    other = Toy()
+    run_stage(other, settings(seed=1), tmp_path / "other", identity="i")
+    assert not equal(weights(first), weights(other))
+
+
+def test_training_lowers_the_loss_and_leaves_frozen_parameters(tmp_path: Path) -> None:
+    toy = Toy()
+    before = weights(toy)
+    run_stage(toy, settings(steps=300, gradient_clip=1.0), tmp_path, identity="i")
+    losses = [row["loss"] for row in rows(tmp_path)]
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert torch.equal(toy.module.state_dict()["0.bias"], before["0.bias"])
+
+
+def test_the_module_ends_with_the_moving_average(tmp_path: Path) -> None:
+    toy = Toy()
+    trajectory: list[Tensor] = []
+
+    def spoil(loss: Tensor, step: int) -> Tensor:
+        trajectory.append(toy.module[0].weight.detach().clone())  # type: ignore[index]
+        return loss
+
+    toy._spoil = spoil
+    run_stage(toy, settings(ema=0.6), tmp_path, identity="i")
+    _, tensors = checkpoints.newest(tmp_path / "checkpoints")
+    trajectory.append(tensors["parameter.0.weight"])
+    average = trajectory[0].double()
+    for k, value in enumerate(trajectory[1:]):
+        decay = min(0.6, (1 + k) / (10 + k))
+        average = decay * average + (1 - decay) * value.double()
+    torch.testing.assert_close(toy.module[0].weight.detach().double(), average, atol=1e-6, rtol=1e-5)  # type: ignore[index]
+    assert not torch.equal(toy.module[0].weight, trajectory[-1])  # type: ignore[index]
+
+
+def test_a_finished_stage_replays_without_training(tmp_path: Path) -> None:
+    first, again = Toy(), Toy()
+    done = run_stage(first, settings(), tmp_path, identity="i")
+    before = rows(tmp_path)
+    outcome = run_stage(again, settings(), tmp_path, identity="i")
+    assert again.steps == []
+    assert outcome == done
+    assert equal(weights(again), weights(first))
+    assert rows(tmp_path) == before
+
+
+def test_another_identity_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    run_stage(Toy(), settings(), tmp_path, identity="first-identity")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="another configuration or data .*first-ident.*second-ident"):
+        run_stage(Toy(), settings(), tmp_path, identity="second-identity")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_non_finite_loss_names_the_step_and_keeps_the_last_checkpoint(tmp_path: Path, value: float) -> None:
+    broken = Toy(spoil=lambda loss, step: loss * value if step == 12 else loss)
+    with pytest.raises(NonFiniteError, match=r"toy: loss (nan|inf) at step 12 .*checkpoints"):
+        run_stage(broken, settings(), tmp_path, identity="i")
+    state, tensors = checkpoints.newest(tmp_path / "checkpoints")
+    assert state["step"] == 10
+    assert all(bool(torch.isfinite(v).all()) for v in tensors.values())
+    # Repaired, it goes on from there.
+    whole, repaired = Toy(), Toy()
+    run_stage(whole, settings(), tmp_path / "whole", identity="i")
+    run_stage(repaired, settings(), tmp_path, identity="i")
+    assert repaired.steps[0] == 10
+    assert equal(weights(repaired), weights(whole))
+
+
+def test_a_non_finite_gradient_under_a_finite_loss_is_named_as_such(tmp_path: Path) -> None:
+    # sqrt(0) has value 0 and an infinite slope.
+    broken = Toy(spoil=lambda loss, step: loss + (loss * 0).sqrt() if step == 7 else loss)
+    with pytest.raises(NonFiniteError, match="gradient norm nan at step 7"):
+        run_stage(broken, settings(), tmp_path, identity="i")
+    assert all(bool(torch.isfinite(p).all()) for p in broken.module.parameters())
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "no state", "empty state", "no tensors"])
+def test_a_damaged_newest_checkpoint_falls_back(tmp_path: Path, damage: str) -> None:
+    whole = Toy()
+    run_stage(whole, settings(), tmp_path / "whole", identity="i")
+    with pytest.raises(Interruption):
+        run_stage(Toy(stop_at=13), settings(), tmp_path / "parts", identity="i")
+    newest = sorted((tmp_path / "parts" / "checkpoints").iterdir())[-1]
+    tensors, state = newest / "tensors.safetensors", newest / "state.json"
+    content = bytearray(tensors.read_bytes())
+    if damage == "flip":
+        content[-3] ^= 1
+        tensors.write_bytes(bytes(content))
+    elif damage == "truncate":
+        tensors.write_bytes(bytes(content[:100]))
+    elif damage == "no state":
+        state.unlink()
+    elif damage == "empty state":
+        state.write_text("")
+    else:
+        tensors.unlink()
+    resumed = Toy()
+    run_stage(resumed, settings(), tmp_path / "parts", identity="i")
+    assert resumed.steps[0] == 5
+    assert equal(weights(resumed), weights(whole))
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+def test_only_the_newest_two_checkpoints_and_no_leftovers_stay(tmp_path: Path) -> None:
+    stale = tmp_path / "checkpoints" / ".step-00000003.999"
+    stale.mkdir(parents=True)
+    run_stage(Toy(), settings(), tmp_path, identity="i")
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000020", "step-00000024"]
+
+
+def test_metrics_have_every_logged_step_once(tmp_path: Path) -> None:
+    with pytest.raises(Interruption):
+        run_stage(Toy(stop_at=9), settings(), tmp_path, identity="i")
+    assert [row["step"] for row in rows(tmp_path)] == [2, 4, 6, 8]  # 6 and 8 lie after the checkpoint of step 5
+    run_stage(Toy(), settings(steps=25), tmp_path, identity="i")
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == [*range(2, 25, 2), 25]
+    assert all(math.isfinite(row["gradient_norm"]) and row["double"] == pytest.approx(2 * row["loss"]) for row in found)
+
+
+def test_a_torn_last_row_of_the_metrics_does_not_stop_a_resume(tmp_path: Path) -> None:
+    with pytest.raises(Interruption):
+        run_stage(Toy(stop_at=7), settings(), tmp_path, identity="i")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "lo')
+    run_stage(Toy(), settings(), tmp_path, identity="i")
+    assert [row["step"] for row in rows(tmp_path)] == list(range(2, 25, 2))
+
+
+def test_progress_is_reported_each_step(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    run_stage(Toy(), settings(), tmp_path, identity="i", report=lambda p: seen.append((p.stage, p.step, p.steps)))
+    assert seen == [("toy", k, 24) for k in range(1, 25)]
+
+
+def test_learning_rate_is_constant_or_half_a_cosine() -> None:
+    assert learning_rate(settings(), 0) == learning_rate(settings(), 23) == 1e-2
+    falling = settings(final_learning_rate=1e-4)
+    assert learning_rate(falling, 0) == pytest.approx(1e-2)
+    assert learning_rate(falling, 12) == pytest.approx((1e-2 + 1e-4) / 2)
+    assert learning_rate(falling, 24) == pytest.approx(1e-4)
+
+
+def test_ema_warms_up_to_its_decay() -> None:
+    chosen = settings(ema=0.999)
+    assert ema_decay(chosen, 0) == pytest.approx(0.1)
+    assert ema_decay(chosen, 90) == pytest.approx(0.91)
+    assert ema_decay(chosen, 10**6) == 0.999
