@@ -48,7 +48,9 @@ def test_round_trip(bundle: Path, model: NoiseModel) -> None:
     assert sorted(p.name for p in bundle.iterdir()) == ["README.md", "config.json", "digest.json", "model.safetensors"]
 
 
-def test_digest_depends_on_weights_and_config_not_on_place_or_card(bundle: Path, model: NoiseModel, tmp_path: Path) -> None:
+def test_digest_depends_on_weights_and_config_not_on_place_or_card(
+    bundle: Path, model: NoiseModel, tmp_path: Path
+) -> None:
     first = verify_bundle(bundle)
     assert save_bundle(model, tmp_path / "again", training={"steps": 3}, card="# Other card\n") == first
     assert save_bundle(model, tmp_path / "steps", training={"steps": 4}, card="") != first
@@ -85,7 +87,7 @@ def test_one_flipped_byte_is_found_and_named(bundle: Path, name: str, where: flo
 def test_truncated_weights_are_found(bundle: Path) -> None:
     content = (bundle / "model.safetensors").read_bytes()
     (bundle / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(IntegrityError, match="model.safetensors"):
+    with pytest.raises(IntegrityError, match=r"model.safetensors"):
         load_bundle(bundle)
 
 
@@ -108,7 +110,7 @@ def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
 def test_a_damaged_digest_is_named(bundle: Path, damage: Callable[[str], str]) -> None:
     path = bundle / "digest.json"
     path.write_text(damage(path.read_text()))
-    with pytest.raises(IntegrityError, match="digest.json"):
+    with pytest.raises(IntegrityError, match=r"digest.json"):
         load_bundle(bundle)
 
 
@@ -129,16 +131,16 @@ def test_another_format_is_refused_with_what_is_read(bundle: Path, change: dict)
 
 def test_an_invalid_model_section_names_the_field(bundle: Path) -> None:
     edit_config(bundle, lambda config: config["model"].update(heads=7))
-    with pytest.raises(UserError, match="(?s)config.json: key 'model' is not valid.*heads 7"):
+    with pytest.raises(UserError, match=r"(?s)config.json: key 'model' is not valid.*heads 7"):
         load_bundle(bundle)
     edit_config(bundle, lambda config: config["model"].update(heads=2, unheard_of=1))
-    with pytest.raises(UserError, match="(?s)key 'model' is not valid.*unheard_of"):
+    with pytest.raises(UserError, match=r"(?s)key 'model' is not valid.*unheard_of"):
         load_bundle(bundle)
 
 
 def test_weights_of_another_size_are_refused(bundle: Path, smallest: Callable[..., ModelConfig]) -> None:
     edit_config(bundle, lambda config: config["model"].update(depth=1))
-    with pytest.raises(IntegrityError, match="model.safetensors: does not fit config.json"):
+    with pytest.raises(IntegrityError, match=r"model.safetensors: does not fit config.json"):
         load_bundle(bundle)
 
 
@@ -149,7 +151,7 @@ def test_non_finite_weights_are_refused(bundle: Path, value: float) -> None:
     weights["transformer.head.weight"].view(-1)[3] = value
     save_file(weights, bundle / "model.safetensors")
     redigest(bundle)
-    with pytest.raises(IntegrityError, match="model.safetensors: holds NaN or infinite weights"):
+    with pytest.raises(IntegrityError, match=r"model.safetensors: holds NaN or infinite weights"):
         load_bundle(bundle)
 
 

@@ -142,7 +142,9 @@ def test_larger_than_a_tile(noise_generator: NoiseGenerator, size: tuple[int, in
     clean = np.full((*size, 3), 128, np.uint8) / 255
     noise = noise_generator.generate(clean, reference=REFERENCE) - clean
     # Every 16 x 16 part carries noise of about one strength: no gaps and no double weight.
-    parts = [noise[y : y + 16, x : x + 16].std() for y in range(0, size[0] - 15, 16) for x in range(0, size[1] - 15, 16)]
+    parts = [
+        noise[y : y + 16, x : x + 16].std() for y in range(0, size[0] - 15, 16) for x in range(0, size[1] - 15, 16)
+    ]
     assert min(parts) > 0.3 * max(parts) > 0
 
 

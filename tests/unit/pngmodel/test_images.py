@@ -40,7 +40,7 @@ def images(draw: st.DrawFn) -> tuple[np.ndarray, str]:
 @given(images(), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_round_trip(case: tuple[np.ndarray, str], as_torch: bool) -> None:
-    image, layout = case
+    image, _ = case
     given_image = torch.from_numpy(image) if as_torch else image
     x, fmt = to_unit(given_image)
     assert x.dtype == torch.float32

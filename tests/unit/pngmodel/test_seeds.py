@@ -21,13 +21,28 @@ def test_values_never_change() -> None:
 def test_equal_in_another_process_with_other_hashing() -> None:
     code = "from pngmodel.seeds import derive_seed; print(derive_seed('a', 7))"
     made = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "77", "PYTHONPATH": "."}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "77", "PYTHONPATH": "."},
     )
     assert int(made.stdout) == derive_seed("a", 7)
 
 
 def test_parts_are_not_run_together() -> None:
-    parts: list[tuple[int | str, ...]] = [(1, 23), (12, 3), (123,), ("1", 23), ("12", "3"), ("a", "bc"), ("ab", "c"), (), (0,), (-1,)]
+    parts: list[tuple[int | str, ...]] = [
+        (1, 23),
+        (12, 3),
+        (123,),
+        ("1", 23),
+        ("12", "3"),
+        ("a", "bc"),
+        ("ab", "c"),
+        (),
+        (0,),
+        (-1,),
+    ]
     assert len({derive_seed(*p) for p in parts}) == len(parts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,8 +30,8 @@ def test_tiles_cover_fit_and_keep_the_latent_grid(case: tuple[int, int, int, int
     covered = sorted({p for s in found for p in range(s, s + side)})
     assert covered == list(range(length))
     assert all(s % 8 == 0 for s in found)
-    assert all(a < b for a, b in zip(found, found[1:], strict=False))
-    assert all(b - a <= tile - overlap for a, b in zip(found, found[1:], strict=False))
+    assert all(a < b for a, b in pairwise(found))
+    assert all(b - a <= tile - overlap for a, b in pairwise(found))
 
 
 @given(tilings())

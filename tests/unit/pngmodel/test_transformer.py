@@ -14,7 +14,9 @@ from pngmodel.presets import ModelConfig
 from pngmodel.transformer import PromptAttention, PromptDiT, grid_positions, sinusoidal
 
 
-def inputs(config: ModelConfig, rows: int = 4, columns: int = 4, batch: int = 2) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
+def inputs(
+    config: ModelConfig, rows: int = 4, columns: int = 4, batch: int = 2
+) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
     g = torch.Generator().manual_seed(0)
     height, width = rows * 8, columns * 8
     prompts = []

@@ -22,10 +22,7 @@ def ramp(height: int = 192, width: int = 192) -> Tensor:
 def heteroscedastic(clean: Tensor, seed: int = 0, skew: bool = False) -> Tensor:
     """Noise with std sqrt(.0002 + .002 I): Gaussian, or a shifted gamma of skewness 1."""
     rng = np.random.default_rng(seed)
-    if skew:
-        unit = (rng.gamma(4.0, 1.0, clean.shape) - 4) / 2
-    else:
-        unit = rng.standard_normal(clean.shape)
+    unit = (rng.gamma(4.0, 1.0, clean.shape) - 4) / 2 if skew else rng.standard_normal(clean.shape)
     return (0.0002 + 0.002 * clean).sqrt() * torch.from_numpy(unit).float()
 
 

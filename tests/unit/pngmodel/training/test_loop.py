@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from pngmodel.errors import NonFiniteError, UserError
 from pngmodel.seeds import generator
@@ -20,7 +20,7 @@ from pngmodel.training.samples import Batch
 from pngmodel.training.settings import StageSettings
 
 
-class Interruption(Exception):
+class InterruptionError(Exception):
     """Stands for a kill."""
 
 
@@ -29,7 +29,9 @@ class Toy:
 
     name = "toy"
 
-    def __init__(self, stop_at: int | None = None, spoil: Callable[[Tensor, int], Tensor] = lambda loss, step: loss) -> None:
+    def __init__(
+        self, stop_at: int | None = None, spoil: Callable[[Tensor, int], Tensor] = lambda loss, step: loss
+    ) -> None:
         torch.manual_seed(0)
         self.module: nn.Module = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(0.3), nn.Linear(8, 2))
         self.module[0].bias.requires_grad_(False)  # type: ignore[index]
@@ -42,7 +44,7 @@ class Toy:
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         if step == self._stop_at:
-            raise Interruption
+            raise InterruptionError
         self.steps.append(step)
         loss = F.mse_loss(self.module(batch.noise), batch.clean)
         return self._spoil(loss, step), {"double": 2 * float(loss.detach())}
@@ -73,7 +75,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, optimiser:
     assert run_stage(whole, chosen, tmp_path / "whole", identity="i").finished
 
     for stop in (3, 13, 22):  # before any checkpoint, between two, after the last but one
-        with pytest.raises(Interruption):
+        with pytest.raises(InterruptionError):
             run_stage(Toy(stop_at=stop), chosen, tmp_path / "parts", identity="i")
     resumed = Toy()
     outcome = run_stage(resumed, chosen, tmp_path / "parts", identity="i")
@@ -154,7 +156,7 @@ def test_a_finished_stage_replays_without_training(tmp_path: Path) -> None:
 def test_another_identity_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     run_stage(Toy(), settings(), tmp_path, identity="first-identity")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    with pytest.raises(UserError, match="another configuration or data .*first-ident.*second-ident"):
+    with pytest.raises(UserError, match=r"another configuration or data .*first-ident.*second-ident"):
         run_stage(Toy(), settings(), tmp_path, identity="second-identity")
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
@@ -187,7 +189,7 @@ def test_a_non_finite_gradient_under_a_finite_loss_is_named_as_such(tmp_path: Pa
 def test_a_damaged_newest_checkpoint_falls_back(tmp_path: Path, damage: str) -> None:
     whole = Toy()
     run_stage(whole, settings(), tmp_path / "whole", identity="i")
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         run_stage(Toy(stop_at=13), settings(), tmp_path / "parts", identity="i")
     newest = sorted((tmp_path / "parts" / "checkpoints").iterdir())[-1]
     tensors, state = newest / "tensors.safetensors", newest / "state.json"
@@ -218,7 +220,7 @@ def test_only_the_newest_two_checkpoints_and_no_leftovers_stay(tmp_path: Path) -
 
 
 def test_metrics_have_every_logged_step_once(tmp_path: Path) -> None:
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         run_stage(Toy(stop_at=9), settings(), tmp_path, identity="i")
     assert [row["step"] for row in rows(tmp_path)] == [2, 4, 6, 8]  # 6 and 8 lie after the checkpoint of step 5
     run_stage(Toy(), settings(steps=25), tmp_path, identity="i")
@@ -228,7 +230,7 @@ def test_metrics_have_every_logged_step_once(tmp_path: Path) -> None:
 
 
 def test_a_torn_last_row_of_the_metrics_does_not_stop_a_resume(tmp_path: Path) -> None:
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         run_stage(Toy(stop_at=7), settings(), tmp_path, identity="i")
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "lo')

@@ -42,12 +42,28 @@ def make(smallest: Callable[..., ModelConfig]) -> Callable[..., NoiseModel]:
 
 
 def pae_settings(**changes: object) -> StageSettings:
-    values = {"steps": 60, "batch": 8, "crop": 16, "optimiser": "adam", "learning_rate": 3e-3, "gradient_clip": 1.0, "ema": 0.9}
+    values = {
+        "steps": 60,
+        "batch": 8,
+        "crop": 16,
+        "optimiser": "adam",
+        "learning_rate": 3e-3,
+        "gradient_clip": 1.0,
+        "ema": 0.9,
+    }
     return StageSettings(**(values | {"log_every": 1} | changes))  # type: ignore[arg-type]
 
 
 def pdit_settings(**changes: object) -> PDiTSettings:
-    values = {"steps": 60, "batch": 8, "crop": 16, "learning_rate": 3e-3, "gradient_clip": 1.0, "ema": 0.9, "log_every": 1}
+    values = {
+        "steps": 60,
+        "batch": 8,
+        "crop": 16,
+        "learning_rate": 3e-3,
+        "gradient_clip": 1.0,
+        "ema": 0.9,
+        "log_every": 1,
+    }
     return PDiTSettings(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -59,7 +75,9 @@ def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in module.state_dict().items()}
 
 
-def test_pae_loss_is_l1_plus_the_latents_mean_square(make: Callable[..., NoiseModel], pairs: WhitenedPairs, awake) -> None:
+def test_pae_loss_is_l1_plus_the_latents_mean_square(
+    make: Callable[..., NoiseModel], pairs: WhitenedPairs, awake
+) -> None:
     model = awake(make(latent_init="random", latent_channels=16))
     objective = AutoencoderObjective(model, pairs, pae_settings(), CPU)
     batch = objective.batch(0)
@@ -103,7 +121,9 @@ def test_measured_statistics_normalise_the_latent(make: Callable[..., NoiseModel
     torch.testing.assert_close(z.std((0, 2, 3)), torch.full((16,), 0.5), atol=0.12, rtol=0)
 
 
-def test_pdit_trains_the_transformer_only(make: Callable[..., NoiseModel], pairs: WhitenedPairs, tmp_path: Path) -> None:
+def test_pdit_trains_the_transformer_only(
+    make: Callable[..., NoiseModel], pairs: WhitenedPairs, tmp_path: Path
+) -> None:
     model = make()
     autoencoder, transformer = state(model.autoencoder), state(model.transformer)
     chosen = pdit_settings(steps=4)

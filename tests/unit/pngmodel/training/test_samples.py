@@ -65,7 +65,9 @@ def test_reference_larger_than_the_patch_is_the_whole_patch() -> None:
 
 def test_crops_start_at_even_pixels_and_reach_every_place() -> None:
     pairs = pairs_of("a", side=24)
-    found = torch.cat([addresses(pairs.batch(k, batch=32, crop=16, reference_crop=None, seed=0).clean) for k in range(8)])
+    found = torch.cat(
+        [addresses(pairs.batch(k, batch=32, crop=16, reference_crop=None, seed=0).clean) for k in range(8)]
+    )
     for axis in (1, 2):
         assert sorted(set(found[:, axis].tolist())) == [0, 2, 4, 6, 8]
 
@@ -136,7 +138,7 @@ def test_refusals() -> None:
         pairs_of("a", "b", weights={"a": 0.5})
     with pytest.raises(UserError, match="crop 40 is larger than the smallest training patch, 32 pixels"):
         pairs_of("a").batch(0, batch=1, crop=40, reference_crop=None, seed=0)
-    with pytest.raises(UserError, match="data.weights: .*sum"):
+    with pytest.raises(UserError, match=r"data.weights: .*sum"):
         pairs_of("a", weights={"a": 0.0})
     with pytest.raises(ValidationError, match="greater than or equal to 0"):
         DataSettings(weights={"a": -1.0})
