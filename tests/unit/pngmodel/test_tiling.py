@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pngmodel.tiling import starts, tiled
@@ -35,6 +35,7 @@ def test_tiles_cover_fit_and_keep_the_latent_grid(case: tuple[int, int, int, int
 
 
 @given(tilings())
+@example((56, 56, 32, 16))  # three tiles over one pixel: their ramps alone do not sum to one
 @settings(max_examples=40, deadline=None)
 def test_a_field_cut_into_tiles_comes_back(case: tuple[int, int, int, int]) -> None:
     height, width, tile, overlap = case
