@@ -29,6 +29,7 @@ _PIXELS_PER_BIN = 1500
 _LEVELS = torch.linspace(-3, 3, 25)  # standard normal scores at which quantiles are kept
 _STEP = float(_LEVELS[1] - _LEVELS[0])
 _CLIP = {"moments": 5.0, "quantiles": 4.5}
+_PIXELS_AT_ONCE = 1 << 18  # a row of quantiles per pixel: half a gigabyte per megapixel if made at once
 _MIN_SLOPE = 1e-5  # keeps the quantile function invertible where clipping makes it flat
 
 
@@ -51,7 +52,9 @@ def fit(kind: Kind, noisy: Tensor, clean: Tensor) -> dict[str, Tensor]:
     else:
         noise = _dithered(noise, noisy)
         bins = max(1, min(_MAX_BINS, noise[0].numel() // _PIXELS_PER_BIN))
-        per_channel = [_fit_quantiles(i.flatten(), n.flatten(), bins) for i, n in zip(clean.float(), noise, strict=True)]
+        per_channel = [
+            _fit_quantiles(i.flatten(), n.flatten(), bins) for i, n in zip(clean.float(), noise, strict=True)
+        ]
     return {"knots": torch.stack([k for k, _ in per_channel]), "values": torch.stack([v for _, v in per_channel])}
 
 
@@ -115,17 +118,19 @@ def whiten(kind: Kind, curves: Curves, noisy: Tensor, clean: Tensor) -> Tensor:
         return 2 * noise
     if kind == "quantiles":
         noise = _dithered(noise, noisy)
-    out = torch.empty_like(noise)
+    out = torch.empty(noise.shape, device=noise.device)  # contiguous
     for c in range(noise.shape[0]):
-        n = noise[c].flatten()
-        rows = _rows(curves["knots"][c], curves["values"][c], clean[c].float().flatten())
-        if kind == "moments":
-            u = (n - rows[:, 0]) / rows[:, 1]
-        else:
+        flat = out[c].view(-1)
+        for n, i, u in zip(
+            *(x.split(_PIXELS_AT_ONCE) for x in (noise[c].flatten(), clean[c].float().flatten(), flat)), strict=True
+        ):
+            rows = _rows(curves["knots"][c], curves["values"][c], i)
+            if kind == "moments":
+                u.copy_((n - rows[:, 0]) / rows[:, 1])
+                continue
             j = ((rows <= n[:, None]).sum(1) - 1).clamp(0, rows.shape[1] - 2)[:, None]
             left, right = rows.gather(1, j)[:, 0], rows.gather(1, j + 1)[:, 0]
-            u = _LEVELS[0] + _STEP * (j[:, 0] + (n - left) / (right - left))
-        out[c] = u.reshape(noise[c].shape)
+            u.copy_(_LEVELS[0] + _STEP * (j[:, 0] + (n - left) / (right - left)))
     return out.clamp(-_CLIP[kind], _CLIP[kind])
 
 
@@ -133,17 +138,19 @@ def unwhiten(kind: Kind, curves: Curves, u: Tensor, clean: Tensor) -> Tensor:
     """Model units (C, H, W) -> noise in the clean image's scale; the inverse of :func:`whiten`."""
     if kind == "none":
         return u / 2
-    out = torch.empty_like(u)
+    out = torch.empty(u.shape, device=u.device)  # contiguous
     u = u.clamp(-_CLIP[kind], _CLIP[kind])
     for c in range(u.shape[0]):
-        v = u[c].flatten()
-        rows = _rows(curves["knots"][c], curves["values"][c], clean[c].float().flatten())
-        if kind == "moments":
-            n = rows[:, 0] + rows[:, 1] * v
-        else:
+        flat = out[c].view(-1)
+        for v, i, n in zip(
+            *(x.split(_PIXELS_AT_ONCE) for x in (u[c].flatten(), clean[c].float().flatten(), flat)), strict=True
+        ):
+            rows = _rows(curves["knots"][c], curves["values"][c], i)
+            if kind == "moments":
+                n.copy_(rows[:, 0] + rows[:, 1] * v)
+                continue
             position = (v - _LEVELS[0]) / _STEP
             j = position.floor().long().clamp(0, rows.shape[1] - 2)[:, None]
             left, right = rows.gather(1, j)[:, 0], rows.gather(1, j + 1)[:, 0]
-            n = left + (right - left) * (position - j[:, 0])
-        out[c] = n.reshape(u[c].shape)
+            n.copy_(left + (right - left) * (position - j[:, 0]))
     return out
