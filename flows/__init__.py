@@ -1,0 +1,1 @@
+"""Flows: what happens when, and the command line."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.console import prepare_prefect, progress_bar, show, user_errors
+from flows.console import USER_ERROR, prepare_prefect, progress_bar, show, show_corpus, show_figures, user_errors
 
 app = typer.Typer(
     name="pngnoise",
@@ -24,12 +24,16 @@ def _example(text: str) -> str:
     return f"Example: `{text}`"
 
 
-@app.command(epilog=_example("pngnoise ingest data/SIDD_Small_sRGB_Only --adapter sidd-small --out runs/sidd/catalogue"))
+@app.command(
+    epilog=_example("pngnoise ingest data/SIDD_Small_sRGB_Only --adapter sidd-small --out runs/sidd/catalogue")
+)
 def ingest(
     source: Annotated[str, typer.Argument(help="folder or URL of the dataset, as its owners ship it")],
     adapter: Annotated[str, typer.Option(help="sidd-small, sidd-medium, or a YAML rule file for paired folders")],
     out: Annotated[str, typer.Option(help="folder or URL of the catalogue")],
-    validation_scene: Annotated[list[str] | None, typer.Option(help="scene to keep out of training; repeatable")] = None,
+    validation_scene: Annotated[
+        list[str] | None, typer.Option(help="scene to keep out of training; repeatable")
+    ] = None,
     cluster: Cluster = "inline",
     json: Json = False,
 ) -> None:
@@ -77,7 +81,9 @@ def patches(
 def train(
     config: Annotated[str, typer.Argument(help="training configuration")] = "configs/models/tiny.yaml",
     output: Annotated[str, typer.Option(help="folder for checkpoints, logs and the bundle")] = "runs/tiny",
-    store: Annotated[list[str] | None, typer.Option(help="patch store instead of the configuration's; repeatable")] = None,
+    store: Annotated[
+        list[str] | None, typer.Option(help="patch store instead of the configuration's; repeatable")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     max_minutes: Annotated[float | None, typer.Option(help="stop resumably after so many minutes of a stage")] = None,
     json: Json = False,
@@ -92,6 +98,120 @@ def train(
         with progress_bar(quiet=json):
             result = train_noise_model(parameters)
     show(result, as_json=json, title="Training")
+
+
+@app.command(
+    epilog=_example("pngnoise generate --clean photos/ --references runs/sidd/patches --scale 4 --output corpora/a")
+)
+def generate(
+    output: Annotated[str, typer.Option(help="folder or URL of the corpus")],
+    model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
+    references: Annotated[str, typer.Option(help="real noise: shipped, a patch store or a catalogue")] = "shipped",
+    clean: Annotated[
+        str, typer.Option(help="clean images: shipped, a folder, a patch store or a catalogue")
+    ] = "shipped",
+    scale: Annotated[int, typer.Option(help="independent noisy draws per clean patch, 1 to 4")] = 1,
+    seed: Annotated[int, typer.Option(help="another seed is another corpus")] = 0,
+    crop: Annotated[int, typer.Option(help="side of the clean patches, pixels")] = 256,
+    assign: Annotated[str, typer.Option(help="uniform: any reference on any patch; own: the image's own")] = "uniform",
+    shard: Annotated[int, typer.Option(help="pairs per shard")] = 256,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    gate: Annotated[str, typer.Option(help="default, or a YAML file of configs/corpora/")] = "default",
+    cluster: Cluster = "inline",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only print counts, bytes and time")] = False,
+    json: Json = False,
+) -> None:
+    """Manufacture a corpus of noisy/clean pairs. Run again to resume or to confirm."""
+    settings = {name: value for name, value in locals().items() if name not in ("cluster", "dry_run", "json")}
+    with user_errors():
+        from tasks.clusters import load_cluster
+        from tasks.synthesis import CorpusParameters
+
+        parameters = CorpusParameters(**settings, cluster=load_cluster(cluster))
+        if dry_run:
+            from tasks.estimate import estimate
+            from tasks.synthesis import plan_corpus
+
+            show(estimate(plan_corpus(parameters)), as_json=json, title="Dry run: nothing was written")
+            return
+        from flows.generate_synthetic_corpus import generate_synthetic_corpus
+
+        with progress_bar(quiet=json):
+            result = generate_synthetic_corpus(parameters)
+    show_corpus(result, as_json=json)
+
+
+@app.command(epilog=_example("pngnoise quickstart"))
+def quickstart(
+    output: Annotated[str, typer.Option(help="folder of the corpus")] = "./quickstart",
+    json: Json = False,
+) -> None:
+    """The main job on shipped model, noise and images: 32 pairs with report in about a minute."""
+    generate(output=output, scale=4, shard=8, json=json)
+
+
+@app.command(epilog=_example("pngnoise inspect quickstart"))
+def inspect(
+    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue or model bundle")], json: Json = False
+) -> None:
+    """Say what a store holds, from its own records."""
+    with user_errors():
+        from tasks.inspection import inspect as look
+
+        found = look(place)
+    show(found, as_json=json, title=place)
+
+
+@app.command(epilog=_example("pngnoise verify quickstart"))
+def verify(
+    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue or model bundle")], json: Json = False
+) -> None:
+    """Check every byte of a store against its digests; exit code 2 names what is damaged."""
+    with user_errors():
+        from tasks.inspection import verify as check
+
+        found = check(place)
+    show(found, as_json=json, title=f"{place}: all well")
+
+
+evaluation = typer.Typer(help="Measure noise generators.", no_args_is_help=True)
+app.add_typer(evaluation, name="evaluate")
+
+
+@evaluation.command("noise", epilog=_example("pngnoise evaluate noise --references runs/sidd/patches --json"))
+def evaluate_noise(
+    model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
+    references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
+    camera: Annotated[str | None, typer.Option(help="only pairs of this camera")] = None,
+    limit: Annotated[int | None, typer.Option(help="at most so many pairs, evenly spread")] = None,
+    seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
+    baselines: Annotated[bool, typer.Option(help="measure the baselines beside it")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    output: Annotated[str | None, typer.Option(help="file for the evaluation record")] = None,
+    report: Annotated[str | None, typer.Option(help="file for an HTML page with pictures")] = None,
+    json: Json = False,
+) -> None:
+    """Figures of a generator on real pairs, beside the floor and the baselines."""
+    settings = {name: value for name, value in locals().items() if name != "json"}
+    with user_errors():
+        from flows.evaluate_noise import evaluate_noise as flow
+        from tasks.evaluation import EvaluateParameters
+
+        parameters = EvaluateParameters(**settings)
+        with progress_bar(quiet=json):
+            record = flow(parameters)
+    show_figures(record, as_json=json)
+
+
+@app.command(epilog=_example("pngnoise doctor"))
+def doctor(json: Json = False) -> None:
+    """Is this machine ready? One line per check, with what to do about a problem."""
+    from tasks.doctor import examine
+
+    findings, healthy = examine()
+    show(findings, as_json=json, title="Doctor")
+    if not healthy:
+        raise typer.Exit(USER_ERROR)
 
 
 def main() -> None:

@@ -78,6 +78,47 @@ def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:
     Console().print(table)
 
 
+def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print an evaluation record as JSON, or its figures with generators down and metrics across."""
+    if as_json:
+        print(json.dumps(record, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from pngmodel.metrics.protocols import METRICS
+    from tasks.reporting import NAMES
+
+    rows = record["figures"]
+    table = Table(title=f"Protocol {record['protocol']}", title_justify="left")
+    table.add_column("metric")
+    for row in rows:
+        table.add_column(NAMES.get(row, row), justify="right", overflow="fold")
+    for metric, description in METRICS.items():
+        cells = [f"{rows[row][metric]:.4f}" if metric in rows[row] else "-" for row in rows]
+        table.add_row(f"{metric} ({description.direction})", *cells)
+    Console().print(table)
+
+
+def show_corpus(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a published corpus: figures beside their baselines, then where the report is."""
+    if as_json:
+        print(json.dumps(result, indent=1))
+        return
+    from rich.console import Console
+
+    show_figures(
+        {"figures": result["figures"], "protocol": "noise-A (lower, or nearer the target, is better)"}, as_json=False
+    )
+    console = Console(soft_wrap=True)
+    shards = result["shards"]
+    console.print(
+        f"{result['pairs']} pairs, {result['rejected']} rejected; shards made {shards['made']}, kept {shards['kept']}"
+    )
+    console.print(f"corpus: {_escape(result['url'])}  (check it: pngnoise verify {_escape(result['url'])})")
+    console.print(f"[bold]report: {_escape(result['report'])}[/]")
+
+
 def _words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"

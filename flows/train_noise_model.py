@@ -12,9 +12,9 @@ from tasks.artifacts import publish_markdown, table
 from tasks.configuration import load_yaml
 from tasks.progress import reporter
 from tasks.training import (
-    report_step,
     TrainingConfig,
     TrainingRun,
+    report_step,
     task_publish_bundle,
     task_train_autoencoder,
     task_train_transformer,

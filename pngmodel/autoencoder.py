@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,17 +69,22 @@ class PromptEncoder(nn.Module):
                 x = self.down[level - 1](x)
             parts = [x]
             if self.global_prompts:
-                code[f"global_{level}"] = self.global_prompts[level].summarise(x)
+                code[f"global_{level}"] = self._global(level).summarise(x)
             if level == 0 and self.local_prompt is not None:
                 code["local"] = self.local_prompt.summarise(noise)
             parts += self._expand_level(code, level, x.shape[-2], x.shape[-1])
             x = block(torch.cat(parts, dim=1))
         return x, code
 
+    def _global(self, level: int) -> GlobalPromptBlock:
+        block = self.global_prompts[level]
+        assert isinstance(block, GlobalPromptBlock)
+        return block
+
     def _expand_level(self, code: Code, level: int, height: int, width: int) -> list[Tensor]:
         maps = []
         if self.global_prompts:
-            maps.append(self.global_prompts[level].expand(code[f"global_{level}"], height, width))
+            maps.append(self._global(level).expand(code[f"global_{level}"], height, width))
         if level == 0 and self.local_prompt is not None:
             maps.append(self.local_prompt.expand(code["local"], height, width))
         return maps
@@ -110,7 +117,7 @@ class NoiseDecoder(nn.Module):
             nn.Sequential(*(ResidualBlock(width, width) for _ in range(count)))
             for width, count in zip(widths, (*config.decoder_blocks, 0), strict=True)
         )
-        self.up = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.head = nn.Sequential(nn.GELU(), nn.Conv2d(widths[-1], _COLOURS, 3, padding=1))
         if config.latent_init == "lossless":
             zeroed(self.head[1])  # type: ignore[arg-type]

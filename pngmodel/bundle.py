@@ -55,7 +55,7 @@ def save_bundle(model: NoiseModel, folder: Path, *, training: dict[str, Any], ca
         digest = bundle_digest(files)
         (working / _DIGEST).write_text(json.dumps({"digest": digest, "files": files}, indent=1) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(working, folder)
+        working.replace(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot write the model bundle ({error})") from error
     finally:

@@ -36,7 +36,9 @@ def local_correlation(noise: Tensor, size: int = 5, window: int = 9, stride: int
         for dx in range(size):
             y = padded[..., dy : dy + height, dx : dx + width]
             moments = _box_mean(
-                torch.cat([y.mean(1, keepdim=True), y.square().mean(1, keepdim=True), (x * y).mean(1, keepdim=True)], 1),
+                torch.cat(
+                    [y.mean(1, keepdim=True), y.square().mean(1, keepdim=True), (x * y).mean(1, keepdim=True)], 1
+                ),
                 window,
                 stride,
             )

@@ -106,9 +106,7 @@ class NoiseGenerator(NoisyImageGenerator):
         height, width = clean.shape[-2:]
         g = generator(seed)
         # One random field for the whole image: tiles agree where they overlap.
-        field = torch.randn(
-            (config.latent_channels, height // DOWNSAMPLING, width // DOWNSAMPLING), generator=g
-        )
+        field = torch.randn((config.latent_channels, height // DOWNSAMPLING, width // DOWNSAMPLING), generator=g)
         signed = clean * 2 - 1
         code = {k: v[None].to(device) for k, v in prompts.items() if not k.startswith(_CURVES)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import TypeAlias
 
 import torch
@@ -84,7 +83,7 @@ class NoisyImageGenerator(ABC):
         entries: Sequence[Prompts] = [prompts] if isinstance(prompts, Mapping) else list(prompts or ())
         if len(entries) == 1:
             entries = list(entries) * count
-        seeds = [derive_seed(seed, k) for k in range(count)] if isinstance(seed, Integral) else list(seed)
+        seeds = list(seed) if isinstance(seed, Sequence) else [derive_seed(seed, k) for k in range(count)]
         for what, given in (("prompts", entries), ("seeds", seeds)):
             if len(given) != count:
                 raise UserError(f"generate: {count} clean images but {len(given)} {what}")

@@ -113,9 +113,7 @@ PRESETS: dict[str, ModelConfig] = {
         whitening="quantiles",
         calibration="moments",
     ),
-    "paper": ModelConfig(
-        preset="paper", channels=(48, 48, 96, 192), latent_init="random", width=384, depth=8, heads=6
-    ),
+    "paper": ModelConfig(preset="paper", channels=(48, 48, 96, 192), latent_init="random", width=384, depth=8, heads=6),
 }
 
 

@@ -30,7 +30,12 @@ def _ramp(positions: list[int], index: int, size: int, length: int) -> Tensor:
 
 
 def tiled(
-    run: Callable[[list[tuple[int, int]], int, int], Tensor], height: int, width: int, channels: int, tile: int, overlap: int
+    run: Callable[[list[tuple[int, int]], int, int], Tensor],
+    height: int,
+    width: int,
+    channels: int,
+    tile: int,
+    overlap: int,
 ) -> Tensor:
     """Assemble (channels, height, width) from ``run(corners, tile height, tile width)`` -> (n, C, th, tw).
 

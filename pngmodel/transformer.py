@@ -70,9 +70,7 @@ class PromptAttention(nn.Module):
         self.heads = config.heads
         self.dropout = config.dropout
         self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.prompt_qkv = (
-            zeroed(nn.Linear(config.width, 3 * config.width)) if config.condition == "attention" else None
-        )
+        self.prompt_qkv = zeroed(nn.Linear(config.width, 3 * config.width)) if config.condition == "attention" else None
         # q and k are normalised, so a learned temperature decides how sharply a head can look.
         self.log_scale = nn.Parameter(torch.full((config.heads, 1, 1), math.log(10.0)))
         self.out = nn.Linear(config.width, config.width)
@@ -100,7 +98,10 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attention = PromptAttention(config)
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Dropout(config.dropout), nn.Linear(4 * width, width)
+            nn.Linear(width, 4 * width),
+            nn.GELU(approximate="tanh"),
+            nn.Dropout(config.dropout),
+            nn.Linear(4 * width, width),
         )
         self.modulation = nn.Sequential(nn.SiLU(), zeroed(nn.Linear(width, 6 * width)))
 

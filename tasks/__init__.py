@@ -1,0 +1,1 @@
+"""Tasks: what is done to data, as plain functions with thin Prefect wrappers."""

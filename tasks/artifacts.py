@@ -17,7 +17,7 @@ def publish_markdown(key: str, markdown: str, description: str | None = None) ->
     try:
         create_markdown_artifact(
             markdown=markdown, key=re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-"), description=description
-        )  # type: ignore[unused-coroutine]
+        )
     except Exception as error:  # the work is done and published: a picture of it must not undo that
         _LOG.warning("artifact %s was not stored: %s", key, error)
 

@@ -62,7 +62,7 @@ def _on_dask(
     logging.getLogger("distributed").setLevel(logging.ERROR)
 
     if config.kind == "local":
-        cluster = LocalCluster(  # type: ignore[no-untyped-call]
+        cluster = LocalCluster(
             n_workers=config.workers or os.cpu_count() or 1,
             threads_per_worker=1,
             processes=True,
@@ -73,26 +73,26 @@ def _on_dask(
         cluster = None
     try:
         try:
-            client = Client(cluster if cluster is not None else config.address, timeout="30s")  # type: ignore[no-untyped-call]
+            client = Client(cluster if cluster is not None else config.address, timeout="30s")
         except OSError as error:
             raise UserError(f"cluster: no Dask scheduler answers at {config.address} ({error})") from None
         with client:
-            limit = _IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info()["workers"]))  # type: ignore[no-untyped-call]
+            limit = _IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info()["workers"]))
             # pure=False: two equal items are two pieces of work.
-            submitted = {client.submit(function, i, pure=False): i for i in itertools.islice(waiting, limit)}  # type: ignore[no-untyped-call]
-            finished = as_completed(list(submitted))  # type: ignore[no-untyped-call]
+            submitted = {client.submit(function, i, pure=False): i for i in itertools.islice(waiting, limit)}
+            finished = as_completed(list(submitted))
             for future in finished:
                 item = submitted.pop(future)
                 result = future.result()
                 future.release()
                 for following in itertools.islice(waiting, 1):
-                    more = client.submit(function, following, pure=False)  # type: ignore[no-untyped-call]
+                    more = client.submit(function, following, pure=False)
                     submitted[more] = following
                     finished.add(more)
                 yield item, result
     finally:
         if cluster is not None:
-            cluster.close()  # type: ignore[no-untyped-call]
+            cluster.close()
 
 
 def load_cluster(name: str) -> ClusterConfig:

@@ -1,8 +1,8 @@
 """Ingestion: read and verify every pair of a dataset, write a catalogue of what is usable and a list of what is not.
 
-    catalogue.parquet   one row per usable pair
-    rejected.json       one entry per unusable thing, with its reason
-    catalogue.json      counts and digests, written last
+catalogue.parquet   one row per usable pair
+rejected.json       one entry per unusable thing, with its reason
+catalogue.json      counts and digests, written last
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def ingest(
     write_json(join(output, _REJECTED), {"rejected": rejections})
     # Where the files lie does not make another dataset: the digest covers facts and pixels.
     facts = [{k: v for k, v in row.items() if k not in ("noisy", "clean")} for row in rows]
-    record = {
+    commit = {
         "format": "pngnoise-catalogue",
         "format_version": 1,
         "source": source,
@@ -128,8 +128,8 @@ def ingest(
         "digest": content_key(facts),
         "packages": packages(),
     }
-    write_json(join(output, COMMIT), record)
-    return {"pairs": len(rows), "rejected": rejections, "digest": record["digest"], "catalogue": output}
+    write_json(join(output, COMMIT), commit)
+    return {"pairs": len(rows), "rejected": rejections, "digest": commit["digest"], "catalogue": output}
 
 
 def load_catalogue(url: str) -> tuple[pa.Table, str]:
@@ -148,4 +148,4 @@ def load_catalogue(url: str) -> tuple[pa.Table, str]:
     return pq.read_table(io.BytesIO(content)), str(record["digest"])
 
 
-task_ingest = task(ingest, cache_policy=NO_CACHE, name="ingest")
+task_ingest = task(cache_policy=NO_CACHE, name="ingest")(ingest)

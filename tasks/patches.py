@@ -22,6 +22,7 @@ from tasks.stores.patches import COMMIT, SCHEMA, writer
 from tasks.stores.shards import Layout, Pixels
 
 _DEFAULT_SHARD = 64
+_NO_IMAGE: Pixels = np.empty((0, 0, 0), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def extract_shard(work: ShardTask) -> int:
     """Cut and publish one shard; returns its index. Images are read once, as windows come in catalogue order."""
     rows = _rows(work.catalogue)
     cleans, noisies, records = [], [], []
-    current, images = -1, (np.empty(0, np.uint8), np.empty(0, np.uint8))
+    current, images = -1, (_NO_IMAGE, _NO_IMAGE)
     for number, window in zip(work.layout.rows(work.index), work.windows, strict=True):
         row = rows[window.row]
         if window.row != current:
@@ -170,4 +171,4 @@ def _describe(number: int, row: dict[str, Any], window: Window, clean: Pixels, n
     }
 
 
-task_extract_patches = task(extract_patches, cache_policy=NO_CACHE, name="extract_patches")
+task_extract_patches = task(cache_policy=NO_CACHE, name="extract_patches")(extract_patches)

@@ -108,7 +108,12 @@ class TrainingRun:
         """Stage 1, and the latent statistics it leaves for stage 2."""
         objective = AutoencoderObjective(self.model, self.pairs(), self.config.pae, self.precision)
         outcome = run_stage(
-            objective, self.config.pae, self.output / "pae", identity=self.identity, max_minutes=max_minutes, report=report
+            objective,
+            self.config.pae,
+            self.output / "pae",
+            identity=self.identity,
+            max_minutes=max_minutes,
+            report=report,
         )
         if outcome.finished:
             measure_latent(self.model, self.pairs(), self.config.pae, self.precision)
@@ -120,7 +125,12 @@ class TrainingRun:
         """Stage 2; call after a finished stage 1 of the same object (which a resume replays in seconds)."""
         objective = TransformerObjective(self.model, self.pairs(), self.config.pdit, self.precision)
         return run_stage(
-            objective, self.config.pdit, self.output / "pdit", identity=self.identity, max_minutes=max_minutes, report=report
+            objective,
+            self.config.pdit,
+            self.output / "pdit",
+            identity=self.identity,
+            max_minutes=max_minutes,
+            report=report,
         )
 
     def publish(self, pae: Outcome, pdit: Outcome, command: str) -> dict[str, str]:
@@ -153,8 +163,8 @@ def _card(settings: ModelConfig, training: dict[str, Any]) -> str:
 
 Trained by `{training["command"]}` at commit {training["commit"]}.
 
-- Steps: {training["steps"]["pae"]} autoencoder, {training["steps"]["pdit"]} P-DiT; {hours:.2f} hours on {training["device"]}
-  ({training["precision"]}).
+- Steps: {training["steps"]["pae"]} autoencoder, {training["steps"]["pdit"]} P-DiT; {hours:.2f} hours on
+  {training["device"]} ({training["precision"]}).
 - Whitening `{settings.whitening}`, calibration `{settings.calibration}`, prompts `{settings.prompts}`.
 
 Data:
@@ -169,7 +179,7 @@ def report_step(step: TrainingProgress) -> None:
     report(Progress(f"train {step.stage}", step.step, step.steps, "steps", f"loss {step.loss:.3g}"))
 
 
-task_training_pairs = task(TrainingRun.pairs, cache_policy=NO_CACHE, name="whiten_training_pairs")
-task_train_autoencoder = task(TrainingRun.train_autoencoder, cache_policy=NO_CACHE, name="train_autoencoder")
-task_train_transformer = task(TrainingRun.train_transformer, cache_policy=NO_CACHE, name="train_transformer")
-task_publish_bundle = task(TrainingRun.publish, cache_policy=NO_CACHE, name="publish_bundle")
+task_training_pairs = task(cache_policy=NO_CACHE, name="whiten_training_pairs")(TrainingRun.pairs)
+task_train_autoencoder = task(cache_policy=NO_CACHE, name="train_autoencoder")(TrainingRun.train_autoencoder)
+task_train_transformer = task(cache_policy=NO_CACHE, name="train_transformer")(TrainingRun.train_transformer)
+task_publish_bundle = task(cache_policy=NO_CACHE, name="publish_bundle")(TrainingRun.publish)

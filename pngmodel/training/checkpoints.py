@@ -33,10 +33,12 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         record = {"step": step, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **state}
         (working / "state.json").write_text(json.dumps(record, indent=1, sort_keys=True))
         shutil.rmtree(final, ignore_errors=True)
-        os.replace(working, final)
+        working.replace(final)
     except OSError as error:
         shutil.rmtree(working, ignore_errors=True)
-        raise UserError(f"{final}: cannot write the checkpoint ({error}); free space or choose another folder") from error
+        raise UserError(
+            f"{final}: cannot write the checkpoint ({error}); free space or choose another folder"
+        ) from error
     for old in _steps(folder)[:-_KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     for stale in folder.glob(f".{_PREFIX}*"):

@@ -24,7 +24,11 @@ class Objective(Protocol):
     """One stage: which module's parameters are trained, on which batches, by which loss."""
 
     name: str
-    module: nn.Module
+
+    @property
+    def module(self) -> nn.Module:
+        """Whose trainable parameters are optimised."""
+        ...
 
     def batch(self, step: int) -> Batch:
         """The step's batch, a pure function of the step."""
@@ -125,12 +129,12 @@ def run_stage(
         loss, figures = objective.loss(objective.batch(step), step)
         value, norm = float(loss.detach()), math.nan
         if math.isfinite(value):
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             norm = float(nn.utils.clip_grad_norm_(parameters.values(), settings.gradient_clip))
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise NonFiniteError(
-                f"{objective.name}: loss {value}, gradient norm {norm} at step {step} (its batch is a function of seed {settings.seed} "
-                f"and this step); the last good checkpoint is in {checkpoint_folder}"
+                f"{objective.name}: loss {value}, gradient norm {norm} at step {step} (its batch is a function of "
+                f"seed {settings.seed} and this step); the last good checkpoint is in {checkpoint_folder}"
             )
         optimiser.step()
         decay = ema_decay(settings, step)

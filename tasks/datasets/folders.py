@@ -73,7 +73,9 @@ class FolderAdapter:
                     continue
                 pair = found["pair"]
                 if side in sides.setdefault(pair, {}):
-                    rejected.append(Unpaired(path, f"a second {side} image for pair {pair!r}; {sides[pair][side]} is used"))
+                    rejected.append(
+                        Unpaired(path, f"a second {side} image for pair {pair!r}; {sides[pair][side]} is used")
+                    )
                     continue
                 sides[pair][side] = path
                 facts.setdefault(pair, {}).update({k: v for k, v in found.groupdict().items() if v is not None})

@@ -29,7 +29,15 @@ def decode(content: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
         pixels = _tiff(content, name) if name.lower().endswith(_TIFF) else _pillow(content, name)
     except UserError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, IndexError, KeyError, tifffile.TiffFileError) as e:
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        IndexError,
+        KeyError,
+        tifffile.TiffFileError,
+    ) as e:
         raise UserError(f"{name}: is truncated or not an image ({e}); fetch it again") from None
     if pixels.ndim == 2:
         pixels = pixels[..., None]

@@ -47,4 +47,3 @@ class Adapter(Protocol):
             UserError: ``source`` does not hold this dataset.
         """
         ...
-

@@ -63,7 +63,9 @@ def _explained(url: str, doing: str) -> Iterator[None]:
             ) from error
         raise UserError(f"{url}: {doing} failed ({error})") from error
     except (BotoCoreError, ClientError) as error:
-        raise UserError(f"{url}: {doing} failed ({error}); check AWS_ENDPOINT_URL, the bucket and credentials") from error
+        raise UserError(
+            f"{url}: {doing} failed ({error}); check AWS_ENDPOINT_URL, the bucket and credentials"
+        ) from error
 
 
 def read_bytes(url: str) -> bytes:
@@ -107,7 +109,7 @@ def write_bytes(url: str, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(working, target)
+            working.replace(target)
         finally:
             working.unlink(missing_ok=True)
 

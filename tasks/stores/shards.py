@@ -47,7 +47,8 @@ ARRAYS = ("clean", "noisy")
 _PLAN = "plan.json"
 _ZSTD_LEVEL = 3
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Pixels = NDArray[Any]
+"""Image levels: uint8 or uint16."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +224,10 @@ class ShardReader:
     def __init__(self, url: str, commit: str) -> None:
         place = join(url, commit)
         if not exists(place):
-            state = "was started but not finished; run the same command again" if exists(join(url, _PLAN)) else (
-                "there is no such store; check the path"
+            state = (
+                "was started but not finished; run the same command again"
+                if exists(join(url, _PLAN))
+                else ("there is no such store; check the path")
             )
             raise UserError(f"{place}: missing: {state}")
         self.url, self.record = url, read_json(place)

@@ -9,10 +9,19 @@ import torch
 
 from pngmodel.metrics.protocols import METRICS, floor_figures, mean_figures, noise_figures
 
-NAMES = (
-    "kld_naflow kld_naflow_rounded kld_neca akld lag1_error autocorrelation_error cross_channel_error "
-    "std_curve_error std_ratio mean_offset saturation_error"
-).split()
+NAMES = [
+    "kld_naflow",
+    "kld_naflow_rounded",
+    "kld_neca",
+    "akld",
+    "lag1_error",
+    "autocorrelation_error",
+    "cross_channel_error",
+    "std_curve_error",
+    "std_ratio",
+    "mean_offset",
+    "saturation_error",
+]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

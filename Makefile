@@ -1,0 +1,60 @@
+# Everything lives in this checkout: the environment in .venv, run history in .prefect.
+PYTHON ?= python3.11
+# The torch build. CPU machines: the pinned version (pip takes a CPU build where the index offers one).
+# CUDA machines: make quickstart TORCH="torch --index-url https://download.pytorch.org/whl/cu128"
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+STAMP := .venv/installed
+
+export PREFECT_HOME := $(CURDIR)/.prefect
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: help install quickstart ui test test-unit lint format faults bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# pip and not uv, so that only Python, git and make have to be there. Torch first: the constraints leave it out.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11+ or run make PYTHON=python3"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)
+
+install: $(STAMP) ## create .venv with everything (done by the other targets when needed)
+
+quickstart: $(STAMP) ## the main job on shipped data: a corpus with report under ./quickstart
+	$(BIN)/pngnoise quickstart --output ./quickstart
+
+ui: $(STAMP) ## Prefect's UI with the history of this checkout's runs
+	@echo "open http://127.0.0.1:4200 (Ctrl-C stops it)"
+	$(BIN)/prefect server start --host 127.0.0.1 --port 4200
+
+test: $(STAMP) ## all tests that run on any machine
+	$(BIN)/pytest
+
+test-unit: $(STAMP) ## the tests that take seconds
+	$(BIN)/pytest tests/unit
+
+lint: $(STAMP) ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite files in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+faults: $(STAMP) ## long: kill runs at many moments and compare every byte
+	$(BIN)/pytest -m slow tests/faults
+
+bench: $(STAMP) ## long: generation and store speed, as ratios within one run
+	$(BIN)/python benchmarks/generation.py
+
+clean: ## remove the environment, run history and quickstart's corpus
+	rm -rf .venv .prefect quickstart

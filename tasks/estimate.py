@@ -1,0 +1,55 @@
+"""What a corpus will cost, measured on a few of its own samples before any is published."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numcodecs.zstd import Zstd
+
+from tasks.generators import load_generator
+from tasks.sources import open_clean, open_references
+from tasks.stores.shards import Layout
+from tasks.synthesis import CorpusPlan
+
+_PROBES = 2
+
+
+def estimate(plan: CorpusPlan) -> dict[str, Any]:
+    """Counts, bytes and seconds of a planned corpus; generates two samples and throws them away.
+
+    Seconds are for one process on the plan's device and exclude start-up and the report.
+    """
+    parameters, layout = plan.parameters, plan.layout
+    generator = load_generator(parameters.model, parameters.device)
+    clean_source, references = open_clean(parameters.clean), open_references(parameters.references)
+    seconds, stored = [], []
+    for sample in plan.samples[:: max(1, len(plan.samples) // _PROBES)][:_PROBES]:
+        noisy_reference, clean_reference = references.read(sample.reference)
+        prompts = generator.prompts(noisy_reference, clean_reference)
+        image = clean_source.read(sample.clean)
+        clean = image[sample.y : sample.y + parameters.crop, sample.x : sample.x + parameters.crop]
+        started = time.monotonic()
+        noisy = np.asarray(generator.generate(clean, prompts=prompts, seed=[sample.seed]))
+        seconds.append(time.monotonic() - started)
+        stored.append(
+            sum(len(Zstd(level=3).encode(np.ascontiguousarray(np.moveaxis(x, -1, 0)))) for x in (clean, noisy))
+        )
+    return {
+        "pairs": layout.pairs,
+        "clean_patches": layout.pairs // parameters.scale,
+        "references": len(references.references),
+        "shards": layout.shards,
+        "rejected_clean_images": len(plan.rejected),
+        "bytes_stored": round(float(np.mean(stored)) * layout.pairs),
+        "bytes_uncompressed": layout.bytes_per_pair * layout.pairs,
+        "memory_per_process": _memory(layout),
+        "seconds_per_pair": round(min(seconds), 4),  # the first call also warms up
+        "seconds": round(min(seconds) * layout.pairs, 1),
+    }
+
+
+def _memory(layout: Layout) -> int:
+    """Bytes that one shard needs while it is made: its pixels and one encoded copy."""
+    return 2 * layout.bytes_per_pair * min(layout.shard, layout.pairs)

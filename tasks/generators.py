@@ -1,0 +1,61 @@
+"""Noise generators by name: the shipped model, a bundle at any URL, or a baseline; one instance per process."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from pngmodel import NoiseGenerator
+from pngmodel.baselines import BASELINES, baseline
+from pngmodel.bundle import SHIPPED, verify_bundle
+from pngmodel.errors import UserError
+from pngmodel.interface import NoisyImageGenerator
+from tasks.provenance import content_key
+from tasks.stores.filesystem import join, list_files, local_path, read_bytes
+
+SHIPPED_MODEL = "shipped"
+
+
+def _bundle_folder(model: str) -> Path:
+    if model == SHIPPED_MODEL:
+        return SHIPPED
+    path = local_path(model)
+    if path is not None:
+        return path
+    return _fetched(model)
+
+
+@lru_cache(maxsize=4)
+def _fetched(url: str) -> Path:
+    """A local copy of a bundle on object storage, kept for the life of the process."""
+    names = list_files(url)
+    if not names:
+        raise UserError(f"{url}: no model bundle there; check the URL and the credentials")
+    folder = Path(tempfile.mkdtemp(prefix="pngnoise-bundle-"))
+    try:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(read_bytes(join(url, name)))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def model_digest(model: str) -> str:
+    """What identifies the generator in a recipe: a bundle's verified digest, or a baseline's name."""
+    return content_key({"baseline": model}) if model in BASELINES else verify_bundle(_bundle_folder(model))
+
+
+@lru_cache(maxsize=2)
+def load_generator(model: str, device: str) -> NoisyImageGenerator:
+    """The generator called ``model``.
+
+    Raises:
+        UserError: neither ``shipped``, a baseline nor a bundle. IntegrityError: a damaged bundle.
+    """
+    if model in BASELINES:
+        return baseline(model)
+    return NoiseGenerator.from_pretrained(_bundle_folder(model), device=device)

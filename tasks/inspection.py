@@ -1,0 +1,110 @@
+"""Look at and verify anything the product writes: catalogue, patch store, corpus, model bundle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pngmodel.bundle import bundle_config, verify_bundle
+from pngmodel.errors import IntegrityError, UserError
+from tasks.ingest import COMMIT as CATALOGUE
+from tasks.ingest import load_catalogue
+from tasks.stores.corpus import COMMIT as CORPUS
+from tasks.stores.corpus import Corpus
+from tasks.stores.filesystem import exists, join, local_path, read_json
+from tasks.stores.patches import COMMIT as PATCHES
+from tasks.stores.patches import PatchStore
+from tasks.stores.shards import ShardReader
+
+_BUNDLE = "digest.json"
+_PLAN = "plan.json"
+
+
+def kind_of(url: str) -> str:
+    """``corpus``, ``patch store``, ``catalogue`` or ``model bundle``.
+
+    Raises:
+        UserError: nothing of the product's, or a store that was never finished.
+    """
+    for commit, kind in (
+        (CORPUS, "corpus"),
+        (PATCHES, "patch store"),
+        (CATALOGUE, "catalogue"),
+        (_BUNDLE, "model bundle"),
+    ):
+        if exists(join(url, commit)):
+            return kind
+    if exists(join(url, _PLAN)):
+        kind = read_json(join(url, _PLAN)).get("kind", "store")
+        raise UserError(
+            f"{url}: an unfinished {kind}, its commit record is missing; run the same command again to finish it"
+        )
+    raise UserError(f"{url}: holds no corpus, patch store, catalogue or model bundle")
+
+
+def inspect(url: str) -> dict[str, Any]:
+    """What is in a store, from its records alone."""
+    kind = kind_of(url)
+    if kind == "catalogue":
+        table, digest = load_catalogue(url)
+        rejected = read_json(join(url, "rejected.json"))["rejected"]
+        return _counts(table.to_pylist()) | {
+            "kind": kind,
+            "pairs": table.num_rows,
+            "rejected": rejected,
+            "digest": digest,
+        }
+    if kind == "model bundle":
+        config = bundle_config(_folder(url))
+        return {"kind": kind, "digest": verify_bundle(_folder(url)), **config["model"], "training": config["training"]}
+    store = _store(url, kind)
+    facts: dict[str, Any] = {"kind": kind, "pairs": len(store), **store.record["layout"], "digest": store.digest}
+    facts |= {"shards": store.layout.shards, "licence": store.record["licence"], "recipe": store.record["recipe"]}
+    if kind == "corpus":
+        facts |= {
+            "accepted": store.record["accepted"],
+            "figures": store.record["figures"],
+            "report": join(url, "report.html"),
+        }
+        return facts
+    return facts | _counts(store.table.to_pylist())
+
+
+def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: dict(sorted(Counter(str(r[name]) for r in rows).items())) for name in ("dataset", "camera", "split")}
+
+
+def _folder(url: str) -> Path:
+    path = local_path(url)
+    if path is None:
+        raise UserError(f"{url}: bundles are inspected locally; fetch the folder first")
+    return path
+
+
+def _store(url: str, kind: str) -> ShardReader:
+    return Corpus.open(url) if kind == "corpus" else PatchStore.open(url)
+
+
+def verify(url: str) -> dict[str, Any]:
+    """Check every byte against its digest.
+
+    Raises:
+        IntegrityError: something is missing or damaged; names each file.
+    """
+    kind = kind_of(url)
+    if kind == "model bundle":
+        return {"kind": kind, "verified": True, "digest": verify_bundle(_folder(url))}
+    if kind == "catalogue":
+        table, digest = load_catalogue(url)
+        return {"kind": kind, "verified": True, "pairs": table.num_rows, "digest": digest}
+    store = _store(url, kind)
+    problems = list(store.verify())
+    if problems:
+        raise IntegrityError(
+            f"{url}: {len(problems)} problems in this {kind}: "
+            + "; ".join(problems[:10])
+            + ". To mend a store, run the "
+            "command that made it again: damaged shards are made anew"
+        )
+    return {"kind": kind, "verified": True, "pairs": len(store), "shards": store.layout.shards, "digest": store.digest}

@@ -1,0 +1,152 @@
+"""Reports: one HTML page that opens from disk without a network, and the corpus card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from pngmodel.metrics.protocols import METRICS
+from tasks import figures
+from tasks.evaluation import Evaluation
+from tasks.stores.filesystem import write_bytes
+
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ARROWS = {"lower": "↓", "higher": "↑", "one": "→1", "zero": "→0"}
+NAMES = {
+    "model": "this model",
+    "awgn": "AWGN",
+    "heteroscedastic": "heteroscedastic Gaussian",
+    "spectrum_matched": "spectrum-matched Gaussian",
+    "spectrum_matched_quantiles": "spectrum-matched, real distribution",
+    "floor": "floor (perfect generator)",
+}
+_ROWS_OF_GRID = 4
+
+
+def _distance(metric: str, value: float) -> float:
+    """How far a value is from the metric's best one, for marking the best row."""
+    direction = METRICS[metric].direction
+    return {"lower": value, "higher": -value, "one": abs(value - 1), "zero": abs(value)}[direction]
+
+
+def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> dict[str, Any]:
+    """A table for the template: generators down, metrics across, the best generator of each metric marked."""
+    columns = [name for name in METRICS if all(name in r for k, r in rows.items() if k != "floor")]
+    best = {
+        c: min((k for k in rows if k != "floor"), key=lambda k, c=c: _distance(c, rows[k][c]))  # type: ignore[misc]
+        for c in columns
+    }
+    return {
+        "title": title,
+        "columns": [
+            {"name": c, "arrow": _ARROWS[METRICS[c].direction], "description": METRICS[c].description} for c in columns
+        ],
+        "rows": [
+            {
+                "name": NAMES.get(key, key),
+                "kind": key if key in ("model", "floor") else "baseline",
+                "cells": [
+                    {"text": f"{row[c]:.4f}" if c in row else "–", "best": best[c] == key and key != "floor"}
+                    for c in columns
+                ],
+            }
+            for key, row in rows.items()
+        ],
+    }
+
+
+def report_page(
+    evaluation: Evaluation,
+    *,
+    title: str,
+    lead: str,
+    facts: Iterable[tuple[str, str]] = (),
+    provenance: Iterable[tuple[str, str]] = (),
+    samples: Iterable[tuple[str, figures.Array, figures.Array]] = (),
+) -> str:
+    """The page as text. ``samples`` are pairs of a corpus to show: (label, clean, noisy), (C, H, W) in [0, 1]."""
+    record, examples = evaluation.record, evaluation.examples
+    tables = [figures_table(record["figures"], "All pairs")]
+    if len(record["cameras"]) > 1:
+        tables += [figures_table(rows, camera) for camera, rows in record["cameras"].items()]
+    step = max(1, len(examples) // _ROWS_OF_GRID)
+    pictures = [
+        {
+            "title": "Real and synthetic noise on the same image",
+            "uri": figures.grid(examples[::step][:_ROWS_OF_GRID]),
+            "caption": "Centre crops. Noise maps are multiplied by 4 around mid grey; they should look alike in grain, "
+            "colour and strength, and must not be the same.",
+        },
+        {
+            "title": "Noise distribution",
+            "uri": figures.histograms(examples),
+            "caption": "All evaluated pairs together, levels rounded, logarithmic axis.",
+        },
+        {
+            "title": "Noise strength against intensity",
+            "uri": figures.std_against_intensity(examples),
+            "caption": "Standard deviation of the noise in bins of clean intensity.",
+        },
+        {
+            "title": "Spatial correlation",
+            "uri": figures.autocorrelations(examples),
+            "caption": "Correlation of the noise with itself at a horizontal distance. White noise is 0 from 1 on.",
+        },
+    ]
+    shown = list(samples)
+    if shown:
+        pictures.insert(
+            0,
+            {
+                "title": "Samples of the corpus",
+                "uri": figures.corpus_grid(shown),
+                "caption": "Clean, synthetic noisy, noise ×4. The label names the reference whose noise was imitated.",
+            },
+        )
+    page = _ENVIRONMENT.get_template("report.html")
+    return page.render(
+        title=title,
+        lead=lead,
+        facts=list(facts),
+        record=record,
+        tables=tables,
+        pictures=pictures,
+        provenance=[
+            ("model", f"{record['model']['name']}, digest {record['model']['digest']}"),
+            ("code", record["commit"]),
+            ("device", record["device"]),
+            *provenance,
+        ],
+    )
+
+
+def write_report(evaluation: Evaluation, url: str) -> None:
+    """Publish an evaluation as one page."""
+    record = evaluation.record
+    lead = f"{record['model']['name']} on {record['pairs']} real pairs."
+    write_bytes(url, report_page(evaluation, title="Noise evaluation", lead=lead).encode())
+
+
+def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[str]) -> str:
+    """The chosen figures as a markdown table, generators down."""
+    columns = list(metrics)
+    head = "| generator | " + " | ".join(f"{c} {_ARROWS[METRICS[c].direction]}" for c in columns) + " |"
+    lines = [head, "|---" * (len(columns) + 1) + "|"]
+    for key, row in rows.items():
+        cells = " | ".join(f"{row[c]:.4f}" if c in row else "–" for c in columns)
+        lines.append(f"| {NAMES.get(key, key)} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+task_write_report = task(cache_policy=NO_CACHE, name="write_report")(write_report)

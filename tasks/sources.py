@@ -1,0 +1,207 @@
+"""Where a corpus takes its clean images and its reference noise from, behind two small faces.
+
+Both accept ``shipped`` (the sample pairs in the package), the URL of a patch store, or the URL of a catalogue;
+clean images may also be a folder or prefix of image files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pngmodel
+from pngmodel.errors import IntegrityError, UserError
+from tasks.datasets.imagefile import EXTENSIONS, decode, read_image
+from tasks.ingest import COMMIT as CATALOGUE
+from tasks.ingest import load_catalogue
+from tasks.provenance import content_key
+from tasks.stores.filesystem import exists, join, list_files, read_bytes, sha256
+from tasks.stores.patches import COMMIT as PATCHES
+from tasks.stores.patches import PatchStore
+from tasks.stores.shards import Pixels
+
+SHIPPED = "shipped"
+_SAMPLES = Path(pngmodel.__file__).parent / "samples"
+_SAMPLE_LICENCE = "MIT (SIDD)"
+
+
+@dataclass(frozen=True)
+class CleanImage:
+    """One clean image of a source, before it is cut: what a plan needs to know."""
+
+    id: str
+    height: int
+    width: int
+    channels: int
+    dtype: str
+    sha256: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One real pair whose noise is imitated."""
+
+    id: str
+    camera: str | None
+    iso: int | None
+    licence: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CleanSource:
+    """All clean images of a source. ``read(k)`` gives image k as (H, W, C)."""
+
+    images: tuple[CleanImage, ...]
+    rejected: tuple[dict[str, str], ...]
+    read: Callable[[int], Pixels]
+
+    @property
+    def digest(self) -> str:
+        """Digest of names and contents, not of the place."""
+        return content_key([[i.id, i.sha256] for i in self.images])
+
+
+@dataclass(frozen=True)
+class ReferenceSource:
+    """All references of a source. ``read(k)`` gives (noisy, clean) of reference k, (H, W, C) each."""
+
+    references: tuple[Reference, ...]
+    read: Callable[[int], tuple[Pixels, Pixels]]
+
+    @property
+    def digest(self) -> str:
+        """Digest of names and contents, not of the place."""
+        return content_key([[r.id, r.sha256] for r in self.references])
+
+
+def _hwc(image: Pixels) -> Pixels:
+    moved: Pixels = np.moveaxis(image, 0, -1)
+    return moved
+
+
+@lru_cache(maxsize=2)
+def open_references(url: str) -> ReferenceSource:
+    """Open a source of references.
+
+    Raises:
+        UserError: it is neither ``shipped`` nor a finished patch store or catalogue, or holds no pair.
+    """
+    if url == SHIPPED:
+        return _shipped_references()
+    if exists(join(url, PATCHES)):
+        store = PatchStore.open(url)
+        rows = store.table.to_pylist()
+        found = tuple(
+            Reference(f"{r['pair']}/{r['y']},{r['x']}", r["camera"], r["iso"], r["licence"], r["sha256"]) for r in rows
+        )
+
+        def from_store(k: int) -> tuple[Pixels, Pixels]:
+            clean, noisy = store.read(k)
+            return _hwc(noisy), _hwc(clean)
+
+        return ReferenceSource(found, from_store)
+    if exists(join(url, CATALOGUE)):
+        rows = load_catalogue(url)[0].to_pylist()
+        found = tuple(
+            Reference(
+                r["pair"], r["camera"], r["iso"], r["licence"], content_key([r["noisy_sha256"], r["clean_sha256"]])
+            )
+            for r in rows
+        )
+        return ReferenceSource(found, lambda k: (_same(rows[k], "noisy"), _same(rows[k], "clean")))
+    raise UserError(
+        f"{url}: is no source of references; give 'shipped', a patch store or a catalogue "
+        "(make one with `pngnoise ingest`)"
+    )
+
+
+def _same(row: dict[str, Any], side: str) -> Pixels:
+    content = read_bytes(row[side])
+    if sha256(content) != row[f"{side}_sha256"]:
+        raise IntegrityError(f"{row[side]}: changed since it was catalogued; run `pngnoise ingest` again")
+    return decode(content, row[side])
+
+
+def _shipped_references() -> ReferenceSource:
+    names = sorted(p.name.removesuffix("_noisy.png") for p in _SAMPLES.glob("*_noisy.png"))
+    files = [tuple(str(_SAMPLES / f"{name}_{side}.png") for side in ("noisy", "clean")) for name in names]
+
+    def facts(name: str, pair: tuple[str, ...]) -> Reference:
+        camera, iso = ("S6", 800) if name < "val_0020" else ("GP", 10000)
+        return Reference(name, camera, iso, _SAMPLE_LICENCE, sha256(b"".join(read_bytes(f) for f in pair)))
+
+    found = tuple(facts(name, pair) for name, pair in zip(names, files, strict=True))
+    return ReferenceSource(found, lambda k: (read_image(files[k][0]), read_image(files[k][1])))
+
+
+@lru_cache(maxsize=2)
+def open_clean(url: str) -> CleanSource:
+    """Open a source of clean images; unusable files are listed as rejected, they do not vanish.
+
+    Raises:
+        UserError: nothing usable is there.
+    """
+    if url == SHIPPED:
+        paths = sorted(str(p) for p in _SAMPLES.glob("*_clean.png"))
+        return _from_files(str(_SAMPLES), [Path(p).name for p in paths], _SAMPLE_LICENCE)
+    if exists(join(url, PATCHES)):
+        store = PatchStore.open(url)
+        rows, layout = store.table.to_pylist(), store.layout
+        images = tuple(
+            CleanImage(
+                f"{r['pair']}/{r['y']},{r['x']}",
+                layout.height,
+                layout.width,
+                layout.channels,
+                layout.dtype,
+                r["sha256"],
+                r["licence"],
+            )
+            for r in rows
+        )
+        return CleanSource(images, (), lambda k: _hwc(store.read(k)[0]))
+    if exists(join(url, CATALOGUE)):
+        rows = load_catalogue(url)[0].to_pylist()
+        images = tuple(
+            CleanImage(r["pair"], r["height"], r["width"], r["channels"], r["dtype"], r["clean_sha256"], r["licence"])
+            for r in rows
+        )
+        return CleanSource(images, (), lambda k: _same(rows[k], "clean"))
+    names = [name for name in list_files(url) if name.lower().endswith(EXTENSIONS)]
+    if not names:
+        raise UserError(
+            f"{url}: no clean images there; give 'shipped', a folder with {', '.join(EXTENSIONS)} files, "
+            "a patch store or a catalogue"
+        )
+    return _from_files(url, names, "unknown (a folder of images carries none)")
+
+
+def _from_files(root: str, names: list[str], licence: str) -> CleanSource:
+    images: list[CleanImage] = []
+    rejected: list[dict[str, str]] = []
+    for name in names:
+        content = read_bytes(join(root, name))
+        try:
+            pixels = decode(content, join(root, name))  # whole, so that a truncated file cannot stop a run half-way
+        except UserError as error:
+            rejected.append({"id": name, "reason": str(error)})
+            continue
+        height, width, channels = pixels.shape
+        images.append(CleanImage(name, height, width, channels, str(pixels.dtype), sha256(content), licence))
+    if not images:
+        raise UserError(f"{root}: no usable clean image; first reason: {rejected[0]['reason']}")
+
+    def read(k: int) -> Pixels:
+        content = read_bytes(join(root, images[k].id))
+        if sha256(content) != images[k].sha256:
+            raise IntegrityError(f"{join(root, images[k].id)}: changed while the corpus was being made; start again")
+        return decode(content, images[k].id)
+
+    return CleanSource(tuple(images), tuple(rejected), read)
