@@ -16,10 +16,9 @@ _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    # Logs go to the run history; the console belongs to the progress bar and to errors in words.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-    # The whole record of a run, its parameters and its logs, lies in this database.
-    "PREFECT_CLI_COLORS": "false",
 }
 
 
@@ -87,16 +86,17 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
     from rich.table import Table
 
     from pngmodel.metrics.protocols import METRICS
-    from tasks.reporting import NAMES
+    from tasks.publication import HEADLINE
+    from tasks.reporting import ordered
 
-    rows = record["figures"]
-    table = Table(title=f"Protocol {record['protocol']}", title_justify="left")
+    rows = ordered(record["figures"])
+    table = Table(title=f"Protocol {record['protocol']}, {len(METRICS)} metrics in the report", title_justify="left")
     table.add_column("metric")
-    for row in rows:
-        table.add_column(NAMES.get(row, row), justify="right", overflow="fold")
-    for metric, description in METRICS.items():
-        cells = [f"{rows[row][metric]:.4f}" if metric in rows[row] else "-" for row in rows]
-        table.add_row(f"{metric} ({description.direction})", *cells)
+    for key in rows:
+        table.add_column(key.replace("_", " "), justify="right")
+    for metric in HEADLINE:
+        cells = (f"{row[metric]:.4f}" if metric in row else "-" for row in rows.values())
+        table.add_row(f"{metric} ({METRICS[metric].direction})", *cells)
     Console().print(table)
 
 
@@ -107,9 +107,7 @@ def show_corpus(result: Mapping[str, Any], *, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    show_figures(
-        {"figures": result["figures"], "protocol": "noise-A (lower, or nearer the target, is better)"}, as_json=False
-    )
+    show_figures({"figures": result["figures"], "protocol": "noise-A"}, as_json=False)
     console = Console(soft_wrap=True)
     shards = result["shards"]
     console.print(

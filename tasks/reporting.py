@@ -34,36 +34,47 @@ NAMES = {
 _ROWS_OF_GRID = 4
 
 
-def _distance(metric: str, value: float) -> float:
-    """How far a value is from the metric's best one, for marking the best row."""
+def ordered(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+    """Generators in the order people read them: the model, the baselines, the floor."""
+    names = [*NAMES]
+    return dict(sorted(rows.items(), key=lambda item: names.index(item[0]) if item[0] in names else len(names)))
+
+
+def _distance(metric: str, value: float, floor: float | None) -> float:
+    """How far a value is from the best one. Below the floor of a divergence is not better (it hints at leakage)."""
     direction = METRICS[metric].direction
+    if direction == "lower" and floor is not None:
+        return abs(value - floor) if metric == "akld" else max(value - floor, 0.0)
     return {"lower": value, "higher": -value, "one": abs(value - 1), "zero": abs(value)}[direction]
 
 
 def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> dict[str, Any]:
-    """A table for the template: generators down, metrics across, the best generator of each metric marked."""
-    columns = [name for name in METRICS if all(name in r for k, r in rows.items() if k != "floor")]
-    best = {
-        c: min((k for k in rows if k != "floor"), key=lambda k, c=c: _distance(c, rows[k][c]))  # type: ignore[misc]
-        for c in columns
-    }
-    return {
-        "title": title,
-        "columns": [
-            {"name": c, "arrow": _ARROWS[METRICS[c].direction], "description": METRICS[c].description} for c in columns
-        ],
-        "rows": [
+    """A table for the template: metrics down, generators across, the best generator of each metric marked."""
+    rows = ordered(rows)
+    floor = rows.get("floor", {})
+    lines = []
+    for name, metric in METRICS.items():
+        values = {key: row[name] for key, row in rows.items() if name in row}
+        distances = {k: _distance(name, v, floor.get(name)) for k, v in values.items() if k != "floor"}
+        if not distances:
+            continue
+        best = min(distances.values())
+        lines.append(
             {
-                "name": NAMES.get(key, key),
-                "kind": key if key in ("model", "floor") else "baseline",
+                "name": name,
+                "arrow": _ARROWS[metric.direction],
+                "description": metric.description,
                 "cells": [
-                    {"text": f"{row[c]:.4f}" if c in row else "–", "best": best[c] == key and key != "floor"}
-                    for c in columns
+                    {
+                        "text": f"{values[key]:.4f}" if key in values else "–",
+                        "best": key in distances and distances[key] == best,
+                        "kind": key if key in ("model", "floor") else "baseline",
+                    }
+                    for key in rows
                 ],
             }
-            for key, row in rows.items()
-        ],
-    }
+        )
+    return {"title": title, "generators": [NAMES.get(key, key) for key in rows], "lines": lines}
 
 
 def report_page(
@@ -143,7 +154,7 @@ def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[st
     columns = list(metrics)
     head = "| generator | " + " | ".join(f"{c} {_ARROWS[METRICS[c].direction]}" for c in columns) + " |"
     lines = [head, "|---" * (len(columns) + 1) + "|"]
-    for key, row in rows.items():
+    for key, row in ordered(rows).items():
         cells = " | ".join(f"{row[c]:.4f}" if c in row else "–" for c in columns)
         lines.append(f"| {NAMES.get(key, key)} | {cells} |")
     return "\n".join(lines) + "\n"
