@@ -74,7 +74,8 @@ def shaping_filter(correlation: Tensor) -> Tensor:
     lags = torch.arange(-REACH, REACH + 1) % _GRID
     window = torch.zeros(*correlation.shape[:2], _GRID, _GRID, dtype=torch.float64)
     window[:, :, lags[:, None], lags[None]] = correlation.double()
-    density = torch.fft.rfft2(window).movedim((0, 1), (-2, -1))
+    # A A* has the conjugate on its second channel, a correlation at p + (dy, dx) on its first: hence transposed.
+    density = torch.fft.rfft2(window).movedim((1, 0), (-2, -1))
     # Averaged with its adjoint: with unequal overlaps, rounding alone separates the two.
     values, vectors = torch.linalg.eigh((density + density.mH) / 2)
     root = (vectors * values.clamp(min=0).sqrt()[..., None, :]) @ vectors.mH

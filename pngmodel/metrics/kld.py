@@ -2,7 +2,9 @@
 
 Three definitions are in use and their scores are not comparable: other bins, other rounding. Here are
 those of NAFlow (also GuidNoise, PNG) and NeCA. All channels of an image share one histogram, and only
-bins where both histograms are above zero count; what is left is NOT normalised again.
+bins where both histograms are above zero count; what is left is NOT normalised again. So the figure is no
+true divergence: bins that the generator never fills cost nothing, and the clean image itself scores below 0
+(at worst -1/e). Read it beside the std ratio.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ NECA_BINS = 64 + 2  # width .2/64 on [-.1, .1], and two open tails
 
 
 def kld_naflow(real_noisy: Tensor, generated: Tensor, clean: Tensor) -> float:
-    """NAFlow's KLD of one image, all (C, H, W) in [0, 1]; range [0, inf) up to masked bins, lower is better.
+    """NAFlow's KLD of one image, all (C, H, W) in [0, 1]; range [-1/e, inf), lower is better.
 
     The generated image is clamped but not rounded, as in the published tables. Real noise of 8-bit images
     sits on whole levels and unrounded noise does not, so a perfect generator scores about .01 on SIDD.
