@@ -35,7 +35,7 @@ ui: $(STAMP) ## Prefect's UI with the history of this checkout's runs
 	$(BIN)/prefect server start --host 127.0.0.1 --port 4200
 
 test: $(STAMP) ## all tests that run on any machine
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not slow'
 
 test-unit: $(STAMP) ## the tests that take seconds
 	$(BIN)/pytest tests/unit

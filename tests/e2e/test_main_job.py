@@ -1,0 +1,128 @@
+"""The main job as a user runs it: command line, own process, own folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import zarr
+
+PNGNOISE = Path(sys.executable).parent / "pngnoise"
+pytestmark = pytest.mark.timeout(900)
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What a fresh shell has, with the run history in ``home``."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    return kept | {"PREFECT_HOME": str(home), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
+
+
+def pngnoise(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PNGNOISE, *arguments],
+        cwd=folder,
+        env=environment(folder / ".prefect"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """sha256 of every file."""
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workplace")
+
+
+@pytest.fixture(scope="module")
+def quickstart(workplace: Path) -> dict[str, object]:
+    done = pngnoise(workplace, "quickstart", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_quickstart_publishes_a_corpus_that_verifies(workplace: Path, quickstart: dict[str, object]) -> None:
+    corpus = workplace / "quickstart"
+    assert quickstart["pairs"] == 32
+    assert json.loads((corpus / "corpus.json").read_text())["digest"] == quickstart["digest"]
+    report = (corpus / "report.html").read_text()
+    assert report.count("data:image/png;base64,") >= 5
+    assert "http://" not in report
+    assert "https://" not in report
+    checked = pngnoise(workplace, "verify", "quickstart", "--json")
+    assert checked.returncode == 0, checked.stderr
+    assert json.loads(checked.stdout)["verified"] is True
+
+
+def test_quickstart_pairs_are_what_the_manifest_says(workplace: Path, quickstart: dict[str, object]) -> None:
+    corpus = workplace / "quickstart"
+    rows = pq.read_table(corpus / "manifest.parquet").to_pylist()
+    clean, noisy = (zarr.open_array(corpus / name, mode="r") for name in ("clean", "noisy"))
+    assert len(rows) == len(clean) == len(noisy) == quickstart["pairs"]
+    for row in rows[::7]:
+        pixels = clean[row["sample"]].tobytes() + noisy[row["sample"]].tobytes()
+        assert hashlib.sha256(pixels).hexdigest() == row["sha256"]
+    assert {row["draw"] for row in rows} == {0, 1, 2, 3}
+
+
+def test_shipped_model_beats_what_ten_lines_can_do(quickstart: dict[str, object]) -> None:
+    """Rounded KLD and lag-1 error below those of AWGN and of a heteroscedastic Gaussian, on held-out blocks."""
+    figures = quickstart["figures"]
+    assert isinstance(figures, dict)
+    for metric in ("kld_naflow_rounded", "lag1_error"):
+        for rival in ("awgn", "heteroscedastic"):
+            assert figures["model"][metric] < figures[rival][metric], (metric, rival)
+
+
+def test_run_history_is_kept_where_it_was_asked_to_be(workplace: Path, quickstart: dict[str, object]) -> None:
+    listed = subprocess.run(
+        [PNGNOISE.parent / "prefect", "flow-run", "ls", "--output", "json"],
+        env=environment(workplace / ".prefect"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    runs = json.loads(listed.stdout)
+    assert [r["state"]["type"] for r in runs if r["name"].startswith("corpus-")] == ["COMPLETED"]
+
+
+def test_killed_and_run_again_gives_equal_bytes(workplace: Path, quickstart: dict[str, object]) -> None:
+    """kill -9 between shards; the rerun keeps what was published and the whole tree equals an uninterrupted one."""
+    output = workplace / "killed"
+    command = [PNGNOISE, "generate", "--output", str(output), "--scale", "4", "--shard", "8", "--json"]
+    running = subprocess.Popen(
+        command,
+        cwd=workplace,
+        env=environment(workplace / ".prefect"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not list(output.glob("parts/*.parquet")):
+        assert running.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)  # the embedded server dies with it, as in a power cut
+    running.wait()
+    assert not (output / "corpus.json").exists()
+    published = {k: v for k, v in tree(output).items() if k.startswith("parts/")}
+    assert 0 < len(published) < 4
+    again = pngnoise(workplace, *[str(a) for a in command[1:]])
+    assert again.returncode == 0, again.stderr
+    shards = json.loads(again.stdout)["shards"]
+    assert shards == {"made": 4 - len(published), "kept": len(published)}
+    assert tree(output) == tree(workplace / "quickstart")
