@@ -35,7 +35,7 @@ def _structure(name: str) -> Compute:
     return lambda real_noisy, generated, clean: autocorrelation_errors(real_noisy, generated, clean)[name]
 
 
-# Bins that the generator never fills are left out, so the sum can fall below 0: to -1/e for a constant noise.
+# Bins that the generator never fills are left out, so the sum can fall below 0: to -1/e at worst.
 _KLD_RANGE = (-1 / math.e, math.inf)
 _ALL = (
     Metric(
