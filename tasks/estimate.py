@@ -9,7 +9,7 @@ import numpy as np
 from numcodecs.zstd import Zstd
 
 from tasks.generators import load_generator
-from tasks.sources import open_clean, open_references
+from tasks.sources import planned_clean, planned_references
 from tasks.stores.shards import Layout
 from tasks.synthesis import CorpusPlan
 
@@ -22,8 +22,9 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
     Seconds are for one process on the plan's device and exclude start-up and the report.
     """
     parameters, layout = plan.parameters, plan.layout
-    generator = load_generator(parameters.model, parameters.device)
-    clean_source, references = open_clean(parameters.clean), open_references(parameters.references)
+    generator = load_generator(parameters.model, parameters.device, plan.recipe["model"])
+    clean_source = planned_clean(parameters.clean, plan.recipe["clean"])
+    references = planned_references(parameters.references, plan.recipe["references"])
     seconds, stored = [], []
     for sample in plan.samples[:: max(1, len(plan.samples) // _PROBES)][:_PROBES]:
         noisy_reference, clean_reference = references.read(sample.reference)

@@ -85,7 +85,8 @@ def evaluate_noise(
     names = {"model": parameters.model} | ({n: n for n in BASELINES} if parameters.baselines else {})
     if parameters.model in BASELINES:
         names.pop(parameters.model, None)
-    generators = {row: load_generator(name, parameters.device) for row, name in names.items()}
+    digests = {row: model_digest(name) for row, name in names.items()}
+    generators = {row: load_generator(name, parameters.device, digests[row]) for row, name in names.items()}
     figures: dict[str, list[dict[str, float]]] = {row: [] for row in [*generators, "floor"]}
     examples, cameras = [], []
     for done, k in enumerate(picks):
@@ -105,7 +106,7 @@ def evaluate_noise(
         "protocol": PROTOCOL,
         "pairs": len(picks),
         "seed": parameters.seed,
-        "model": {"name": parameters.model, "digest": model_digest(parameters.model)},
+        "model": {"name": parameters.model, "digest": digests["model"]},
         "references": content_key([source.references[k].sha256 for k in picks]),
         "device": device_name(parameters.device),
         "commit": commit(),

@@ -10,10 +10,10 @@ from pathlib import Path
 from pngmodel import NoiseGenerator
 from pngmodel.baselines import BASELINES, baseline
 from pngmodel.bundle import SHIPPED, verify_bundle
-from pngmodel.errors import UserError
+from pngmodel.errors import IntegrityError, UserError
 from pngmodel.interface import NoisyImageGenerator
 from tasks.provenance import content_key
-from tasks.stores.filesystem import join, list_files, local_path, read_bytes
+from tasks.stores.filesystem import exists, join, list_files, local_path, read_bytes, sha256
 
 SHIPPED_MODEL = "shipped"
 
@@ -24,15 +24,16 @@ def _bundle_folder(model: str) -> Path:
     path = local_path(model)
     if path is not None:
         return path
-    return _fetched(model)
+    record = join(model, "digest.json")
+    if not exists(record):
+        raise UserError(f"{model}: no model bundle there; check the URL and the credentials")
+    return _fetched(model, sha256(read_bytes(record)))
 
 
 @lru_cache(maxsize=4)
-def _fetched(url: str) -> Path:
-    """A local copy of a bundle on object storage, kept for the life of the process."""
+def _fetched(url: str, record: str) -> Path:
+    """A local copy of a bundle on object storage, kept for the life of the process unless its record changes."""
     names = list_files(url)
-    if not names:
-        raise UserError(f"{url}: no model bundle there; check the URL and the credentials")
     folder = Path(tempfile.mkdtemp(prefix="pngnoise-bundle-"))
     try:
         for name in names:
@@ -50,12 +51,14 @@ def model_digest(model: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def load_generator(model: str, device: str) -> NoisyImageGenerator:
-    """The generator called ``model``.
+def load_generator(model: str, device: str, digest: str) -> NoisyImageGenerator:
+    """The generator called ``model``, which has this :func:`model_digest`.
 
     Raises:
-        UserError: neither ``shipped``, a baseline nor a bundle. IntegrityError: a damaged bundle.
+        UserError: neither ``shipped``, a baseline nor a bundle. IntegrityError: a damaged bundle, or another one.
     """
+    if model_digest(model) != digest:
+        raise IntegrityError(f"{model}: another model is there since this run was planned; run the same command again")
     if model in BASELINES:
         return baseline(model)
     return NoiseGenerator.from_pretrained(_bundle_folder(model), device=device)

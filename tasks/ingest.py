@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -91,6 +93,9 @@ def ingest(
     Raises:
         UserError: the source does not hold that dataset, no pair is usable, or the output is something else.
     """
+    for other in ("plan.json", "digest.json"):
+        if exists(join(output, other)):
+            raise UserError(f"{output}: holds something else than a catalogue (it has {other}); choose another output")
     path = local_path(source)
     source = str(path.resolve()) if path is not None else source
     found = adapter(adapter_name).find(source)
@@ -143,9 +148,21 @@ def load_catalogue(url: str) -> tuple[pa.Table, str]:
         raise UserError(f"{place}: missing; {url} is not a (finished) catalogue, make one with `pngnoise ingest`")
     record = read_json(place)
     content = read_bytes(join(url, _TABLE))
-    if sha256(content) != record["table_sha256"]:
+    if sha256(content) != record.get("table_sha256"):
         raise IntegrityError(f"{join(url, _TABLE)}: sha256 differs from {COMMIT}; run `pngnoise ingest` again")
     return pq.read_table(io.BytesIO(content)), str(record["digest"])
+
+
+def read_catalogued(row: dict[str, Any], side: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The ``noisy`` or ``clean`` image of a catalogue's row, (H, W, C).
+
+    Raises:
+        IntegrityError: the file is not the one that was catalogued.
+    """
+    content = read_bytes(row[side])
+    if sha256(content) != row[f"{side}_sha256"]:
+        raise IntegrityError(f"{row[side]}: changed since it was catalogued; run `pngnoise ingest` again")
+    return decode(content, row[side])
 
 
 task_ingest = task(cache_policy=NO_CACHE, name="ingest")(ingest)

@@ -12,10 +12,9 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from pngmodel.errors import UserError
+from pngmodel.errors import IntegrityError, UserError
 from tasks.clusters import ClusterConfig, run_each
-from tasks.datasets.imagefile import read_image
-from tasks.ingest import load_catalogue
+from tasks.ingest import load_catalogue, read_catalogued
 from tasks.provenance import packages
 from tasks.stores.filesystem import sha256
 from tasks.stores.patches import COMMIT, SCHEMA, writer
@@ -125,19 +124,22 @@ def extract_patches(
 
 
 @lru_cache(maxsize=4)
-def _rows(catalogue: str) -> list[dict[str, Any]]:
-    return load_catalogue(catalogue)[0].to_pylist()  # type: ignore[no-any-return]
+def _rows(catalogue: str, digest: str) -> list[dict[str, Any]]:
+    table, found = load_catalogue(catalogue)
+    if found != digest:
+        raise IntegrityError(f"{catalogue}: changed while patches were cut from it; run the same command again")
+    return table.to_pylist()  # type: ignore[no-any-return]
 
 
 def extract_shard(work: ShardTask) -> int:
     """Cut and publish one shard; returns its index. Images are read once, as windows come in catalogue order."""
-    rows = _rows(work.catalogue)
+    rows = _rows(work.catalogue, dict(work.recipe)["catalogue"])
     cleans, noisies, records = [], [], []
     current, images = -1, (_NO_IMAGE, _NO_IMAGE)
     for number, window in zip(work.layout.rows(work.index), work.windows, strict=True):
         row = rows[window.row]
         if window.row != current:
-            images = (_verified(row, "clean"), _verified(row, "noisy"))
+            images = (_channels_first(row, "clean"), _channels_first(row, "noisy"))
             current = window.row
         square = np.s_[:, window.y : window.y + work.layout.height, window.x : window.x + work.layout.width]
         clean, noisy = (np.ascontiguousarray(image[square]) for image in images)
@@ -149,11 +151,8 @@ def extract_shard(work: ShardTask) -> int:
     return work.index
 
 
-def _verified(row: dict[str, Any], side: str) -> Pixels:
-    image = read_image(row[side])
-    if image.shape != (row["height"], row["width"], row["channels"]) or str(image.dtype) != row["dtype"]:
-        raise UserError(f"{row[side]}: changed since it was catalogued; run `pngnoise ingest` again")
-    return np.moveaxis(image, -1, 0)
+def _channels_first(row: dict[str, Any], side: str) -> Pixels:
+    return np.moveaxis(read_catalogued(row, side), -1, 0)
 
 
 def _describe(number: int, row: dict[str, Any], window: Window, clean: Pixels, noisy: Pixels) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ import pngmodel
 from pngmodel.errors import IntegrityError, UserError
 from tasks.datasets.imagefile import EXTENSIONS, decode, read_image
 from tasks.ingest import COMMIT as CATALOGUE
-from tasks.ingest import load_catalogue
+from tasks.ingest import load_catalogue, read_catalogued
 from tasks.provenance import content_key
 from tasks.stores.filesystem import exists, join, list_files, read_bytes, sha256
 from tasks.stores.patches import COMMIT as PATCHES
@@ -62,7 +62,7 @@ class CleanSource:
     rejected: tuple[dict[str, str], ...]
     read: Callable[[int], Pixels]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of names and contents, not of the place."""
         return content_key([[i.id, i.sha256] for i in self.images])
@@ -75,7 +75,7 @@ class ReferenceSource:
     references: tuple[Reference, ...]
     read: Callable[[int], tuple[Pixels, Pixels]]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of names and contents, not of the place."""
         return content_key([[r.id, r.sha256] for r in self.references])
@@ -86,13 +86,49 @@ def _hwc(image: Pixels) -> Pixels:
     return moved
 
 
-@lru_cache(maxsize=2)
+Source = TypeVar("Source", CleanSource, ReferenceSource)
+_KEPT = 4
+_kept: dict[tuple[type, str, str], Any] = {}
+
+
+def _planned(kind: type[Source], opener: Callable[[str], Source], url: str, digest: str) -> Source:
+    source: Source = _kept.get((kind, url, digest)) or opener(url)
+    if source.digest != digest:
+        raise IntegrityError(f"{url}: changed since this run was planned; run the same command again")
+    return source
+
+
+def _keep(url: str, source: Source) -> Source:
+    _kept[type(source), url, source.digest] = source
+    while len(_kept) > _KEPT:
+        del _kept[next(iter(_kept))]
+    return source
+
+
+def planned_references(url: str, digest: str) -> ReferenceSource:
+    """The source that a plan was made with, opened once per process.
+
+    Raises:
+        IntegrityError: something else is there now; a worker may live longer than the data.
+    """
+    return _planned(ReferenceSource, open_references, url, digest)
+
+
+def planned_clean(url: str, digest: str) -> CleanSource:
+    """As :func:`planned_references`, for clean images."""
+    return _planned(CleanSource, open_clean, url, digest)
+
+
 def open_references(url: str) -> ReferenceSource:
     """Open a source of references.
 
     Raises:
         UserError: it is neither ``shipped`` nor a finished patch store or catalogue, or holds no pair.
     """
+    return _keep(url, _references(url))
+
+
+def _references(url: str) -> ReferenceSource:
     if url == SHIPPED:
         return _shipped_references()
     if exists(join(url, PATCHES)):
@@ -115,18 +151,11 @@ def open_references(url: str) -> ReferenceSource:
             )
             for r in rows
         )
-        return ReferenceSource(found, lambda k: (_same(rows[k], "noisy"), _same(rows[k], "clean")))
+        return ReferenceSource(found, lambda k: (read_catalogued(rows[k], "noisy"), read_catalogued(rows[k], "clean")))
     raise UserError(
         f"{url}: is no source of references; give 'shipped', a patch store or a catalogue "
         "(make one with `pngnoise ingest`)"
     )
-
-
-def _same(row: dict[str, Any], side: str) -> Pixels:
-    content = read_bytes(row[side])
-    if sha256(content) != row[f"{side}_sha256"]:
-        raise IntegrityError(f"{row[side]}: changed since it was catalogued; run `pngnoise ingest` again")
-    return decode(content, row[side])
 
 
 def _shipped_references() -> ReferenceSource:
@@ -141,13 +170,16 @@ def _shipped_references() -> ReferenceSource:
     return ReferenceSource(found, lambda k: (read_image(files[k][0]), read_image(files[k][1])))
 
 
-@lru_cache(maxsize=2)
 def open_clean(url: str) -> CleanSource:
     """Open a source of clean images; unusable files are listed as rejected, they do not vanish.
 
     Raises:
         UserError: nothing usable is there.
     """
+    return _keep(url, _clean(url))
+
+
+def _clean(url: str) -> CleanSource:
     if url == SHIPPED:
         paths = sorted(str(p) for p in _SAMPLES.glob("*_clean.png"))
         return _from_files(str(_SAMPLES), [Path(p).name for p in paths], _SAMPLE_LICENCE)
@@ -173,7 +205,7 @@ def open_clean(url: str) -> CleanSource:
             CleanImage(r["pair"], r["height"], r["width"], r["channels"], r["dtype"], r["clean_sha256"], r["licence"])
             for r in rows
         )
-        return CleanSource(images, (), lambda k: _same(rows[k], "clean"))
+        return CleanSource(images, (), lambda k: read_catalogued(rows[k], "clean"))
     names = [name for name in list_files(url) if name.lower().endswith(EXTENSIONS)]
     if not names:
         raise UserError(

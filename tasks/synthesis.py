@@ -22,7 +22,14 @@ from pngmodel.seeds import derive_seed
 from tasks.clusters import ClusterConfig, run_each
 from tasks.generators import SHIPPED_MODEL, load_generator, model_digest
 from tasks.patches import corners
-from tasks.sources import SHIPPED, CleanSource, ReferenceSource, open_clean, open_references
+from tasks.sources import (
+    SHIPPED,
+    CleanSource,
+    open_clean,
+    open_references,
+    planned_clean,
+    planned_references,
+)
 from tasks.stores.corpus import SCHEMA, writer
 from tasks.stores.filesystem import sha256
 from tasks.stores.shards import Layout, Pixels
@@ -119,8 +126,13 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         width=parameters.crop,
         dtype=first.dtype,
     )
+    called: dict[str, list[int]] = {}
+    for k, reference in enumerate(references.references):
+        called.setdefault(reference.id, []).append(k)
     samples = tuple(
-        _sample(parameters, clean, references, window, draw) for draw in range(parameters.scale) for window in windows
+        _sample(parameters, clean, called, len(references.references), window, draw)
+        for draw in range(parameters.scale)
+        for window in windows
     )
     recipe = {
         "model": model_digest(parameters.model),
@@ -156,7 +168,8 @@ def _windows(clean: CleanSource, crop: int) -> tuple[list[tuple[int, int, int]],
 def _sample(
     parameters: CorpusParameters,
     clean: CleanSource,
-    references: ReferenceSource,
+    called: dict[str, list[int]],
+    references: int,
     window: tuple[int, int, int],
     draw: int,
 ) -> Sample:
@@ -164,7 +177,7 @@ def _sample(
     identity = (parameters.seed, clean.images[k].id, y, x, draw)
     if parameters.assign == "own":
         own = clean.images[k].id.removesuffix("_clean.png")
-        matches = [i for i, r in enumerate(references.references) if r.id == own]
+        matches = called.get(own, [])
         if len(matches) != 1:
             raise UserError(
                 f"{parameters.references}: {len(matches)} references are called {own!r}; assign 'own' needs clean "
@@ -172,23 +185,27 @@ def _sample(
             )
         reference = matches[0]
     else:
-        reference = derive_seed("reference", *identity) % len(references.references)
+        reference = derive_seed("reference", *identity) % references
     return Sample(k, y, x, draw, reference, derive_seed("sample", *identity))
 
 
 @lru_cache(maxsize=1024)
-def _reference(model: str, device: str, source: str, k: int) -> tuple[Prompts, dict[str, torch.Tensor]]:
-    """Prompts of a reference, and its mean and std curves for the manifest."""
-    noisy, clean = open_references(source).read(k)
+def _reference(
+    generator: tuple[str, str, str], source: tuple[str, str], k: int
+) -> tuple[Prompts, dict[str, torch.Tensor]]:
+    """Prompts of a reference, and its mean and std curves for the manifest. Names with digests, as cache key."""
+    noisy, clean = planned_references(*source).read(k)
     n, c = to_unit(noisy)[0][0], to_unit(clean)[0][0]
-    return load_generator(model, device).extract(n, c), whitening.fit("moments", n, c)
+    return load_generator(*generator).extract(n, c), whitening.fit("moments", n, c)
 
 
 def make_shard(work: ShardWork) -> int:
     """Generate and publish one shard; returns its index."""
     parameters = work.parameters
-    generator, clean_source = load_generator(parameters.model, parameters.device), open_clean(parameters.clean)
-    references = open_references(parameters.references).references
+    model = (parameters.model, parameters.device, work.recipe["model"])
+    source = (parameters.references, work.recipe["references"])
+    generator, references = load_generator(*model), planned_references(*source).references
+    clean_source = planned_clean(parameters.clean, work.recipe["clean"])
     cleans, noisies, rows = [], [], []
     image, current = _NO_IMAGE, -1
     for number, sample in zip(work.layout.rows(work.index), work.samples, strict=True):
@@ -197,7 +214,7 @@ def make_shard(work: ShardWork) -> int:
         clean = np.ascontiguousarray(
             image[sample.y : sample.y + parameters.crop, sample.x : sample.x + parameters.crop]
         )
-        prompts, curves = _reference(parameters.model, parameters.device, parameters.references, sample.reference)
+        prompts, curves = _reference(model, source, sample.reference)
         noisy = generator.generate(clean, prompts=prompts, seed=[sample.seed])
         pair = np.moveaxis(clean, -1, 0), np.moveaxis(np.asarray(noisy), -1, 0)
         info, reference = clean_source.images[sample.clean], references[sample.reference]

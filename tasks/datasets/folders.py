@@ -67,6 +67,8 @@ class FolderAdapter:
         facts: dict[str, dict[str, str]] = {}
         rejected: list[Unpaired] = []
         for path in list_files(source):
+            if noisy_rule.fullmatch(path) and clean_rule.fullmatch(path):
+                raise UserError(f"{join(source, path)}: matches both 'noisy' and 'clean' of {self._rules_file}")
             for side, rule in (("noisy", noisy_rule), ("clean", clean_rule)):
                 found = rule.fullmatch(path)
                 if found is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import tifffile
@@ -14,6 +16,8 @@ from tasks.stores.filesystem import read_bytes
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _TIFF = (".tif", ".tiff")
+_PNG, _RGB_OF_16_BITS = b"\x89PNG\r\n\x1a\n", bytes([16, 2])  # signature; bit depth and colour type in the header
+_TIFF_COLOURS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
 _MODES = {"L", "RGB", "I;16", "I;16B", "I"}
 
 
@@ -36,6 +40,11 @@ def decode(content: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
         ValueError,
         IndexError,
         KeyError,
+        TypeError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
         tifffile.TiffFileError,
     ) as e:
         raise UserError(f"{name}: is truncated or not an image ({e}); fetch it again") from None
@@ -49,6 +58,9 @@ def decode(content: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def _pillow(content: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    if content.startswith(_PNG) and content[24:26] == _RGB_OF_16_BITS:
+        # Pillow drops the lower 8 bits without a word.
+        raise UserError(f"{name}: is a PNG of 16 bits a colour, which cannot be read whole; store it as 16-bit TIFF")
     with Image.open(io.BytesIO(content)) as image:
         image.load()
         mode = image.mode
@@ -64,6 +76,10 @@ def _tiff(content: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         if len(file.pages) != 1:
             raise UserError(f"{name}: holds {len(file.pages)} pages; one image per file is read here")
+        page = file.pages.first
+        if page.photometric not in _TIFF_COLOURS:
+            kind = getattr(page.photometric, "name", page.photometric)
+            raise UserError(f"{name}: TIFF of kind {kind} is not supported; convert it to grey or RGB first")
         return file.asarray()
 
 

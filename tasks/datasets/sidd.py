@@ -35,7 +35,11 @@ class _Sidd:
             if _INSTANCE.match(instance) is None:
                 rejected.append(Unpaired(path, f"folder name {instance!r} is not <inst>_<scene>_<cam>_<ISO>_..."))
                 continue
-            sides.setdefault((instance, image["frame"]), {})[image["kind"].upper()] = path
+            found, kind = sides.setdefault((instance, image["frame"]), {}), image["kind"].upper()
+            if kind in found:
+                rejected.append(Unpaired(path, f"a second {kind} image of {instance}; {found[kind]} is used"))
+                continue
+            found[kind] = path
         if not sides:
             raise UserError(
                 f"{source}: no {self.dataset} images found; expected Data/<instance>/"

@@ -118,6 +118,7 @@ def remove(url: str) -> None:
     """Delete a file or folder; nothing happens when it is absent."""
     fs, path = filesystem(url)
     with _explained(url, "deleting"):
+        fs.invalidate_cache()
         if fs.exists(path):
             fs.rm(path, recursive=True)
 

@@ -5,17 +5,16 @@ and a commit record written last:
 
     plan.json               what is being made, written first; another plan at the same place is refused
     clean/ noisy/           chunk = one image, shard = many; zstd with checksums
-    parts/00000.parquet     one row per pair of that shard; its metadata holds the shard objects' sha256
+    parts/00000.parquet     one row per pair of that shard; its metadata holds the sha256 of its rows and shard objects
     <commit>.json           the digests of all parts; a store without it is not readable
 
-A shard is done when its part exists, names the same plan and its objects have the recorded sha256. So a
+A shard is done when its part exists, names the same plan and its rows and objects have the recorded sha256. So a
 killed run is finished by running the same command again, and done shards are not made twice.
 """
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.storage import MemoryStore
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key
@@ -36,6 +36,7 @@ from tasks.stores.filesystem import (
     open_array,
     read_bytes,
     read_json,
+    remove,
     sha256,
     write_bytes,
     write_json,
@@ -82,6 +83,11 @@ def part_name(index: int) -> str:
     return f"parts/{index:05d}.parquet"
 
 
+def array_document(array: str) -> str:
+    """Path of an array's metadata in its store (Zarr v3)."""
+    return f"{array}/zarr.json"
+
+
 def shard_object(array: str, index: int) -> str:
     """Path of a shard's object in its store (Zarr v3 default key encoding)."""
     return f"{array}/c/{index}/0/0/0"
@@ -104,29 +110,18 @@ class ShardWriter:
         place = join(self.url, _PLAN)
         if exists(place):
             self._same_plan(read_json(place))
-        elif found := list_files(self.url)[:3]:
+        elif found := [f for f in list_files(self.url) if not f.rpartition("/")[2].startswith(".")][:3]:
             raise UserError(
                 f"{self.url}: is not empty (it holds {', '.join(found)}) and is no {self._plan['kind']}; "
                 "choose an empty output"
             )
         else:
             write_json(place, self._plan | {"key": self.key})
-        shape = (self.layout.pairs, self.layout.channels, self.layout.height, self.layout.width)
+        document = _array_document(self.layout)
         for name in ARRAYS:
-            if exists(join(self.url, name, "zarr.json")):
-                continue
-            with writing(self.url):
-                zarr.create_array(
-                    zarr_store(join(self.url, name), read_only=False),
-                    shape=shape,
-                    dtype=self.layout.dtype,
-                    chunks=(1, *shape[1:]),
-                    shards=(self.layout.shard, *shape[1:]),
-                    compressors=ZstdCodec(level=_ZSTD_LEVEL, checksum=True),
-                    fill_value=0,
-                    # An image of zeros is data too: nothing may be left out because it is empty.
-                    config={"write_empty_chunks": True},
-                )
+            place = join(self.url, array_document(name))
+            if not exists(place) or read_bytes(place) != document:
+                write_bytes(place, document)
 
     def _same_plan(self, found: dict[str, Any]) -> None:
         if found.get("key") == self.key:
@@ -145,10 +140,10 @@ class ShardWriter:
         if not exists(place):
             return False
         try:
-            facts = _facts(read_bytes(place), place)
+            table, facts = _part(read_bytes(place), place)
         except IntegrityError:
             return False
-        if facts.get("plan") != self.key:
+        if facts.get("plan") != self.key or facts.get("rows_sha256") != _rows_digest(table):
             return False
         objects = {name: join(self.url, shard_object(name, index)) for name in ARRAYS}
         return all(exists(o) and sha256(read_bytes(o)) == facts.get(f"{name}_sha256") for name, o in objects.items())
@@ -161,8 +156,10 @@ class ShardWriter:
         assert clean.shape == noisy.shape == expected, (clean.shape, noisy.shape, expected)
         assert str(clean.dtype) == str(noisy.dtype) == self.layout.dtype
         assert table.num_rows == len(rows)
-        facts = {"plan": self.key}
+        facts = {"plan": self.key, "rows_sha256": _rows_digest(table)}
         for name, pixels in zip(ARRAYS, (clean, noisy), strict=True):
+            # zarr merges into a shard that is there; a damaged one must not stop its own replacement.
+            remove(join(self.url, shard_object(name, index)))
             with writing(self.url):
                 array = zarr.open_array(zarr_store(join(self.url, name), read_only=False), mode="r+")
                 array.with_config({"write_empty_chunks": True})[rows.start : rows.stop] = pixels
@@ -185,7 +182,7 @@ class ShardWriter:
                 missing.append(index)
                 continue
             content = read_bytes(place)
-            facts = _facts(content, place)
+            facts = _part(content, place)[1]
             entries.append({"part": part_name(index), "sha256": sha256(content), **facts})
         if missing:
             raise UserError(f"{self.url}: shards {missing[:10]} are missing; run the same command again")
@@ -195,10 +192,10 @@ class ShardWriter:
         """Write the commit record last; returns the store's digest."""
         parts = self.parts()
         digest = content_key([self.key, parts])
-        write_json(
-            join(self.url, name),
-            record | {"kind": self._plan["kind"], "layout": asdict(self.layout), "parts": parts, "digest": digest},
-        )
+        documents = {place: sha256(read_bytes(join(self.url, place))) for place in map(array_document, ARRAYS)}
+        whole = record | {"kind": self._plan["kind"], "layout": asdict(self.layout), "parts": parts, "digest": digest}
+        whole |= {"arrays": documents}
+        write_json(join(self.url, name), whole | {"record_sha256": content_key(whole)})
         return digest
 
 
@@ -209,13 +206,35 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _facts(content: bytes, place: str) -> dict[str, str]:
+def _array_document(layout: Layout) -> bytes:
+    """The metadata of either array of a store, as zarr writes it."""
+    memory: dict[str, Any] = {}
+    zarr.create_array(
+        MemoryStore(memory),
+        shape=(layout.pairs, layout.channels, layout.height, layout.width),
+        dtype=layout.dtype,
+        chunks=(1, layout.channels, layout.height, layout.width),
+        shards=(layout.shard, layout.channels, layout.height, layout.width),
+        compressors=ZstdCodec(level=_ZSTD_LEVEL, checksum=True),
+        fill_value=0,
+    )
+    return bytes(memory["zarr.json"].to_bytes())
+
+
+def _part(content: bytes, place: str) -> tuple[pa.Table, dict[str, str]]:
+    """Rows of a part and the facts in its metadata."""
     try:
-        metadata = pq.read_schema(io.BytesIO(content)).metadata or {}
-    except pa.ArrowInvalid as error:
-        raise IntegrityError(f"{place}: is not a Parquet file ({error}); run the same command again") from None
-    prefix = b"pngnoise."
-    return {k.removeprefix(prefix).decode(): v.decode() for k, v in metadata.items() if k.startswith(prefix)}
+        table = pq.read_table(io.BytesIO(content))
+        prefix = b"pngnoise."
+        metadata = (table.schema.metadata or {}).items()
+        facts = {k.removeprefix(prefix).decode(): v.decode() for k, v in metadata if k.startswith(prefix)}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise IntegrityError(f"{place}: is damaged ({error}); run the same command again") from None
+    return table.replace_schema_metadata(None), facts
+
+
+def _rows_digest(table: pa.Table) -> str:
+    return content_key([table.schema.names, table.to_pylist()])
 
 
 class ShardReader:
@@ -230,10 +249,13 @@ class ShardReader:
                 else ("there is no such store; check the path")
             )
             raise UserError(f"{place}: missing: {state}")
-        self.url, self.record = url, read_json(place)
+        self.url, self.record, self._commit = url, read_json(place), commit
+        if missing := {"layout", "parts", "digest", "licence", "recipe"} - set(self.record):
+            raise IntegrityError(f"{place}: lacks {', '.join(sorted(missing))}; it is damaged, make the store again")
         self.layout = Layout(**self.record["layout"])
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._table: pa.Table | None = None
+        self._digests: list[str] | None = None
 
     @property
     def digest(self) -> str:
@@ -247,41 +269,58 @@ class ShardReader:
     def table(self) -> pa.Table:
         """All parts as one table, row i describing pair i."""
         if self._table is None:
-            self._table = pa.concat_tables([self._part(entry) for entry in self.record["parts"]])
+            self._table = pa.concat_tables([self._rows(entry) for entry in self.record["parts"]])
         return self._table
 
-    def _part(self, entry: dict[str, Any]) -> pa.Table:
+    def _rows(self, entry: dict[str, Any]) -> pa.Table:
         place = join(self.url, entry["part"])
         content = read_bytes(place)
         if sha256(content) != entry["sha256"]:
             raise IntegrityError(f"{place}: sha256 differs from the commit record; the store is damaged, make it again")
-        return pq.read_table(io.BytesIO(content)).replace_schema_metadata(None)
+        return _part(content, place)[0]
 
     def read(self, row: int) -> tuple[Pixels, Pixels]:
-        """(clean, noisy) of one pair, (C, H, W) each."""
+        """(clean, noisy) of one pair, (C, H, W) each.
+
+        Raises:
+            IntegrityError: they are not what was written. An absent shard would read as zeros.
+        """
         if not 0 <= row < len(self):
             raise UserError(f"{self.url}: there is no pair {row}; it holds {len(self)}")
-        for name in ARRAYS:
-            if name not in self._arrays:
-                self._arrays[name] = open_array(join(self.url, name))
-        clean, noisy = (np.asarray(self._arrays[name][row]) for name in ARRAYS)
+        if self._digests is None:
+            self._digests = self.table.column("sha256").to_pylist()
+        damaged = IntegrityError(f"{self.url}: pair {row} is damaged or gone; see `pngnoise verify {self.url}`")
+        try:
+            for name in ARRAYS:
+                if name not in self._arrays:
+                    self._arrays[name] = open_array(join(self.url, name))
+            clean, noisy = (np.ascontiguousarray(self._arrays[name][row]) for name in ARRAYS)
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:  # what zarr and its codecs raise
+            raise damaged from error
+        if sha256(clean.tobytes() + noisy.tobytes()) != self._digests[row]:
+            raise damaged
         return clean, noisy
 
     def verify(self) -> Iterator[str]:
         """Check every object against the commit record; yields one line per problem, none when all is well."""
-        if content_key([content_key(self._plan()), self.record["parts"]]) != self.digest:
-            yield f"{self.url}: the commit record's digest does not fit its own content; it was edited"
+        record = {k: v for k, v in self.record.items() if k != "record_sha256"}
+        if content_key(record) != self.record.get("record_sha256"):
+            yield f"{join(self.url, self._commit)}: does not fit its own digest; it was edited"
+        plan = join(self.url, _PLAN)
+        if not exists(plan):
+            yield f"{plan}: missing"
+        else:
+            content = read_json(plan)
+            content.pop("key", None)
+            if content_key([content_key(content), self.record["parts"]]) != self.digest:
+                yield f"{plan}: does not fit the digest of the commit record; one of them was edited"
+        expected = dict(self.record.get("arrays", {}))
         for index, entry in enumerate(self.record["parts"]):
-            for name, place in [("sha256", entry["part"])] + [
-                (f"{array}_sha256", shard_object(array, index)) for array in ARRAYS
-            ]:
-                target = join(self.url, place)
-                if not exists(target):
-                    yield f"{target}: missing"
-                elif sha256(read_bytes(target)) != entry[name]:
-                    yield f"{target}: sha256 differs from the commit record"
-
-    def _plan(self) -> dict[str, Any]:
-        plan = read_json(join(self.url, _PLAN))
-        plan.pop("key", None)
-        return json.loads(json.dumps(plan))  # type: ignore[no-any-return]
+            expected[entry["part"]] = entry["sha256"]
+            expected |= {shard_object(array, index): entry[f"{array}_sha256"] for array in ARRAYS}
+        for place, digest in expected.items():
+            target = join(self.url, place)
+            if not exists(target):
+                yield f"{target}: missing"
+            elif sha256(read_bytes(target)) != digest:
+                yield f"{target}: sha256 differs from the commit record"

@@ -1,0 +1,149 @@
+"""Small datasets in the layouts that their owners ship, and Prefect's test server."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; workers of local clusters inherit it
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+torch.set_num_threads(1)
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Pair = tuple[Pixels, Pixels]
+RULES = """\
+dataset: tiny_pairs
+licence: CC0
+noisy: noisy/(?P<pair>(?P<scene>[a-z]+)_(?P<iso>\\d+)_\\d+)\\.(png|tif)
+clean: clean/(?P<pair>.+)\\.(png|tif)
+cases:
+  - {match: 'street_.*', camera: GP}
+  - {match: '.*_2', split: validation}
+"""
+
+
+def make_pair(
+    seed: int, height: int = 96, width: int = 96, channels: int = 3, dtype: str = "uint8", strength: float = 1.0
+) -> Pair:
+    """(noisy, clean), (H, W, C): a smooth scene with texture; noise grows with intensity and is blurred in space."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    scene = 0.45 + 0.25 * np.sin(x / 17 + seed) * np.cos(y / 23) + 0.02 * rng.standard_normal((height, width))
+    clean = np.clip(scene[..., None] * np.linspace(0.8, 1.1, channels), 0.05, 0.9)
+    white = rng.standard_normal((height + 1, width + 1, channels))
+    grain = (white[:-1, :-1] + white[1:, :-1] + white[:-1, 1:] + white[1:, 1:]) / 2
+    noisy = np.clip(clean + strength * grain * (0.01 + 0.05 * clean), 0, 1)
+    peak = np.iinfo(dtype).max
+    return (noisy * peak).round().astype(dtype), (clean * peak).round().astype(dtype)
+
+
+def write_image(path: Path, pixels: Pixels) -> None:
+    """PNG, JPEG or TIFF by the name's end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    if path.suffix in (".tif", ".tiff"):
+        tifffile.imwrite(path, flat, photometric="rgb" if flat.ndim == 3 else "minisblack")
+    else:
+        Image.fromarray(flat).save(path, quality=95)
+
+
+@pytest.fixture(scope="session")
+def pair() -> Callable[..., Pair]:
+    """:func:`make_pair` as a fixture."""
+    return make_pair
+
+
+@pytest.fixture(scope="session")
+def save() -> Callable[[Path, Pixels], None]:
+    """:func:`write_image` as a fixture."""
+    return write_image
+
+
+@pytest.fixture
+def sidd_small(tmp_path: Path) -> Path:
+    """SIDD-Small sRGB with three instances of two scenes."""
+    root = tmp_path / "SIDD_Small_sRGB_Only"
+    names = ("0001_001_S6_00100_00060_3200_L", "0002_001_GP_00800_00350_3200_N", "0003_002_IP_00400_00350_5500_H")
+    for seed, name in enumerate(names):
+        noisy, clean = make_pair(seed, 80, 96)
+        write_image(root / "Data" / name / "NOISY_SRGB_010.PNG", noisy)
+        write_image(root / "Data" / name / "GT_SRGB_010.PNG", clean)
+    (root / "Scene_Instances.txt").write_text("\n".join(names))
+    return root
+
+
+@pytest.fixture
+def sidd_medium(tmp_path: Path) -> Path:
+    """SIDD-Medium sRGB: two frames of each of two instances."""
+    root = tmp_path / "SIDD_Medium_Srgb"
+    for seed, name in enumerate(("0001_001_S6_00100_00060_3200_L", "0002_003_G4_01600_00350_3200_N")):
+        for frame in ("010", "011"):
+            noisy, clean = make_pair(10 * seed + int(frame), 48, 48)
+            write_image(root / "Data" / name / f"{name[:4]}_NOISY_SRGB_{frame}.PNG", noisy)
+            write_image(root / "Data" / name / f"{name[:4]}_GT_SRGB_{frame}.PNG", clean)
+    return root
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A paired folder of four 96 x 96 images and the YAML rules that read it."""
+    root, rules = tmp_path / "pairs", tmp_path / "rules.yaml"
+    for seed, name in enumerate(("street_100_1", "street_800_2", "wall_100_1", "wall_100_2")):
+        noisy, clean = make_pair(seed)
+        write_image(root / "noisy" / f"{name}.png", noisy)
+        write_image(root / "clean" / f"{name}.png", clean)
+    (root / "notes.txt").write_text("not an image")
+    rules.write_text(RULES)
+    return root, rules
+
+
+@pytest.fixture
+def catalogue(folders: tuple[Path, Path], tmp_path: Path) -> str:
+    """The catalogue of :func:`folders`."""
+    from tasks.ingest import ingest
+
+    url = str(tmp_path / "catalogue")
+    ingest(str(folders[0]), str(folders[1]), url)
+    return url
+
+
+@pytest.fixture
+def patches(catalogue: str, tmp_path: Path) -> str:
+    """The patch store of :func:`catalogue`: 36 patches of 32 x 32 in 5 shards, the last one half full."""
+    from tasks.patches import extract_patches
+
+    url = str(tmp_path / "patches")
+    extract_patches(catalogue, url, size=32, shard=8)
+    return url
+
+
+@pytest.fixture(scope="session")
+def tree() -> Callable[[str | Path], dict[str, bytes]]:
+    """All files below a folder with their contents."""
+
+    def read(root: str | Path) -> dict[str, bytes]:
+        return {str(p.relative_to(root)): p.read_bytes() for p in sorted(Path(root).rglob("*")) if p.is_file()}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """Prefect's own temporary server and database, for tests that run flows."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

@@ -1,0 +1,101 @@
+"""Files on any URL: whole or absent, errors in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pngmodel.errors import IntegrityError, UserError
+from tasks.stores import filesystem as files
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB; skipped where mounting is not allowed."""
+    place = tmp_path / "tiny"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no permission to mount a tmpfs")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_write_read_list_remove(tmp_path: Path) -> None:
+    root = str(tmp_path / "a")
+    files.write_bytes(files.join(root, "b", "c.bin"), b"1")
+    files.write_bytes(files.join(root, "a.bin"), b"2")
+    assert files.list_files(root) == ["a.bin", "b/c.bin"]
+    assert files.read_bytes(files.join(root, "b/c.bin")) == b"1"
+    files.remove(files.join(root, "b"))
+    files.remove(files.join(root, "never there"))
+    assert files.list_files(root) == ["a.bin"]
+    assert files.list_files(str(tmp_path / "nothing")) == []
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_paths_and_file_urls_are_the_same_place(tmp_path: Path, scheme: str) -> None:
+    files.write_bytes(f"{scheme}{tmp_path}/x", b"content")
+    assert (tmp_path / "x").read_bytes() == b"content"
+    assert files.exists(f"{scheme}{tmp_path}/x")
+    assert files.local_path(f"{scheme}{tmp_path}/x") == tmp_path / "x"
+
+
+def test_object_storage_has_no_local_path() -> None:
+    assert files.local_path("memory://bucket/x") is None
+
+
+def test_an_unknown_scheme_is_explained() -> None:
+    with pytest.raises(UserError, match=r"nonsense://x.*s3://"):
+        files.read_bytes("nonsense://x")
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x.json"
+    files.write_bytes(str(target), b"old")
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(UserError, match=r"x\.json: no space left.*free some.*same command again"):
+        files.write_bytes(str(target), b"new")
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_full_disk_says_what_to_do(full_disk: Path) -> None:
+    files.write_bytes(str(full_disk / "small"), b"1")
+    with pytest.raises(UserError, match=r"large: no space left.*same command again"):
+        files.write_bytes(str(full_disk / "large"), bytes(1 << 20))
+    assert [p.name for p in full_disk.iterdir()] == ["small"]
+
+
+def test_errors_name_the_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"missing: no such file"):
+        files.read_bytes(str(tmp_path / "missing"))
+    with pytest.raises(UserError, match=tmp_path.name):
+        files.read_bytes(str(tmp_path))
+    with pytest.raises(UserError, match=r"file/below"):
+        files.write_bytes(str(tmp_path / "file" / "below"), b"")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff"])
+def test_damaged_json_is_an_integrity_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"x\.json.*damaged"):
+        files.read_json(str(tmp_path / "x.json"))
+
+
+def test_equal_json_is_equal_bytes(tmp_path: Path) -> None:
+    files.write_json(str(tmp_path / "a"), {"x": 1, "y": {"b": 1, "a": 2}})
+    files.write_json(str(tmp_path / "b"), {"y": {"a": 2, "b": 1}, "x": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
