@@ -1,0 +1,140 @@
+"""Ingestion: only pairs that can be used get into the catalogue, the rest is listed with reasons."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pngmodel.errors import IntegrityError, UserError
+from tasks.ingest import ingest, load_catalogue, read_catalogued
+
+
+def rows(url: str) -> dict[str, dict]:
+    return {r["pair"]: r for r in load_catalogue(url)[0].to_pylist()}
+
+
+def test_every_usable_pair_gets_a_row(sidd_small: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    result = ingest(
+        str(sidd_small), "sidd-small", str(tmp_path / "c"), progress=lambda done, total: steps.append((done, total))
+    )
+    assert (result["pairs"], result["rejected"]) == (3, [])
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    found = rows(str(tmp_path / "c"))
+    assert {(r["height"], r["width"], r["channels"], r["dtype"]) for r in found.values()} == {(80, 96, 3, "uint8")}
+    for row in found.values():
+        np.testing.assert_array_equal(read_catalogued(row, "noisy"), np.asarray(Image.open(row["noisy"])))
+
+
+def test_unusable_pairs_are_kept_out_with_a_reason(
+    folders: tuple[Path, Path], tmp_path: Path, pair: Callable, save: Callable
+) -> None:
+    root, rules = folders
+    truncated = root / "noisy" / "street_100_1.png"
+    truncated.write_bytes(truncated.read_bytes()[:500])
+    save(root / "clean" / "street_800_2.png", pair(0, 96, 64)[1])
+    (root / "noisy" / "wall_100_1.png").unlink()
+    (root / "clean" / "wall_100_1.png").unlink()
+    save(root / "noisy" / "wall_100_1.tif", pair(0, dtype="uint16")[0])
+    save(root / "clean" / "wall_100_1.tif", pair(0)[1])
+    result = ingest(str(root), str(rules), str(tmp_path / "c"))
+    assert list(rows(str(tmp_path / "c"))) == ["wall_100_2"]
+    reasons = {r["id"]: r["reason"] for r in result["rejected"]}
+    assert str(truncated) in reasons["street_100_1"]
+    assert "truncated" in reasons["street_100_1"]
+    assert "(96, 96, 3)" in reasons["street_800_2"]
+    assert "(96, 64, 3)" in reasons["street_800_2"]
+    assert "uint16" in reasons["wall_100_1"]
+    assert json.loads((tmp_path / "c" / "rejected.json").read_text())["rejected"] == result["rejected"]
+
+
+def test_nothing_usable_is_an_error_and_writes_nothing(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    root, rules = folders
+    for path in (root / "noisy").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"no usable pair \(4 rejected\).*street_100_1\.png: is empty"):
+        ingest(str(root), str(rules), str(tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_digest_is_of_the_content_and_not_of_the_place(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    root, rules = folders
+    first = ingest(str(root), str(rules), str(tmp_path / "a"))["digest"]
+    moved = tmp_path / "moved"
+    shutil.copytree(root, moved)
+    assert ingest(str(moved), str(rules), str(tmp_path / "b"))["digest"] == first
+    path = moved / "noisy" / "wall_100_1.png"
+    image = np.asarray(Image.open(path)).copy()
+    image[0, 0, 0] ^= 1
+    Image.fromarray(image).save(path)
+    assert ingest(str(moved), str(rules), str(tmp_path / "b"))["digest"] != first
+
+
+def test_validation_scenes_overrule_the_adapter(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    root, rules = folders
+    ingest(str(root), str(rules), str(tmp_path / "c"), validation_scenes=("street",))
+    found = {pair: r["split"] for pair, r in rows(str(tmp_path / "c")).items()}
+    assert found == {
+        "street_100_1": "validation",
+        "street_800_2": "validation",
+        "wall_100_1": "train",
+        "wall_100_2": "validation",
+    }
+
+
+def test_unknown_validation_scenes_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\['street2'\].*street, wall"):
+        ingest(str(folders[0]), str(folders[1]), str(tmp_path / "c"), validation_scenes=("street2", "wall"))
+
+
+def test_a_damaged_table_is_found(catalogue: str) -> None:
+    path = Path(catalogue) / "catalogue.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"catalogue\.parquet.*pngnoise ingest"):
+        load_catalogue(catalogue)
+
+
+def test_a_catalogue_without_its_record_is_refused(catalogue: str) -> None:
+    (Path(catalogue) / "catalogue.json").unlink()
+    with pytest.raises(UserError, match=r"catalogue\.json: missing.*pngnoise ingest"):
+        load_catalogue(catalogue)
+
+
+def test_a_record_that_lost_its_content_is_found(catalogue: str) -> None:
+    (Path(catalogue) / "catalogue.json").write_text("{}")
+    with pytest.raises(IntegrityError):
+        load_catalogue(catalogue)
+
+
+def test_an_image_that_changed_later_is_found(catalogue: str, pair: Callable, save: Callable) -> None:
+    row = load_catalogue(catalogue)[0].to_pylist()[0]
+    save(Path(row["clean"]), pair(77)[1])
+    with pytest.raises(IntegrityError, match=r"street_100_1\.png: changed"):
+        read_catalogued(row, "clean")
+
+
+def test_another_store_at_the_output_is_left_alone(
+    folders: tuple[Path, Path], patches: str, tree: Callable[[str], dict[str, bytes]]
+) -> None:
+    before = tree(patches)
+    with pytest.raises(UserError, match=r"patches: holds something else"):
+        ingest(str(folders[0]), str(folders[1]), patches)
+    assert tree(patches) == before
+
+
+def test_the_table_is_sorted_and_typed(catalogue: str) -> None:
+    content = (Path(catalogue) / "catalogue.parquet").read_bytes()
+    table = pq.read_table(io.BytesIO(content))
+    pairs = table.column("pair").to_pylist()
+    assert pairs == sorted(pairs)
+    assert str(table.schema.field("iso").type) == "int32"
