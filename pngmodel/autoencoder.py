@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pngmodel.correlation import correlation_statistics
 from pngmodel.layers import ResidualBlock, zeroed
 from pngmodel.presets import DOWNSAMPLING, LEVELS, ModelConfig
 from pngmodel.prompts import GlobalPromptBlock, LocalPromptBlock
 
 Code = dict[str, Tensor]
-"""Compact prompts of a batch: ``global_0``..``global_3`` (B, C_l) and ``local`` (B, 2, rho**2, grid)."""
+"""Compact prompts of a batch: ``global_0``..``global_3`` (B, C_l), ``local`` (B, 2, rho**2, grid) and, where the
+configuration asks for them, ``statistics`` (B, 63)."""
 
 _COLOURS = 3
 
@@ -59,7 +61,8 @@ class PromptEncoder(nn.Module):
 
     def prompts(self, noise: Tensor) -> Code:
         """Return the prompt code of ``noise`` only."""
-        return self._features(noise)[1]
+        code = self._features(noise)[1]
+        return code if self.config.statistics == "none" else code | {"statistics": correlation_statistics(noise)}
 
     def _features(self, noise: Tensor) -> tuple[Tensor, Code]:
         code: Code = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -17,6 +18,12 @@ Prompts: TypeAlias = Mapping[str, Tensor]
 """What a generator keeps of one reference: named float32 tensors without a batch axis."""
 
 Reference: TypeAlias = "tuple[Image, Image]"
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    if not isinstance(seed, int) and hasattr(seed, "__len__"):  # NumPy integers have none
+        return [operator.index(s) for s in seed]
+    return [derive_seed(operator.index(seed), k) for k in range(count)]
 
 
 class NoisyImageGenerator(ABC):
@@ -83,7 +90,7 @@ class NoisyImageGenerator(ABC):
         entries: Sequence[Prompts] = [prompts] if isinstance(prompts, Mapping) else list(prompts or ())
         if len(entries) == 1:
             entries = list(entries) * count
-        seeds = list(seed) if isinstance(seed, Sequence) else [derive_seed(seed, k) for k in range(count)]
+        seeds = _seeds(seed, count)
         for what, given in (("prompts", entries), ("seeds", seeds)):
             if len(given) != count:
                 raise UserError(f"generate: {count} clean images but {len(given)} {what}")

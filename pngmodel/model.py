@@ -81,7 +81,7 @@ class NoiseModel(nn.Module):
 
         def bound(x: Tensor, level: Tensor) -> Tensor:
             with precision.autocast():
-                return self.transformer(x, level, prompts, clean)
+                return self.transformer(x, level, prompts, clean, code.get("statistics"))
 
         return bound
 

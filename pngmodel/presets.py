@@ -31,6 +31,11 @@ class ModelConfig(BaseModel):
     prompts: Literal["none", "global", "global+local"] = Field(
         "global+local", description="which prompt blocks condition the model (paper ablation)"
     )
+    statistics: Literal["none", "correlation"] = Field(
+        "none",
+        description="correlation: the reference's correlations in space and colour are a condition of their own, "
+        "beside the prompts; none: the paper",
+    )
     prompt_map_size: int = Field(256, ge=8, description="side of the full-size learned prompt map, in pixels")
     correlation_size: int = Field(5, ge=3, description="rho: neighbours in a rho x rho square are correlated")
     correlation_window: int = Field(9, ge=3, description="side of the window a local correlation is taken over")
@@ -92,6 +97,7 @@ PRESETS: dict[str, ModelConfig] = {
         condition_kernel=1,
         tile=64,
         tile_overlap=16,
+        statistics="correlation",
         whitening="quantiles",
         calibration="moments",
     ),
@@ -110,6 +116,7 @@ PRESETS: dict[str, ModelConfig] = {
         condition_kernel=1,
         tile=128,
         tile_overlap=16,
+        statistics="correlation",
         whitening="quantiles",
         calibration="moments",
     ),

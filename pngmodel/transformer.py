@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pngmodel.correlation import STATISTICS
 from pngmodel.layers import zeroed
 from pngmodel.presets import DOWNSAMPLING, LEVELS, ModelConfig
 
@@ -48,18 +49,22 @@ class Condition(nn.Module):
         share = config.width // len(inputs)
         outputs = [share] * (len(inputs) - 1)
         outputs.append(config.width - sum(outputs))  # the clean image takes what does not divide
+        self.statistics = nn.Linear(STATISTICS, config.width) if config.statistics == "correlation" else None
         kernel = config.condition_kernel
         self.project = nn.ModuleList(
             nn.Conv2d(i, o, kernel, padding=kernel // 2) for i, o in zip(inputs, outputs, strict=True)
         )
 
-    def forward(self, prompts: list[Tensor], clean: Tensor) -> Tensor:
+    def forward(self, prompts: list[Tensor], clean: Tensor, statistics: Tensor | None) -> Tensor:
         rows = clean.shape[-2] // DOWNSAMPLING
         projected = []
         for features, project in zip([*prompts, clean], self.project, strict=True):
             factor = features.shape[-2] // rows
             projected.append(project(F.pixel_unshuffle(features, factor) if factor > 1 else features))
-        return torch.cat(projected, dim=1).flatten(2).transpose(1, 2)
+        tokens = torch.cat(projected, dim=1).flatten(2).transpose(1, 2)
+        if self.statistics is not None:
+            tokens = tokens + self.statistics(statistics)[:, None]
+        return tokens
 
 
 class PromptAttention(nn.Module):
@@ -127,10 +132,15 @@ class PromptDiT(nn.Module):
         self.modulation = nn.Sequential(nn.SiLU(), zeroed(nn.Linear(width, 2 * width)))
         self.head = zeroed(nn.Linear(width, config.latent_channels))
 
-    def forward(self, x: Tensor, noise_level: Tensor, prompts: list[Tensor], clean: Tensor) -> Tensor:
-        """Scaled latents (B, latent, h, w), levels (B,) = ln(sigma)/4, prompt features, clean in [-1, 1]."""
+    def forward(
+        self, x: Tensor, noise_level: Tensor, prompts: list[Tensor], clean: Tensor, statistics: Tensor | None = None
+    ) -> Tensor:
+        """Scaled latents (B, latent, h, w), levels (B,) = ln(sigma)/4, prompt features, clean in [-1, 1].
+
+        ``statistics`` (B, 63) where the configuration has them (see :func:`correlation_statistics`).
+        """
         batch, channels, rows, columns = x.shape
-        condition = self.condition(prompts, clean)
+        condition = self.condition(prompts, clean, statistics)
         tokens = self.embed(x.flatten(2).transpose(1, 2))
         tokens = tokens + grid_positions(rows, columns, self.width, x.device).to(tokens.dtype)
         # 1000 spreads ln(sigma)/4 (about -1.6 to 1.1) over the sinusoids' wavelengths.
