@@ -29,7 +29,7 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
     plan = task_plan_corpus(parameters)
     log(f"plan: {plan.layout.pairs} pairs in {plan.layout.shards} shards, model {plan.recipe['model'][:12]}")
     shards = task_make_shards(plan, reporter("generate", "pairs"))
-    published = None if shards["made"] else already_published(plan)
+    published = None if shards["made"] else already_published(plan, rules)
     if published is None:
         rows = task_manifest_rows(plan)
         rejected = task_gate(parameters.output, rows, rules)

@@ -17,6 +17,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _IN_FLIGHT_PER_WORKER = 4
+_ANSWER = "10s"
 
 
 class ClusterConfig(BaseModel):
@@ -73,8 +74,8 @@ def _on_dask(
         cluster = None
     try:
         try:
-            client = Client(cluster if cluster is not None else config.address, timeout="30s")
-        except OSError as error:
+            client = Client(cluster if cluster is not None else config.address, timeout=_ANSWER)
+        except (OSError, ValueError) as error:
             raise UserError(f"cluster: no Dask scheduler answers at {config.address} ({error})") from None
         with client:
             limit = _IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info()["workers"]))

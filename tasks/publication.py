@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from pngmodel.errors import UserError
 from tasks import figures
 from tasks.evaluation import Evaluation
+from tasks.gate import GateRules
 from tasks.provenance import packages
 from tasks.reporting import markdown_table, report_page
 from tasks.stores.corpus import CARD, COMMIT, GATE, MANIFEST, REPORT, Corpus, writer
@@ -44,12 +46,22 @@ def manifest_rows(plan: CorpusPlan) -> pa.Table:
     return pa.concat_tables([pq.read_table(io.BytesIO(p)) for p in parts]).replace_schema_metadata(None)
 
 
-def already_published(plan: CorpusPlan) -> Published | None:
-    """The corpus, when this very plan was published before and is still whole."""
+def already_published(plan: CorpusPlan, rules: GateRules) -> Published | None:
+    """The corpus, when this very plan was published before and is still whole.
+
+    Raises:
+        UserError: it was judged by other rules.
+    """
     url = plan.parameters.output
     if not exists(join(url, COMMIT)):
         return None
     corpus = Corpus.open(url)
+    gate = join(url, GATE)
+    if exists(gate) and read_json(gate).get("rules") != rules.model_dump(mode="json"):
+        raise UserError(
+            f"{url}: was published under other rules of the quality gate, see {gate}; choose another output, or delete "
+            f"{COMMIT} there to judge the same shards anew"
+        )
     if next(corpus.verify(), None) is not None:
         return None
     return _summary(url, corpus.record)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pngmodel.bundle import save_bundle
 from pngmodel.errors import UserError
 from pngmodel.model import NoiseModel, Precision
-from pngmodel.presets import PRESETS, ModelConfig
+from pngmodel.presets import GENERATION_ONLY, PRESETS, ModelConfig
 from pngmodel.training.loop import Outcome, run_stage
 from pngmodel.training.loop import Progress as TrainingProgress
 from pngmodel.training.pae import AutoencoderObjective, measure_latent
@@ -82,7 +82,11 @@ class TrainingRun:
         content = self.config.model_dump(mode="json")
         content["data"].pop("stores")  # where the data lies does not matter, what it is does
         return content_key(
-            {"config": content, "model": self.settings.model_dump(mode="json"), "data": [s.digest for s in self.stores]}
+            {
+                "config": content,
+                "model": self.settings.model_dump(mode="json", exclude=set(GENERATION_ONLY)),
+                "data": [s.digest for s in self.stores],
+            }
         )
 
     def pairs(self, progress: Callable[[int, int], None] = lambda done, total: None) -> WhitenedPairs:

@@ -1,0 +1,83 @@
+"""Evaluation: what the record says, and that it says the same again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pngmodel.errors import UserError
+from pngmodel.metrics.protocols import METRICS
+from tasks.evaluation import EvaluateParameters, evaluate_noise
+
+
+def test_the_record(patches: str, tmp_path: Path) -> None:
+    output = tmp_path / "record.json"
+    evaluation = evaluate_noise(
+        EvaluateParameters(model="awgn", references=patches, limit=4, output=str(output), baselines=True)
+    )
+    record = evaluation.record
+    assert json.loads(output.read_text()) == record
+    assert record["protocol"] == "noise-A"
+    assert record["pairs"] == 4
+    # The model that is measured is itself a baseline, so it stands in the table once.
+    assert set(record["figures"]) == {
+        "model",
+        "heteroscedastic",
+        "spectrum_matched",
+        "spectrum_matched_quantiles",
+        "floor",
+    }
+    assert set(record["figures"]["model"]) <= set(METRICS)
+    assert {"kld_naflow", "kld_naflow_rounded", "lag1_error", "akld"} <= set(record["figures"]["model"])
+    figures = record["figures"]
+    assert figures["model"]["lag1_error"] > 5 * figures["spectrum_matched"]["lag1_error"]  # the noise is blurred
+    assert record["model"]["name"] == "awgn"
+    assert len(evaluation.examples) == 4
+
+
+def test_cameras(patches: str) -> None:
+    record = evaluate_noise(EvaluateParameters(model="awgn", references=patches, baselines=False)).record
+    assert list(record["cameras"]) == ["GP ISO 100", "GP ISO 800", "unknown ISO 100"]
+    only = evaluate_noise(EvaluateParameters(model="awgn", references=patches, baselines=False, camera="GP")).record
+    assert only["pairs"] == 18
+    assert list(only["cameras"]) == ["GP ISO 100", "GP ISO 800"]
+    assert only["cameras"]["GP ISO 800"] == record["cameras"]["GP ISO 800"]
+    with pytest.raises(UserError, match=r"camera 'S6'.*'GP', 'None'"):
+        evaluate_noise(EvaluateParameters(model="awgn", references=patches, camera="S6"))
+
+
+def test_the_limit_takes_pairs_evenly_spread(patches: str) -> None:
+    evaluation = evaluate_noise(EvaluateParameters(model="awgn", references=patches, baselines=False, limit=4))
+    assert [e.id.split("/")[0] for e in evaluation.examples] == [
+        "street_100_1",
+        "street_800_2",
+        "wall_100_1",
+        "wall_100_2",
+    ]
+    assert (
+        evaluate_noise(EvaluateParameters(model="awgn", references=patches, baselines=False, limit=1000)).record[
+            "pairs"
+        ]
+        == 36
+    )
+
+
+def test_it_repeats_and_follows_the_seed(patches: str) -> None:
+    def run(seed: int) -> dict:
+        return evaluate_noise(
+            EvaluateParameters(model="heteroscedastic", references=patches, baselines=False, limit=3, seed=seed)
+        ).record
+
+    assert run(1) == run(1)
+    assert run(2)["figures"]["model"] != run(1)["figures"]["model"]
+    assert run(2)["figures"]["floor"] == run(1)["figures"]["floor"]
+
+
+def test_the_references_digest_is_of_the_pairs_measured(patches: str) -> None:
+    def digest(limit: int) -> str:
+        parameters = EvaluateParameters(model="awgn", references=patches, baselines=False, limit=limit)
+        return str(evaluate_noise(parameters).record["references"])
+
+    assert digest(2) == digest(2) != digest(3)

@@ -1,0 +1,142 @@
+"""Publication: equal recipes give equal bytes, the commit record comes last."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pngmodel.errors import UserError
+from tasks.gate import GateRules
+from tasks.publication import already_published, manifest_rows
+from tasks.stores.corpus import Corpus
+from tasks.synthesis import CorpusParameters, plan_corpus
+
+Make = Callable[..., CorpusParameters]
+Made = Callable[[CorpusParameters], Any]
+Tree = Callable[[Any], dict[str, bytes]]
+
+
+def test_two_runs_in_different_places_give_equal_bytes(
+    parameters: Make, made: Made, tree: Tree, tmp_path: Path
+) -> None:
+    first, _ = made(parameters(tmp_path / "here"))
+    second, _ = made(parameters(tmp_path / "some" / "where" / "else"))
+    assert first.digest == second.digest
+    assert first.figures == second.figures
+    expected, found = tree(tmp_path / "here"), tree(tmp_path / "some" / "where" / "else")
+    assert [k for k in expected if expected[k] != found.get(k)] == []
+    assert set(found) == set(expected)
+    assert {"corpus.json", "manifest.parquet", "gate.json", "README.md", "report.html"} < set(found)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["corpus.json", "parts/00002.parquet"],
+        ["corpus.json", "report.html", "gate.json"],
+        ["corpus.json", "noisy/c/1/0/0/0", "clean/zarr.json", "manifest.parquet"],
+    ],
+)
+def test_an_interrupted_run_is_finished_byte_for_byte(
+    parameters: Make, made: Made, tree: Tree, tmp_path: Path, lost: list[str]
+) -> None:
+    made(parameters(tmp_path / "c"))
+    before = tree(tmp_path / "c")
+    for name in lost:
+        (tmp_path / "c" / name).unlink()
+    _, shards = made(parameters(tmp_path / "c"))
+    assert shards["made"] == sum("/00" in n or "/c/" in n for n in lost)
+    assert tree(tmp_path / "c") == before
+
+
+def test_the_manifest_describes_the_arrays(parameters: Make, made: Made, tmp_path: Path) -> None:
+    made(parameters(tmp_path / "c", scale=2))
+    corpus = Corpus.open(str(tmp_path / "c"))
+    rows = pq.read_table(io.BytesIO((tmp_path / "c" / "manifest.parquet").read_bytes())).to_pylist()
+    assert [r["sample"] for r in rows] == list(range(72)) == list(range(len(corpus)))
+    for k in (0, 35, 36, 71):
+        clean, noisy = corpus.read(k)
+        assert sha256(clean.tobytes() + noisy.tobytes()).hexdigest() == rows[k]["sha256"]
+        assert clean.shape == (3, 32, 32)
+    assert {(r["accepted"], r["reason"]) for r in rows} == {(True, None)}
+    assert list(corpus.verify()) == []
+
+
+def test_rejected_samples_stay_with_their_reason(parameters: Make, made: Made, tmp_path: Path) -> None:
+    (tmp_path / "gate.yaml").write_text("std_ratio: [0.97, 1.03]\nmax_rejected_share: 1.0\n")
+    published, _ = made(parameters(tmp_path / "c", gate=str(tmp_path / "gate.yaml")))
+    rows = pq.read_table(tmp_path / "c" / "manifest.parquet").to_pylist()
+    rejected = [r for r in rows if not r["accepted"]]
+    record = json.loads((tmp_path / "c" / "corpus.json").read_text())
+    assert 0 < len(rejected) == published.rejected == len(record["rejected"])
+    assert record["accepted"] == 36 - len(rejected)
+    assert all("std ratio" in r["reason"] for r in rejected)
+    assert all((r["reason"] is None) == r["accepted"] for r in rows)
+
+
+def test_verify_finds_every_published_file(parameters: Make, made: Made, tmp_path: Path) -> None:
+    made(parameters(tmp_path / "c"))
+    for name in ("manifest.parquet", "gate.json", "README.md", "report.html"):
+        path = tmp_path / "c" / name
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        assert [p for p in Corpus.open(str(tmp_path / "c")).verify() if name in p and "differs" in p]
+        path.unlink()
+        assert list(Corpus.open(str(tmp_path / "c")).verify()) == [f"{path}: missing"]
+        path.write_bytes(content)
+
+
+def test_what_was_published_is_recognised_while_it_is_whole(parameters: Make, made: Made, tmp_path: Path) -> None:
+    plan, rules = plan_corpus(parameters(tmp_path / "c")), GateRules()
+    assert already_published(plan, rules) is None
+    published, _ = made(plan.parameters)
+    assert already_published(plan, rules) == published
+    (tmp_path / "c" / "README.md").write_text("edited")
+    assert already_published(plan, rules) is None
+
+
+def test_other_gate_rules_are_not_passed_over(parameters: Make, made: Made, tree: Tree, tmp_path: Path) -> None:
+    made(parameters(tmp_path / "c"))
+    before = tree(tmp_path / "c")
+    with pytest.raises(UserError, match=r"other rules of the quality gate.*gate\.json"):
+        already_published(plan_corpus(parameters(tmp_path / "c")), GateRules(max_saturated=0.5))
+    assert tree(tmp_path / "c") == before
+
+
+def test_nothing_is_published_with_a_shard_missing(parameters: Make, made: Made, tmp_path: Path) -> None:
+    made(parameters(tmp_path / "c"))
+    (tmp_path / "c" / "corpus.json").unlink()
+    (tmp_path / "c" / "parts" / "00001.parquet").unlink()
+    with pytest.raises(UserError, match="00001"):
+        manifest_rows(plan_corpus(parameters(tmp_path / "c")))
+    with pytest.raises(UserError, match=r"corpus\.json: missing: was started but not finished"):
+        Corpus.open(str(tmp_path / "c"))
+
+
+def test_the_report_opens_from_disk_and_the_card_tells_the_licence(
+    parameters: Make, made: Made, tmp_path: Path
+) -> None:
+    made(parameters(tmp_path / "c"))
+    report = (tmp_path / "c" / "report.html").read_text()
+    assert "http://" not in report.replace("http://www.w3.org", "")
+    assert "https://" not in report
+    assert report.count("data:image/png;base64,") >= 5
+    card = (tmp_path / "c" / "README.md").read_text()
+    assert "CC0" in card
+    assert "36 noisy/clean pairs" in card
+    assert str(tmp_path) not in card + report
+
+
+def test_the_answer_is_what_the_commit_record_says(parameters: Make, made: Made, tmp_path: Path) -> None:
+    published, _ = made(parameters(tmp_path / "c"))
+    record = json.loads((tmp_path / "c" / "corpus.json").read_text())
+    assert published.digest == record["digest"]
+    assert published.pairs == record["layout"]["pairs"] == 36
+    assert record["protocol"] == "noise-A"

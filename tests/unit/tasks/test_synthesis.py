@@ -1,0 +1,174 @@
+"""Synthesis: sample i is a function of the recipe and i, of nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from pngmodel.errors import IntegrityError, UserError
+from tasks.publication import manifest_rows
+from tasks.stores.filesystem import open_array
+from tasks.synthesis import CorpusParameters, make_shard, make_shards, plan_corpus
+
+Make = Callable[..., CorpusParameters]
+
+
+def images(output: Any) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(np.asarray(open_array(f"{output}/{name}")[:]) for name in ("clean", "noisy"))  # type: ignore[return-value]
+
+
+def test_clean_halves_are_windows_and_noisy_halves_are_noisy(parameters: Make, tmp_path: Path, pair: Callable) -> None:
+    plan = plan_corpus(parameters(tmp_path / "c"))
+    assert plan.layout.pairs == 36
+    assert make_shards(plan) == {"made": 5, "kept": 0}
+    clean, noisy = images(tmp_path / "c")
+    rows = manifest_rows(plan).to_pylist()
+    names = ["street_100_1.png", "street_800_2.png", "wall_100_1.png", "wall_100_2.png"]
+    for k, row in enumerate(rows):
+        whole = pair(names.index(row["clean"]))[1]
+        window = whole[row["y"] : row["y"] + 32, row["x"] : row["x"] + 32]
+        np.testing.assert_array_equal(np.moveaxis(clean[k], 0, -1), window)
+        std = (noisy[k].astype(float) - clean[k]).std() / 255
+        assert row["noise_std"] == pytest.approx(std, rel=1e-5)
+        assert 0.7 < std / row["expected_std"] < 1.4
+    assert len({r["noise_sha256"] for r in rows}) == len({r["seed"] for r in rows}) == 36
+    assert "CC0" in plan.licence
+
+
+def test_shard_size_and_order_do_not_change_a_pixel(parameters: Make, tmp_path: Path) -> None:
+    make_shards(plan_corpus(parameters(tmp_path / "a")))
+    expected = images(tmp_path / "a")
+    make_shards(plan_corpus(parameters(tmp_path / "b", shard=5)))
+    backwards = plan_corpus(parameters(tmp_path / "c"))
+    from tasks.stores.corpus import writer
+
+    writer(backwards.parameters.output, backwards.layout, backwards.recipe).prepare()
+    for work in reversed(list(backwards.tasks)):
+        make_shard(work)
+    for other in ("b", "c"):
+        for found, wanted in zip(images(tmp_path / other), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_larger_scale_contains_the_draws_of_a_smaller(parameters: Make, tmp_path: Path) -> None:
+    make_shards(plan_corpus(parameters(tmp_path / "one")))
+    plan = plan_corpus(parameters(tmp_path / "three", scale=3))
+    make_shards(plan)
+    one, three = images(tmp_path / "one"), images(tmp_path / "three")
+    assert len(three[0]) == 108
+    for small, large in zip(one, three, strict=True):
+        np.testing.assert_array_equal(large[:36], small)
+    np.testing.assert_array_equal(three[0][36:72], three[0][:36])  # the same clean patches
+    assert not (three[1][36:72] == three[1][:36]).all(axis=(1, 2, 3)).any()
+    assert len({r["seed"] for r in manifest_rows(plan).to_pylist()}) == 108
+
+
+def test_another_seed_is_another_corpus(parameters: Make, tmp_path: Path) -> None:
+    plans = [plan_corpus(parameters(tmp_path / "c", seed=seed)) for seed in (0, 1)]
+    assert not {s.seed for s in plans[0].samples} & {s.seed for s in plans[1].samples}
+    make_shards(plans[0])
+    with pytest.raises(UserError, match=r"holds another corpus.*seed \(0 there, 1 asked for\)"):
+        make_shards(plans[1])
+    assert make_shards(plans[0]) == {"made": 0, "kept": 5}
+
+
+def test_references_are_drawn_from_all(parameters: Make, tmp_path: Path) -> None:
+    plan = plan_corpus(parameters(tmp_path / "c", scale=4))
+    used = Counter(s.reference for s in plan.samples)
+    assert max(used.values()) < 15  # 144 draws of 36
+    assert len(used) > 30
+
+
+def test_own_takes_the_reference_of_the_same_image(parameters: Make, patches: str, tmp_path: Path) -> None:
+    plan = plan_corpus(parameters(tmp_path / "c", clean=patches, assign="own"))
+    assert [s.reference for s in plan.samples] == list(range(36))
+    make_shards(plan)
+    assert all(r["reference"] == r["clean"] for r in manifest_rows(plan).to_pylist())
+
+
+def test_own_without_partners_is_explained(parameters: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"0 references are called 'street_100_1\.png'.*'uniform'"):
+        plan_corpus(parameters(tmp_path / "c", assign="own"))
+
+
+def test_unusable_clean_images_are_listed(
+    parameters: Make, folders: tuple[Path, Path], tmp_path: Path, pair: Callable, save: Callable
+) -> None:
+    root = folders[0] / "clean"
+    save(root / "small.png", pair(8, 24, 90)[1])
+    save(root / "grey.png", pair(8, channels=1)[1])
+    save(root / "x_deep.tif", pair(8, dtype="uint16")[1])
+    (root / "broken.png").write_bytes(b"x")
+    # The first usable image in order of names decides the kind, and that is the grey one.
+    plan = plan_corpus(parameters(tmp_path / "c"))
+    assert plan.layout.channels == 1
+    (root / "grey.png").rename(root / "x_grey.png")
+    plan = plan_corpus(parameters(tmp_path / "c"))
+    assert plan.layout.channels == 3
+    found = {r["id"]: r["reason"] for r in plan.rejected}
+    assert set(found) == {"small.png", "x_grey.png", "x_deep.tif", "broken.png"}
+    assert "24 x 90" in found["small.png"]
+    assert "1 channels" in found["x_grey.png"]
+    assert "uint16" in found["x_deep.tif"]
+    assert plan.layout.pairs == 36
+
+
+def test_no_patch_fits(parameters: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no clean image holds a patch of 128.*96 x 96"):
+        plan_corpus(parameters(tmp_path / "c", crop=128))
+
+
+def test_deep_grey_clean_images_work_with_colour_references(
+    parameters: Make, tmp_path: Path, pair: Callable, save: Callable
+) -> None:
+    save(tmp_path / "deep" / "a.tif", pair(8, 64, 64, 1, "uint16")[1])
+    make_shards(plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "deep"))))
+    clean, noisy = images(tmp_path / "c")
+    assert noisy.dtype == np.uint16
+    assert noisy.shape == (4, 1, 32, 32)
+    assert 0.005 < (noisy.astype(float) - clean).std() / 65535 < 0.2
+
+
+def test_a_finished_corpus_is_kept_and_a_damaged_shard_replaced(
+    parameters: Make, tmp_path: Path, tree: Callable[[Any], dict[str, bytes]]
+) -> None:
+    plan = plan_corpus(parameters(tmp_path / "c"))
+    steps: list[tuple[int, int]] = []
+    make_shards(plan, lambda done, total: steps.append((done, total)))
+    assert steps == [(0, 36), (8, 36), (16, 36), (24, 36), (32, 36), (36, 36)]
+    before = tree(tmp_path / "c")
+    (tmp_path / "c" / "noisy" / "c" / "4" / "0" / "0" / "0").write_bytes(b"garbage")
+    assert make_shards(plan) == {"made": 1, "kept": 4}
+    assert tree(tmp_path / "c") == before
+
+
+def test_clean_images_replaced_in_the_same_process_are_another_corpus(
+    parameters: Make, folders: tuple[Path, Path], tmp_path: Path, pair: Callable, save: Callable
+) -> None:
+    old = plan_corpus(parameters(tmp_path / "c"))
+    make_shards(old)
+    save(folders[0] / "clean" / "street_100_1.png", pair(50)[1])
+    with pytest.raises(UserError, match=r"holds another corpus.*recipe\.clean"):
+        make_shards(plan_corpus(parameters(tmp_path / "c")))
+    (tmp_path / "c" / "parts" / "00000.parquet").unlink()
+    with pytest.raises(IntegrityError, match="changed"):  # the old plan cannot be finished with the new images
+        make_shards(old)
+
+
+@pytest.mark.parametrize(
+    "change", [{"scale": 0}, {"scale": 5}, {"crop": 8}, {"assign": "best"}, {"seed": -1}, {"modle": "awgn"}]
+)
+def test_parameters_are_validated(parameters: Make, tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        parameters(tmp_path / "c", **change)
+
+
+def test_an_unknown_model_is_named(parameters: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no_such_model"):
+        plan_corpus(parameters(tmp_path / "c", model=str(tmp_path / "no_such_model")))
