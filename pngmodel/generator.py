@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pngmodel import whitening
+from pngmodel import spectrum, whitening
 from pngmodel.bundle import SHIPPED, load_bundle
 from pngmodel.consistency import one_step
 from pngmodel.errors import UserError
@@ -16,12 +16,14 @@ from pngmodel.images import pad_to_multiple
 from pngmodel.interface import NoisyImageGenerator, Prompts
 from pngmodel.model import NoiseModel, Precision
 from pngmodel.presets import DOWNSAMPLING, LEVELS
-from pngmodel.seeds import generator
+from pngmodel.seeds import derive_seed, generator
 from pngmodel.tiling import tiled
 
 _COLOURS = 3
 _TILES_AT_ONCE = 16
 _CURVES = "curve_"
+_SPECTRA = ("drawn_mean", "drawn_covariance", "reference_covariance")
+_CALIBRATION_SIDE = 256
 
 
 class NoiseGenerator(NoisyImageGenerator):
@@ -45,6 +47,8 @@ class NoiseGenerator(NoisyImageGenerator):
         config = model.config
         names = [f"global_{level}" for level in range(LEVELS)] if config.prompts != "none" else []
         names += ["local"] if config.prompts == "global+local" else []
+        names += ["statistics"] if config.statistics != "none" else []
+        names += _SPECTRA if config.calibration == "spectrum" else ()
         names += [_CURVES + "knots", _CURVES + "values"] if config.whitening != "none" else []
         self._prompt_names = set(names)
 
@@ -76,7 +80,19 @@ class NoiseGenerator(NoisyImageGenerator):
         with self._precision.autocast():
             code = self.model.autoencoder.encoder.prompts(noise)
         prompts = {name: value[0].float().cpu() for name, value in code.items()}
-        return prompts | {_CURVES + name: value for name, value in curves.items()}
+        prompts |= {_CURVES + name: value for name, value in curves.items()}
+        if self.model.config.calibration == "spectrum":
+            prompts |= self._spectra(noise[0].cpu(), clean[:, :height, :width], prompts)
+        return prompts
+
+    def _spectra(self, noise: Tensor, clean: Tensor, prompts: Prompts) -> dict[str, Tensor]:
+        """Covariances of the reference, and of what the model draws for it: the two ends of the calibration."""
+        height, width = (min(side, _CALIBRATION_SIDE) for side in clean.shape[-2:])
+        drawn = self._model_noise(clean[:, :height, :width], prompts, derive_seed("calibration"))
+        # A small reference does not know its far lags.
+        reach = max(1, min(spectrum.REACH, min(height, width) // 8))
+        ends = (drawn.mean(dim=(1, 2)), spectrum.covariances(drawn, reach), spectrum.covariances(noise, reach))
+        return dict(zip(_SPECTRA, ends, strict=True))
 
     @torch.no_grad()
     def sample(self, clean: Tensor, prompts: Sequence[Prompts], seeds: Sequence[int]) -> Tensor:
@@ -91,7 +107,10 @@ class NoiseGenerator(NoisyImageGenerator):
         rgb = _as_rgb(clean)
         noise = self._model_noise(pad_to_multiple(rgb[None], DOWNSAMPLING)[0], prompts, seed)[:, :height, :width]
         config = self.model.config
-        if config.calibration == "moments":
+        if config.calibration == "spectrum":
+            drawn_mean, drawn, reference = (prompts[name] for name in _SPECTRA)
+            noise = spectrum.filtered(noise - drawn_mean[:, None, None], spectrum.transport_filter(drawn, reference))
+        if config.calibration != "none":
             std, mean = torch.std_mean(noise, dim=(1, 2), keepdim=True, correction=0)
             noise = (noise - mean) / std.clamp(min=1e-3)
         curves = {name.removeprefix(_CURVES): v for name, v in prompts.items() if name.startswith(_CURVES)}
@@ -108,7 +127,7 @@ class NoiseGenerator(NoisyImageGenerator):
         # One random field for the whole image: tiles agree where they overlap.
         field = torch.randn((config.latent_channels, height // DOWNSAMPLING, width // DOWNSAMPLING), generator=g)
         signed = clean * 2 - 1
-        code = {k: v[None].to(device) for k, v in prompts.items() if not k.startswith(_CURVES)}
+        code = {k: v[None].to(device) for k, v in prompts.items() if not (k.startswith(_CURVES) or k in _SPECTRA)}
 
         def run(corners: list[tuple[int, int]], rows: int, columns: int) -> Tensor:
             out = []

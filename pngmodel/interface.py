@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import SupportsIndex, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -21,9 +21,9 @@ Reference: TypeAlias = "tuple[Image, Image]"
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    if not isinstance(seed, int) and hasattr(seed, "__len__"):  # NumPy integers have none
-        return [operator.index(s) for s in seed]
-    return [derive_seed(operator.index(seed), k) for k in range(count)]
+    if isinstance(seed, SupportsIndex) and not hasattr(seed, "__len__"):  # NumPy integers too, but not arrays
+        return [derive_seed(operator.index(seed), k) for k in range(count)]
+    return [operator.index(s) for s in cast("Sequence[int]", seed)]
 
 
 class NoisyImageGenerator(ABC):

@@ -59,8 +59,10 @@ class ModelConfig(BaseModel):
         description="standardise noise by the reference before the model sees it: none (paper), mean and std "
         "against intensity, or the whole distribution against intensity",
     )
-    calibration: Literal["none", "moments"] = Field(
-        "none", description="moments: give each generated (whitened) noise channel mean 0 and the reference's std"
+    calibration: Literal["none", "moments", "spectrum"] = Field(
+        "none",
+        description="moments: give each generated (whitened) noise channel mean 0 and std 1; spectrum: before that "
+        "carry the covariances of a draw for the reference's clean image, in space and colour, to the reference's",
     )
     sigma_data: float = Field(0.5, gt=0, description="std the latent is normalised to")
     sigma_min: float = Field(0.002, gt=0)
@@ -81,6 +83,9 @@ class ModelConfig(BaseModel):
         return self
 
 
+GENERATION_ONLY = frozenset({"calibration", "tile", "tile_overlap"})
+"""Fields that change what is drawn from the weights but not the weights."""
+
 PRESETS: dict[str, ModelConfig] = {
     "tiny": ModelConfig(
         preset="tiny",
@@ -99,7 +104,7 @@ PRESETS: dict[str, ModelConfig] = {
         tile_overlap=16,
         statistics="correlation",
         whitening="quantiles",
-        calibration="moments",
+        calibration="spectrum",
     ),
     "small": ModelConfig(
         preset="small",
@@ -118,7 +123,7 @@ PRESETS: dict[str, ModelConfig] = {
         tile_overlap=16,
         statistics="correlation",
         whitening="quantiles",
-        calibration="moments",
+        calibration="spectrum",
     ),
     "paper": ModelConfig(preset="paper", channels=(48, 48, 96, 192), latent_init="random", width=384, depth=8, heads=6),
 }
