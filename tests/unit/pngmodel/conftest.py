@@ -59,7 +59,7 @@ def awake() -> Callable[..., nn.Module]:
 def model(smallest: Callable[..., ModelConfig]) -> NoiseModel:
     """A whole model whose output is not trivial."""
     torch.manual_seed(0)
-    noise_model = NoiseModel(smallest(whitening="quantiles", calibration="moments"))
+    noise_model = NoiseModel(smallest(whitening="quantiles", calibration="spectrum", statistics="correlation"))
     wake(noise_model)
     return noise_model.eval()
 

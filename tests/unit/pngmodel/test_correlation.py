@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pngmodel.correlation import local_correlation
+from pngmodel.correlation import STATISTICS, correlation_statistics, local_correlation
 
 
 def brute_force(noise: np.ndarray, size: int, window: int, stride: int) -> np.ndarray:
@@ -74,3 +74,29 @@ def test_gradient_is_finite_on_flat_areas() -> None:
     noise.requires_grad_(True)
     local_correlation(noise).square().sum().backward()
     assert bool(torch.isfinite(noise.grad).all())
+
+
+def test_statistics_of_a_sample_are_pearson_correlations() -> None:
+    """Against NumPy in float64: within a colour and between two, at offsets with and without a sign change."""
+    noise = torch.randn(2, 3, 200, 220, generator=torch.Generator().manual_seed(5))
+    noise = torch.nn.functional.avg_pool2d(noise, 2, stride=1)
+    noise[:, 1] += 0.5 * noise[:, 0]
+    found = correlation_statistics(noise)
+    assert found.shape == (2, STATISTICS)
+    x = noise[1].double().numpy()
+
+    def expected(a: int, b: int, dy: int, dx: int) -> float:
+        height, width = x.shape[1:]
+        first = x[a, max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
+        second = x[b, max(0, dy) : height - max(0, -dy), max(0, dx) : width - max(0, -dx)]
+        return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+    within = [(0, 1), (0, 2), *[(dy, dx) for dy in (1, 2) for dx in range(-2, 3)]]
+    reach = (-1, 0, 1)
+    order = [(c, c, dy, dx) for c in range(3) for dy, dx in within]
+    order += [(a, b, dy, dx) for a, b in ((0, 1), (0, 2), (1, 2)) for dy in reach for dx in reach]
+    assert found[1].tolist() == pytest.approx([expected(*key) for key in order], abs=2e-3)
+
+
+def test_statistics_of_no_noise_are_finite() -> None:
+    assert correlation_statistics(torch.zeros(1, 3, 16, 16)).abs().max() == 0
