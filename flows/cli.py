@@ -107,6 +107,7 @@ def generate(
     output: Annotated[str, typer.Option(help="folder or URL of the corpus")],
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
     references: Annotated[str, typer.Option(help="real noise: shipped, a patch store or a catalogue")] = "shipped",
+    split: Annotated[str | None, typer.Option(help="only references of this split, e.g. train")] = None,
     clean: Annotated[
         str, typer.Option(help="clean images: shipped, a folder, a patch store or a catalogue")
     ] = "shipped",
@@ -182,6 +183,7 @@ app.add_typer(evaluation, name="evaluate")
 def evaluate_noise(
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
     references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
+    split: Annotated[str | None, typer.Option(help="only pairs of this split, e.g. validation")] = None,
     camera: Annotated[str | None, typer.Option(help="only pairs of this camera")] = None,
     limit: Annotated[int | None, typer.Option(help="at most so many pairs, evenly spread")] = None,
     seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,

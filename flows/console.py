@@ -73,7 +73,8 @@ def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:
 
     table = Table(title=title, title_justify="left", show_header=False)
     for key, value in content.items():
-        table.add_row(key.replace("_", " "), _escape(_words(value)))
+        words = f"{value / 1e6:.1f} MB" if key.startswith("bytes") or key.endswith("_bytes") else _words(value)
+        table.add_row(key.replace("_", " "), _escape(words))
     Console().print(table)
 
 
@@ -87,16 +88,16 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
 
     from pngmodel.metrics.protocols import METRICS
     from tasks.publication import HEADLINE
-    from tasks.reporting import ordered
+    from tasks.reporting import ARROWS, ordered
 
     rows = ordered(record["figures"])
     table = Table(title=f"Protocol {record['protocol']}, {len(METRICS)} metrics in the report", title_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     for key in rows:
         table.add_column(key.replace("_", " "), justify="right")
     for metric in HEADLINE:
         cells = (f"{row[metric]:.4f}" if metric in row else "-" for row in rows.values())
-        table.add_row(f"{metric} ({METRICS[metric].direction})", *cells)
+        table.add_row(f"{metric} {ARROWS[METRICS[metric].direction]}", *cells)
     Console().print(table)
 
 

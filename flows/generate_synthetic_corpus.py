@@ -37,6 +37,7 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
             EvaluateParameters(
                 model=parameters.model,
                 references=parameters.references,
+                split=parameters.split,
                 limit=_EVALUATED_PAIRS,
                 device=parameters.device,
             ),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.artifacts import publish_markdown, table
 from tasks.configuration import load_yaml
+from tasks.evaluation import EvaluateParameters, task_evaluate_noise
 from tasks.progress import reporter
 from tasks.training import (
     TrainingConfig,
@@ -19,7 +20,10 @@ from tasks.training import (
     task_train_autoencoder,
     task_train_transformer,
     task_training_pairs,
+    task_write_card,
 )
+
+_EVALUATED_PAIRS = 16
 
 
 class TrainParameters(BaseModel):
@@ -52,5 +56,20 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
         if pdit.finished:
             command = f"pngnoise train {parameters.config} --output {parameters.output}"
             result |= task_publish_bundle(training, pae, pdit, command) | {"finished": True}
+            held_out = [s.url for s in training.stores if "validation" in s.table.column("split").to_pylist()]
+            evaluations = [
+                task_evaluate_noise(
+                    EvaluateParameters(
+                        model=result["bundle"],
+                        references=url,
+                        split="validation",
+                        limit=_EVALUATED_PAIRS,
+                        device=parameters.device,
+                    ),
+                    reporter("evaluate", "pairs"),
+                )
+                for url in held_out
+            ]
+            task_write_card(Path(result["bundle"]), evaluations)
     publish_markdown("training", f"# Training\n\n{table(result)}")
     return result

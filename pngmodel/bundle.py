@@ -22,7 +22,8 @@ FORMAT = "pngnoise-model"
 FORMAT_VERSION = 1
 SHIPPED = Path(__file__).parent / "pretrained"
 
-_CONFIG, _WEIGHTS, _CARD, _DIGEST = "config.json", "model.safetensors", "README.md", "digest.json"
+CARD = "README.md"
+_CONFIG, _WEIGHTS, _DIGEST = "config.json", "model.safetensors", "digest.json"
 _DIGESTED = (_CONFIG, _WEIGHTS)  # the card may be corrected without making another model
 
 
@@ -50,7 +51,7 @@ def save_bundle(model: NoiseModel, folder: Path, *, training: dict[str, Any], ca
         weights = {k: v.detach().cpu().float().contiguous() for k, v in model.state_dict().items()}
         save_file(weights, working / _WEIGHTS)
         (working / _WEIGHTS).chmod(0o644)  # save_file leaves it readable by its writer only
-        (working / _CARD).write_text(card)
+        (working / CARD).write_text(card)
         files = {name: _sha256(working / name) for name in _DIGESTED}
         digest = bundle_digest(files)
         (working / _DIGEST).write_text(json.dumps({"digest": digest, "files": files}, indent=1) + "\n")

@@ -45,7 +45,7 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
         "rejected_clean_images": len(plan.rejected),
         "bytes_stored": round(float(np.mean(stored)) * layout.pairs),
         "bytes_uncompressed": layout.bytes_per_pair * layout.pairs,
-        "memory_per_process": _memory(layout),
+        "memory_per_process_bytes": _memory(layout),
         "seconds_per_pair": round(min(seconds), 4),  # the first call also warms up
         "seconds": round(min(seconds) * layout.pairs, 1),
     }

@@ -33,6 +33,7 @@ class EvaluateParameters(BaseModel):
 
     model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
     references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
+    split: str | None = Field(None, description="only pairs of this split of the store, e.g. validation")
     camera: str | None = Field(None, description="only pairs of this camera")
     limit: int | None = Field(None, ge=1, description="at most so many pairs, evenly spread")
     seed: int = Field(0, ge=0, description="seed of the draws")
@@ -64,7 +65,7 @@ class Evaluation:
 
 def _chosen(parameters: EvaluateParameters) -> list[int]:
     source = open_references(parameters.references)
-    picks = [k for k, r in enumerate(source.references) if parameters.camera in (None, r.camera)]
+    picks = [k for k in source.of_split(parameters.split) if parameters.camera in (None, source.references[k].camera)]
     if not picks:
         cameras = sorted({str(r.camera) for r in source.references})
         raise UserError(f"{parameters.references}: no pair of camera {parameters.camera!r}; cameras there: {cameras}")

@@ -22,7 +22,7 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ARROWS = {"lower": "↓", "higher": "↑", "one": "→1", "zero": "→0"}
+ARROWS = {"lower": "↓", "higher": "↑", "one": "→1", "zero": "→0"}
 NAMES = {
     "model": "this model",
     "awgn": "AWGN",
@@ -62,7 +62,7 @@ def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> dict[s
         lines.append(
             {
                 "name": name,
-                "arrow": _ARROWS[metric.direction],
+                "arrow": ARROWS[metric.direction],
                 "description": metric.description,
                 "cells": [
                     {
@@ -152,7 +152,7 @@ def write_report(evaluation: Evaluation, url: str) -> None:
 def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[str]) -> str:
     """The chosen figures as a markdown table, generators down."""
     columns = list(metrics)
-    head = "| generator | " + " | ".join(f"{c} {_ARROWS[METRICS[c].direction]}" for c in columns) + " |"
+    head = "| generator | " + " | ".join(f"{c} {ARROWS[METRICS[c].direction]}" for c in columns) + " |"
     lines = [head, "|---" * (len(columns) + 1) + "|"]
     for key, row in ordered(rows).items():
         cells = " | ".join(f"{row[c]:.4f}" if c in row else "–" for c in columns)

@@ -52,6 +52,7 @@ class Reference:
     iso: int | None
     licence: str
     sha256: str
+    split: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,18 @@ class ReferenceSource:
     def digest(self) -> str:
         """Digest of names and contents, not of the place."""
         return content_key([[r.id, r.sha256] for r in self.references])
+
+    def of_split(self, split: str | None) -> list[int]:
+        """Indices of the references of one split, or of all.
+
+        Raises:
+            UserError: there is none of it.
+        """
+        found = [k for k, r in enumerate(self.references) if split in (None, r.split)]
+        if not found:
+            splits = sorted({r.split for r in self.references})
+            raise UserError(f"no reference has the split {split!r}; splits there: {', '.join(splits)}")
+        return found
 
 
 def _hwc(image: Pixels) -> Pixels:
@@ -135,7 +148,8 @@ def _references(url: str) -> ReferenceSource:
         store = PatchStore.open(url)
         rows = store.table.to_pylist()
         found = tuple(
-            Reference(f"{r['pair']}/{r['y']},{r['x']}", r["camera"], r["iso"], r["licence"], r["sha256"]) for r in rows
+            Reference(f"{r['pair']}/{r['y']},{r['x']}", r["camera"], r["iso"], r["licence"], r["sha256"], r["split"])
+            for r in rows
         )
 
         def from_store(k: int) -> tuple[Pixels, Pixels]:
@@ -147,7 +161,12 @@ def _references(url: str) -> ReferenceSource:
         rows = load_catalogue(url)[0].to_pylist()
         found = tuple(
             Reference(
-                r["pair"], r["camera"], r["iso"], r["licence"], content_key([r["noisy_sha256"], r["clean_sha256"]])
+                r["pair"],
+                r["camera"],
+                r["iso"],
+                r["licence"],
+                content_key([r["noisy_sha256"], r["clean_sha256"]]),
+                r["split"],
             )
             for r in rows
         )
@@ -164,7 +183,7 @@ def _shipped_references() -> ReferenceSource:
 
     def facts(name: str, pair: tuple[str, ...]) -> Reference:
         camera, iso = ("S6", 800) if name < "val_0020" else ("GP", 10000)
-        return Reference(name, camera, iso, _SAMPLE_LICENCE, sha256(b"".join(read_bytes(f) for f in pair)))
+        return Reference(name, camera, iso, _SAMPLE_LICENCE, sha256(b"".join(map(read_bytes, pair))), "validation")
 
     found = tuple(facts(name, pair) for name, pair in zip(names, files, strict=True))
     return ReferenceSource(found, lambda k: (read_image(files[k][0]), read_image(files[k][1])))

@@ -47,6 +47,7 @@ class CorpusParameters(BaseModel):
         SHIPPED_MODEL, description="'shipped', the folder or URL of a model bundle, or a baseline's name"
     )
     references: str = Field(SHIPPED, description="real noise: 'shipped', or the URL of a patch store or catalogue")
+    split: str | None = Field(None, description="only references of this split of their store, e.g. train")
     clean: str = Field(SHIPPED, description="clean images: 'shipped', a folder, a patch store or a catalogue")
     scale: int = Field(1, ge=1, le=4, description="independent noisy draws per clean patch")
     seed: int = Field(0, ge=0, lt=2**63, description="another seed is another corpus")
@@ -61,7 +62,7 @@ class CorpusParameters(BaseModel):
 
     def decisive(self) -> dict[str, Any]:
         """The part that decides pixels: not where things lie, nor who computes them."""
-        return self.model_dump(include={"scale", "seed", "crop", "assign"})
+        return self.model_dump(include={"scale", "seed", "crop", "assign", "split"})
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,11 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         dtype=first.dtype,
     )
     called: dict[str, list[int]] = {}
-    for k, reference in enumerate(references.references):
-        called.setdefault(reference.id, []).append(k)
+    usable = references.of_split(parameters.split)
+    for k in usable:
+        called.setdefault(references.references[k].id, []).append(k)
     samples = tuple(
-        _sample(parameters, clean, called, len(references.references), window, draw)
+        _sample(parameters, clean, called, usable, window, draw)
         for draw in range(parameters.scale)
         for window in windows
     )
@@ -169,7 +171,7 @@ def _sample(
     parameters: CorpusParameters,
     clean: CleanSource,
     called: dict[str, list[int]],
-    references: int,
+    usable: list[int],
     window: tuple[int, int, int],
     draw: int,
 ) -> Sample:
@@ -185,7 +187,7 @@ def _sample(
             )
         reference = matches[0]
     else:
-        reference = derive_seed("reference", *identity) % references
+        reference = usable[derive_seed("reference", *identity) % len(usable)]
     return Sample(k, y, x, draw, reference, derive_seed("sample", *identity))
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
-from pngmodel.bundle import save_bundle
+from pngmodel.bundle import CARD, bundle_config, save_bundle
 from pngmodel.errors import UserError
+from pngmodel.metrics.protocols import METRICS
 from pngmodel.model import NoiseModel, Precision
 from pngmodel.presets import GENERATION_ONLY, PRESETS, ModelConfig
 from pngmodel.training.loop import Outcome, run_stage
@@ -23,9 +25,16 @@ from pngmodel.training.pdit import TransformerObjective
 from pngmodel.training.samples import TrainingPair, WhitenedPairs
 from pngmodel.training.settings import DataSettings, PDiTSettings, StageSettings
 from tasks.configuration import validate
+from tasks.evaluation import Evaluation
 from tasks.progress import Progress, report
 from tasks.provenance import commit, content_key, device_name, packages
+from tasks.reporting import markdown_table
+from tasks.stores.filesystem import write_bytes
 from tasks.stores.patches import PatchStore
+
+_CARDS = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
+)
 
 
 class TrainingData(DataSettings):
@@ -160,22 +169,27 @@ def _unit(patch: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(patch.astype(np.float32) / peak)
 
 
-def _card(settings: ModelConfig, training: dict[str, Any]) -> str:
+def _card(settings: ModelConfig, training: dict[str, Any], evaluations: Sequence[Evaluation] = ()) -> str:
     hours = sum(training["seconds"].values()) / 3600
-    data = "\n".join(f"- {d['patches']} patches, {d['licence']}, digest `{d['digest'][:16]}`" for d in training["data"])
-    return f"""# Noise model ({settings.preset})
+    data = "\n".join(
+        f"- {d['patches']} patches (those of split `{training['config']['data']['split']}` were used), {d['licence']}, "
+        f"digest `{d['digest'][:16]}`"
+        for d in training["data"]
+    )
+    return _CARDS.get_template("model_card.md").render(
+        settings=settings,
+        training=training,
+        hours=f"{hours:.2f}",
+        data=data,
+        figures=[(e.record, markdown_table(e.record["figures"], METRICS)) for e in evaluations],
+    )
 
-Trained by `{training["command"]}` at commit {training["commit"]}.
 
-- Steps: {training["steps"]["pae"]} autoencoder, {training["steps"]["pdit"]} P-DiT; {hours:.2f} hours on
-  {training["device"]} ({training["precision"]}).
-- Whitening `{settings.whitening}`, calibration `{settings.calibration}`, prompts `{settings.prompts}`.
-
-Data:
-{data}
-
-Figures: run `pngnoise evaluate noise --model <this folder>`; a card without figures claims nothing.
-"""
+def write_card(bundle: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Put the figures into a published bundle's card (which its digest does not cover)."""
+    config = bundle_config(bundle)
+    settings = ModelConfig.model_validate(config["model"])
+    write_bytes(str(bundle / CARD), _card(settings, config["training"], evaluations).encode())
 
 
 def report_step(step: TrainingProgress) -> None:
@@ -187,3 +201,4 @@ task_training_pairs = task(cache_policy=NO_CACHE, name="whiten_training_pairs")(
 task_train_autoencoder = task(cache_policy=NO_CACHE, name="train_autoencoder")(TrainingRun.train_autoencoder)
 task_train_transformer = task(cache_policy=NO_CACHE, name="train_transformer")(TrainingRun.train_transformer)
 task_publish_bundle = task(cache_policy=NO_CACHE, name="publish_bundle")(TrainingRun.publish)
+task_write_card = task(cache_policy=NO_CACHE, name="write_model_card")(write_card)
