@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
 import os
@@ -57,7 +58,7 @@ def _on_dask(
     if not first:
         return  # a finished store is not worth a cluster
     waiting = itertools.chain(first, waiting)
-    from distributed import Client, LocalCluster, as_completed  # a second to import; inline runs need none of it
+    from distributed import Client, LocalCluster, as_completed, wait  # a second to import; inline runs need none of it
 
     # Prefect's logging shows every logger's INFO: a cluster's hundred lines would bury the run's own.
     logging.getLogger("distributed").setLevel(logging.ERROR)
@@ -78,6 +79,14 @@ def _on_dask(
         except (OSError, ValueError) as error:
             raise UserError(f"cluster: no Dask scheduler answers at {config.address} ({error})") from None
         with client:
+            # Dask retries for ever what its workers cannot import, so this is asked first.
+            probe = client.submit(importlib.import_module, function.__module__, pure=False)
+            wait(probe)
+            if probe.status == "error":
+                raise UserError(
+                    f"cluster: the workers at {client.scheduler.address} cannot import {function.__module__} "
+                    f"({probe.exception()}); install this version of pngnoise there"
+                )
             limit = _IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info()["workers"]))
             # pure=False: two equal items are two pieces of work.
             submitted = {client.submit(function, i, pure=False): i for i in itertools.islice(waiting, limit)}

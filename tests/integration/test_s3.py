@@ -1,0 +1,163 @@
+"""Object storage: the whole chain against an S3-speaking server on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from pngmodel.bundle import save_bundle
+from pngmodel.errors import IntegrityError, UserError
+from pngmodel.model import NoiseModel
+from pngmodel.presets import PRESETS
+from tasks.evaluation import EvaluateParameters, evaluate_noise
+from tasks.gate import GateRules, run_gate
+from tasks.generators import load_generator, model_digest
+from tasks.ingest import ingest
+from tasks.inspection import inspect, verify
+from tasks.patches import extract_patches
+from tasks.publication import manifest_rows, publish
+from tasks.sources import open_clean
+from tasks.stores import filesystem as files
+from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
+
+BUCKET = "s3://noise"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3fs.S3FileSystem]:
+    """An empty bucket called noise; the product learns of it by the environment alone."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fake")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    storage = s3fs.S3FileSystem()
+    storage.mkdir("noise")
+    yield storage
+    storage.rm("noise", recursive=True)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def stored(bucket: s3fs.S3FileSystem) -> Callable[[str], dict[str, bytes]]:
+    """Every object below a prefix."""
+
+    def read(prefix: str) -> dict[str, bytes]:
+        root = f"noise/{prefix}/"
+        bucket.invalidate_cache()
+        return {str(p).removeprefix(root): bucket.cat_file(p) for p in bucket.find(root)}
+
+    return read
+
+
+def publish_corpus(parameters: CorpusParameters) -> dict[str, int]:
+    plan = plan_corpus(parameters)
+    shards = make_shards(plan)
+    rows = manifest_rows(plan)
+    rejected = run_gate(parameters.output, rows, GateRules())
+    measured = EvaluateParameters(model="heteroscedastic", references=parameters.references, limit=1, baselines=False)
+    publish(plan, rows, rejected, evaluate_noise(measured))
+    return shards
+
+
+def test_from_images_to_a_verified_corpus(
+    bucket: s3fs.S3FileSystem,
+    stored: Callable[[str], dict[str, bytes]],
+    folders: tuple[Path, Path],
+    patches: str,
+    tmp_path: Path,
+    tree: Callable[[Any], dict[str, bytes]],
+) -> None:
+    root, rules = folders
+    bucket.put(str(root), "noise/raw", recursive=True)
+    found = ingest(f"{BUCKET}/raw", str(rules), f"{BUCKET}/catalogue")
+    assert (found["pairs"], found["rejected"]) == (4, [])
+    assert found["digest"] == inspect(str(tmp_path / "catalogue"))["digest"]  # wherever it lies
+    extract_patches(f"{BUCKET}/catalogue", f"{BUCKET}/patches", size=32, shard=8)
+    assert stored("patches") == tree(patches)
+    assert verify(f"{BUCKET}/patches")["pairs"] == 36
+    assert len(open_clean(f"{BUCKET}/raw/clean").images) == 4
+
+    parameters = CorpusParameters(
+        output=f"{BUCKET}/corpus",
+        model="heteroscedastic",
+        references=f"{BUCKET}/patches",
+        clean=f"{BUCKET}/raw/clean",
+        crop=32,
+        shard=8,
+    )
+    assert publish_corpus(parameters) == {"made": 5, "kept": 0}
+    assert verify(f"{BUCKET}/corpus")["verified"] is True
+    whole = stored("corpus")
+
+    bucket.rm("noise/corpus/corpus.json")
+    bucket.rm("noise/corpus/parts/00003.parquet")
+    bucket.pipe_file("noise/corpus/clean/c/1/0/0/0", b"garbage")
+    with pytest.raises(UserError, match=r"s3://noise/corpus: an unfinished corpus"):
+        verify(f"{BUCKET}/corpus")
+    assert publish_corpus(parameters) == {"made": 2, "kept": 3}
+    assert stored("corpus") == whole
+
+    local = parameters.model_copy(
+        update={"output": str(tmp_path / "corpus"), "references": patches, "clean": str(root / "clean")}
+    )
+    publish_corpus(local)
+    assert tree(tmp_path / "corpus") == whole
+
+    bucket.rm("noise/corpus/noisy/c/2/0/0/0")
+    with pytest.raises(IntegrityError, match=r"s3://noise/corpus/noisy/c/2/0/0/0: missing"):
+        verify(f"{BUCKET}/corpus")
+    with pytest.raises(UserError, match="another corpus"):
+        publish_corpus(parameters.model_copy(update={"seed": 1}))
+
+
+def test_a_model_bundle_on_object_storage_and_its_successor(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
+    import torch
+
+    small = {"channels": (4, 4, 8, 8), "width": 24, "depth": 1, "heads": 2}
+    url = f"{BUCKET}/models/mine"
+    digests = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = NoiseModel(PRESETS["tiny"].model_copy(update=small))
+        digests.append(save_bundle(model, tmp_path / "bundle", training={}, card="# card"))
+        bucket.put(str(tmp_path / "bundle") + "/", "noise/models/mine/", recursive=True)
+        assert model_digest(url) == digests[-1]
+        assert load_generator(url, "cpu", digests[-1]).digest == digests[-1]  # type: ignore[attr-defined]
+    assert digests[0] != digests[1]
+    with pytest.raises(UserError, match=r"s3://noise/models/none: no model bundle there"):
+        model_digest(f"{BUCKET}/models/none")
+
+
+def test_files(bucket: s3fs.S3FileSystem) -> None:
+    place = f"{BUCKET}/a/b.bin"
+    assert not files.exists(place)
+    files.write_bytes(place, b"1")
+    files.write_bytes(place, b"2")
+    assert files.read_bytes(place) == b"2"
+    assert files.list_files(f"{BUCKET}/a") == ["b.bin"]
+    files.remove(f"{BUCKET}/a")
+    assert files.list_files(f"{BUCKET}/a") == []
+    with pytest.raises(UserError, match=r"s3://noise/a/b\.bin: no such file"):
+        files.read_bytes(place)
+
+
+def test_a_bucket_that_does_not_exist_is_named(bucket: s3fs.S3FileSystem) -> None:
+    with pytest.raises(UserError, match=r"s3://nobody/x"):
+        files.write_bytes("s3://nobody/x", b"1")
