@@ -71,7 +71,7 @@ def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=_escape(title), title_justify="left", show_header=False)
     for key, value in content.items():
         words = f"{value / 1e6:.1f} MB" if key.startswith("bytes") or key.endswith("_bytes") else _words(value)
         table.add_row(key.replace("_", " "), _escape(words))

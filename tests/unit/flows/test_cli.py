@@ -1,0 +1,177 @@
+"""The command line: examples, exit codes, JSON, dry runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pngmodel.bundle import save_bundle
+from pngmodel.model import NoiseModel
+from pngmodel.presets import PRESETS
+
+COMMANDS = [["evaluate", "noise"], *([c.name or c.callback.__name__] for c in app.registered_commands if c.callback)]
+Tree = Callable[[Any], dict[str, bytes]]
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def refused(result: Result, *words: str) -> None:
+    """Exit code 2, the words on standard error, no traceback, nothing on standard output."""
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error:")
+    for word in words:
+        assert word in result.stderr
+
+
+def test_all_commands_are_known() -> None:
+    names = {" ".join(c) for c in COMMANDS}
+    assert names == {
+        "ingest",
+        "patches",
+        "train",
+        "generate",
+        "quickstart",
+        "inspect",
+        "verify",
+        "evaluate noise",
+        "doctor",
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_shows_an_example_that_parses(command: list[str]) -> None:
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: pngnoise {' '.join(command)}" in " ".join(result.stdout.replace("`", "").split())
+
+
+def test_the_console_script_needs_no_prefect_for_help_and_user_errors(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("pngnoise")
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "home")}
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [script, *arguments], capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment
+        )
+
+    assert "quickstart" in call("--help").stdout
+    result = call("verify", str(tmp_path / "nothing"))
+    assert result.returncode == 2
+    assert result.stderr.startswith("error:")
+    assert "nothing: holds no corpus" in result.stderr.replace("\n", "")
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_chain_prints_json_and_nothing_else(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    catalogue, store, corpus = (tmp_path / n for n in ("catalogue", "store", "corpus"))
+    source = ["--model", "heteroscedastic", "--references", store]
+    chain: list[list[Any]] = [
+        ["ingest", folders[0], "--adapter", folders[1], "--out", catalogue],
+        ["patches", catalogue, "--size", 32, "--out", store, "--cluster", "inline"],
+        ["generate", *source, "--clean", folders[0] / "clean", "--crop", 32, "--output", corpus],
+        ["evaluate", "noise", *source, "--limit", 2, "--no-baselines"],
+        *([verb, place] for verb in ("inspect", "verify") for place in (catalogue, store, corpus)),
+    ]
+    found = {}
+    for arguments in chain:
+        result = run(*arguments, "--json")
+        assert result.exit_code == 0, (arguments, result.output, result.exception)
+        found[arguments[0]] = json.loads(result.stdout)
+    assert found["ingest"]["pairs"] == 4
+    assert found["patches"]["patches"] == found["generate"]["pairs"] == 36
+    assert found["evaluate"]["protocol"] == "noise-A"
+    assert found["verify"]["verified"] is True
+
+    table = run("verify", corpus)
+    assert table.exit_code == 0
+    assert "all well" in table.stdout
+    again = run("generate", *source, "--clean", folders[0] / "clean", "--crop", 32, "--output", corpus)
+    assert "shards made 0, kept 1" in again.stdout
+    assert "report.html" in again.stdout
+
+    refused(
+        run("generate", *source, "--clean", folders[0] / "clean", "--crop", 32, "--seed", 1, "--output", corpus),
+        "holds another corpus",
+        "seed",
+    )
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_user_errors_of_flows(folders: tuple[Path, Path], patches: str, tmp_path: Path) -> None:
+    root, rules = folders
+    out = tmp_path / "out"
+    refused(run("ingest", tmp_path / "none", "--adapter", "sidd-small", "--out", out), "none: no sidd_small images")
+    refused(run("ingest", root, "--adapter", "sid", "--out", out), "adapter 'sid' does not exist")
+    for path in (root / "noisy").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    refused(run("ingest", root, "--adapter", rules, "--out", out), "street_100_1.png: is truncated")
+    rules.write_text(rules.read_text() + "licnece: x\n")
+    refused(run("ingest", root, "--adapter", rules, "--out", out), "rules.yaml", "'licnece'")
+    refused(run("patches", tmp_path / "none", "--out", out, "--cluster", "inline"), "catalogue.json: missing")
+    refused(run("train", tmp_path / "none.yaml", "--output", out), "none.yaml: no such file")
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_damaged_bundle_is_refused(patches: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    small = {"channels": (4, 4, 8, 8), "width": 24, "depth": 1, "heads": 2}
+    save_bundle(NoiseModel(PRESETS["tiny"].model_copy(update=small)), tmp_path / "bundle", training={}, card="")
+    path = tmp_path / "bundle" / "config.json"
+    path.write_text(path.read_text().replace('"depth": 1', '"depth": 2'))
+    common = ["--model", tmp_path / "bundle", "--references", patches]
+    made = run("generate", *common, "--clean", folders[0] / "clean", "--crop", 32, "--output", tmp_path / "c")
+    refused(made, "config.json: sha256 differs")
+    refused(run("verify", tmp_path / "bundle"), "config.json")
+    assert not (tmp_path / "c").exists()
+
+
+def test_options_out_of_range_name_themselves(tmp_path: Path) -> None:
+    refused(run("generate", "--output", tmp_path / "c", "--scale", 9), "scale")
+    refused(run("generate", "--output", tmp_path / "c", "--assign", "best"), "assign")
+    refused(run("generate", "--output", tmp_path / "c", "--cluster", "many"), "many: no such file")
+    refused(run("inspect", tmp_path), "holds no corpus")
+
+
+def test_dry_run_writes_nothing_and_starts_no_run(
+    patches: str, folders: tuple[Path, Path], tmp_path: Path, tree: Tree
+) -> None:
+    before = tree(tmp_path)
+    arguments = ["--model", "awgn", "--references", patches, "--clean", folders[0] / "clean", "--crop", 32]
+    result = run("generate", *arguments, "--scale", 2, "--output", tmp_path / "c", "--dry-run", "--json")
+    assert result.exit_code == 0
+    figures = json.loads(result.stdout)
+    assert (figures["pairs"], figures["clean_patches"], figures["shards"]) == (72, 36, 1)
+    assert figures["bytes_uncompressed"] == 72 * 2 * 3 * 32 * 32
+    assert 0 < figures["bytes_stored"] < 2 * figures["bytes_uncompressed"]
+    assert figures["seconds"] >= 0
+    assert tree(tmp_path) == before
+
+
+def test_paths_with_brackets_are_printed_as_they_are(patches: str, tmp_path: Path) -> None:
+    place = Path(patches).rename(tmp_path / "[bold] store [/x]")
+    result = run("verify", place)
+    assert result.exit_code == 0, result.exception
+    assert "[bold] store [/x]" in " ".join(result.stdout.split())
+
+
+def test_doctor_tells_each_check() -> None:
+    result = run("doctor", "--json")
+    findings = json.loads(result.stdout)
+    assert {"python", "torch", "pins", "disk", "shipped_samples", "shipped_model"} <= set(findings)
+    problems = [v for v in findings.values() if v.startswith("PROBLEM")]
+    assert result.exit_code == (2 if problems else 0)
