@@ -84,7 +84,7 @@ def _on_dask(
             wait(probe)
             if probe.status == "error":
                 raise UserError(
-                    f"cluster: the workers at {client.scheduler.address} cannot import {function.__module__} "
+                    f"cluster: the workers (kind {config.kind}) cannot import {function.__module__} "
                     f"({probe.exception()}); install this version of pngnoise there"
                 )
             limit = _IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info()["workers"]))
