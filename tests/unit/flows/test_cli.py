@@ -32,7 +32,7 @@ def refused(result: Result, *words: str) -> None:
     assert result.exit_code == 2, (result.output, result.exception)
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
-    assert result.stderr.lstrip().startswith("error:")  # a progress bar without stages leaves an empty line
+    assert "\nerror: " in "\n" + result.stderr  # below the progress bar
     for word in words:
         assert word in result.stderr
 
