@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pngmodel.errors import UserError
+from tasks import clusters
 from tasks.clusters import ClusterConfig, load_cluster, run_each
 
 
@@ -36,20 +37,21 @@ def test_no_items_need_no_cluster() -> None:
     assert list(run_each(ClusterConfig(kind="address", address="tcp://127.0.0.1:1"), double, [])) == []
 
 
-@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1", "carrier-pigeon://roof:1"])
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1"])
 def test_an_address_that_is_none_is_named(address: str) -> None:
     with pytest.raises(UserError, match=address):
         list(run_each(ClusterConfig(kind="address", address=address), double, [1]))
 
 
-def test_an_address_nobody_answers_at_is_named_in_good_time() -> None:
+def test_an_address_nobody_answers_at_is_named_in_good_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "_ANSWER", "2s")  # 10 s otherwise
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     started = time.monotonic()
     with pytest.raises(UserError, match=rf"no Dask scheduler answers at {address}"):
         list(run_each(ClusterConfig(kind="address", address=address), double, [1]))
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 8
 
 
 def test_an_address_is_needed() -> None:

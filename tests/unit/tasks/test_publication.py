@@ -40,8 +40,7 @@ def test_two_runs_in_different_places_give_equal_bytes(
     "lost",
     [
         ["corpus.json", "parts/00002.parquet"],
-        ["corpus.json", "report.html", "gate.json"],
-        ["corpus.json", "noisy/c/1/0/0/0", "clean/zarr.json", "manifest.parquet"],
+        ["corpus.json", "report.html", "gate.json", "noisy/c/1/0/0/0", "clean/zarr.json", "manifest.parquet"],
     ],
 )
 def test_an_interrupted_run_is_finished_byte_for_byte(
