@@ -1,15 +1,17 @@
 # Everything lives in this checkout: the environment in .venv, run history in .prefect.
 PYTHON ?= python3.11
 # The torch build. CPU machines: the pinned version (pip takes a CPU build where the index offers one).
-# CUDA machines: make quickstart TORCH="torch --index-url https://download.pytorch.org/whl/cu128"
+# Otherwise: make quickstart TORCH="torch==2.13.0 --index-url <index of your build>"
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+PIP_FLAGS := --quiet --disable-pip-version-check --no-cache-dir
 STAMP := .venv/installed
 
 export PREFECT_HOME := $(CURDIR)/.prefect
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
 .PHONY: help install quickstart ui test test-unit lint format faults bench clean
 .DEFAULT_GOAL := help
@@ -21,8 +23,8 @@ help: ## this list
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11+ or run make PYTHON=python3"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install $(PIP_FLAGS) $(TORCH)
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev]"
 	@touch $(STAMP)
 
 install: $(STAMP) ## create .venv with everything (done by the other targets when needed)
@@ -53,7 +55,7 @@ format: $(STAMP) ## rewrite files in the house style
 faults: $(STAMP) ## long: kill runs at many moments and compare every byte
 	$(BIN)/pytest -m slow tests/faults
 
-bench: $(STAMP) ## long: generation and store speed, as ratios within one run
+bench: $(STAMP) ## long: generation speed beside the baselines, as ratios within one run
 	$(BIN)/python benchmarks/generation.py
 
 clean: ## remove the environment, run history and quickstart's corpus

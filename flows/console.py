@@ -112,7 +112,8 @@ def show_corpus(result: Mapping[str, Any], *, as_json: bool) -> None:
     console = Console(soft_wrap=True)
     shards = result["shards"]
     console.print(
-        f"{result['pairs']} pairs, {result['rejected']} rejected; shards made {shards['made']}, kept {shards['kept']}"
+    pairs = f"{result['pairs']} pairs, {result['rejected']} rejected, {result['unused_clean']} clean images not used"
+    console.print(f"{pairs}; shards made {shards['made']}, kept {shards['kept']}")
     )
     console.print(f"corpus: {_escape(result['url'])}  (check it: pngnoise verify {_escape(result['url'])})")
     console.print(f"[bold]report: {_escape(result['report'])}[/]")

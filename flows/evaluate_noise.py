@@ -9,6 +9,7 @@ from prefect import flow
 from tasks.artifacts import publish_markdown
 from tasks.evaluation import EvaluateParameters, task_evaluate_noise
 from tasks.progress import reporter
+from tasks.provenance import commit
 from tasks.publication import HEADLINE
 from tasks.reporting import markdown_table, task_write_report
 
@@ -21,4 +22,4 @@ def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
         task_write_report(evaluation, parameters.report)
     figures = markdown_table(evaluation.record["figures"], HEADLINE)
     publish_markdown("noise-evaluation", f"# Noise evaluation ({evaluation.record['protocol']})\n\n{figures}")
-    return dict(evaluation.record)
+    return evaluation.record | {"name": parameters.model, "commit": commit()}

@@ -11,7 +11,7 @@ from tasks.artifacts import log, publish_markdown, table
 from tasks.evaluation import EvaluateParameters, task_evaluate_noise
 from tasks.gate import load_rules, task_gate
 from tasks.progress import reporter
-from tasks.publication import HEADLINE, already_published, task_manifest_rows, task_publish
+from tasks.publication import HEADLINE, already_published, refuse_other_rules, task_manifest_rows, task_publish
 from tasks.reporting import markdown_table
 from tasks.synthesis import CorpusParameters, task_make_shards, task_plan_corpus
 
@@ -28,8 +28,9 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
     rules = load_rules(parameters.gate)  # a wrong gate file stops the run before the work, not after it
     plan = task_plan_corpus(parameters)
     log(f"plan: {plan.layout.pairs} pairs in {plan.layout.shards} shards, model {plan.recipe['model'][:12]}")
+    refuse_other_rules(parameters.output, rules)
     shards = task_make_shards(plan, reporter("generate", "pairs"))
-    published = None if shards["made"] else already_published(plan, rules)
+    published = None if shards["made"] else already_published(plan)
     if published is None:
         rows = task_manifest_rows(plan)
         rejected = task_gate(parameters.output, rows, rules)

@@ -44,7 +44,8 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
     means that the time budget ended first: run the same command again."""
     config = load_yaml(parameters.config, TrainingConfig)
     if parameters.stores:
-        config.data = config.data.model_copy(update={"stores": parameters.stores})
+        # The configuration's shares name its own datasets; other stores are drawn from by their size.
+        config.data = config.data.model_copy(update={"stores": parameters.stores, "weights": {}})
     training = TrainingRun(config, Path(parameters.output), device=parameters.device, source=parameters.config)
     task_training_pairs(training, reporter("whitening", "pairs"))
     limits: dict[str, Any] = {"max_minutes": parameters.max_minutes, "report": report_step}
@@ -54,7 +55,11 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
         pdit = task_train_transformer(training, **limits)
         result["pdit_steps"] = pdit.step
         if pdit.finished:
-            command = f"pngnoise train {parameters.config} --output {parameters.output}"
+            command = " ".join(
+                [f"pngnoise train {parameters.config} --output {parameters.output}"]
+                + [f"--store {url}" for url in parameters.stores]
+                + ([f"--device {parameters.device}"] if parameters.device != "cpu" else [])
+            )
             result |= task_publish_bundle(training, pae, pdit, command) | {"finished": True}
             held_out = [s.url for s in training.stores if "validation" in s.table.column("split").to_pylist()]
             evaluations = [

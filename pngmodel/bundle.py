@@ -55,9 +55,13 @@ def save_bundle(model: NoiseModel, folder: Path, *, training: dict[str, Any], ca
         files = {name: _sha256(working / name) for name in _DIGESTED}
         digest = bundle_digest(files)
         (working / _DIGEST).write_text(json.dumps({"digest": digest, "files": files}, indent=1) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.replace(old)
         working.replace(folder)
-    except OSError as error:
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot write the model bundle ({error})") from error
     finally:
         shutil.rmtree(working, ignore_errors=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pngmodel.autoencoder import Code, PromptAutoencoder
 from pngmodel.consistency import Network, Schedule
+from pngmodel.errors import UserError
 from pngmodel.presets import ModelConfig
 from pngmodel.transformer import PromptDiT
 
@@ -31,8 +32,18 @@ class Precision:
 
     @classmethod
     def best(cls, device: str | torch.device) -> Precision:
-        """The fastest safe precision of ``device``."""
-        device = torch.device(device)
+        """The fastest safe precision of ``device``.
+
+        Raises:
+            UserError: this machine has no such device.
+        """
+        try:
+            device = torch.device(device)
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"device {str(device)!r} cannot be used ({reason}); here are: {', '.join(there)}") from None
         return cls(device, fast_dtype(device))
 
     def autocast(self) -> torch.autocast:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeVar
 
@@ -18,6 +17,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _IN_FLIGHT_PER_WORKER = 4
+_FIRST_WORKER = "120s"
 _ANSWER = "10s"
 
 
@@ -58,6 +58,7 @@ def _on_dask(
     if not first:
         return  # a finished store is not worth a cluster
     waiting = itertools.chain(first, waiting)
+    from dask.system import CPU_COUNT  # knows of container limits
     from distributed import Client, LocalCluster, as_completed, wait  # a second to import; inline runs need none of it
 
     # Prefect's logging shows every logger's INFO: a cluster's hundred lines would bury the run's own.
@@ -65,7 +66,7 @@ def _on_dask(
 
     if config.kind == "local":
         cluster = LocalCluster(
-            n_workers=config.workers or os.cpu_count() or 1,
+            n_workers=config.workers or CPU_COUNT,
             threads_per_worker=1,
             processes=True,
             silence_logs=logging.ERROR,
@@ -81,7 +82,12 @@ def _on_dask(
         with client:
             # Dask retries for ever what its workers cannot import, so this is asked first.
             probe = client.submit(importlib.import_module, function.__module__, pure=False)
-            wait(probe)
+            try:
+                wait(probe, timeout=_FIRST_WORKER)
+            except TimeoutError:
+                raise UserError(
+                    f"cluster: no worker of {config.address or config.kind} took work for {_FIRST_WORKER}"
+                ) from None
             if probe.status == "error":
                 raise UserError(
                     f"cluster: the workers (kind {config.kind}) cannot import {function.__module__} "

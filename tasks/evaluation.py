@@ -16,14 +16,19 @@ from pngmodel.baselines import BASELINES
 from pngmodel.errors import UserError
 from pngmodel.images import to_unit
 from pngmodel.metrics.protocols import floor_figures, mean_figures, noise_figures
+from pngmodel.model import Precision
 from pngmodel.seeds import derive_seed
-from tasks.generators import SHIPPED_MODEL, load_generator, model_digest
-from tasks.provenance import commit, content_key, device_name
+from tasks.generators import SHIPPED_MODEL, load_generator, model_digest, one_thread
+from tasks.provenance import code_version, content_key, device_name
 from tasks.sources import SHIPPED, open_references
 from tasks.stores.filesystem import write_json
 
 PROTOCOL = "noise-A"
 """Reference protocol A: the prompts come from the very pair whose clean image is made noisy (one draw)."""
+
+
+_EXAMPLES = 8
+_EXAMPLE_SIDE = 256  # pictures need no more, and a full frame would be hundreds of megabytes
 
 
 class EvaluateParameters(BaseModel):
@@ -74,6 +79,13 @@ def _chosen(parameters: EvaluateParameters) -> list[int]:
     return picks
 
 
+def _centre(image: Tensor) -> tuple[slice, slice, slice]:
+    """The central square of (C, H, W)."""
+    corners = [max(0, (side - _EXAMPLE_SIDE) // 2) for side in image.shape[-2:]]
+    rows, columns = (slice(c, c + _EXAMPLE_SIDE) for c in corners)
+    return slice(None), rows, columns
+
+
 def evaluate_noise(
     parameters: EvaluateParameters, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Evaluation:
@@ -82,7 +94,9 @@ def evaluate_noise(
     Raises:
         UserError: the model or the pairs cannot be used.
     """
+    Precision.best(parameters.device)  # a wrong device is said at once, also for generators that ignore it
     source, picks = open_references(parameters.references), _chosen(parameters)
+    shown = {picks[int(i)] for i in np.linspace(0, len(picks) - 1, _EXAMPLES).round()}
     names = {"model": parameters.model} | ({n: n for n in BASELINES} if parameters.baselines else {})
     if parameters.model in BASELINES:
         names.pop(parameters.model, None)
@@ -94,31 +108,38 @@ def evaluate_noise(
         info = source.references[k]
         real, clean = (to_unit(image, info.id)[0][0] for image in source.read(k))
         generated = {}
+        seed = derive_seed("evaluate", parameters.seed, info.id)
         for row, generator in generators.items():
-            prompts = generator.extract(real, clean)
-            seed = derive_seed("evaluate", parameters.seed, info.id)
-            generated[row] = generator.sample(clean[None], [prompts], [seed])[0]
-            figures[row].append(noise_figures(real, generated[row], clean))
+            with one_thread():
+                prompts = generator.extract(real, clean)
+                generated[row] = generator.sample(clean[None], [prompts], [seed])[0]
+                figures[row].append(noise_figures(real, generated[row], clean))
         figures["floor"].append(floor_figures(real, clean))
-        cameras.append(f"{info.camera or 'unknown'} ISO {info.iso or 'unknown'}")
-        examples.append(Example(info.id, info.camera, info.iso, clean, real, generated))
+        cameras.append(info.camera or "unknown camera")
+        if k in shown:
+            cut = _centre(clean)
+            crops = {row: image[cut] for row, image in generated.items()}
+            examples.append(Example(info.id, info.camera, info.iso, clean[cut], real[cut], crops))
         progress(done + 1, len(picks))
+    by_camera = {
+        camera: {
+            row: mean_figures([v for v, c in zip(values, cameras, strict=True) if c == camera])
+            for row, values in figures.items()
+        }
+        for camera in sorted(set(cameras))
+    }
     record = {
         "protocol": PROTOCOL,
         "pairs": len(picks),
         "seed": parameters.seed,
-        "model": {"name": parameters.model, "digest": digests["model"]},
+        "model": {"digest": digests["model"]},
         "references": content_key([source.references[k].sha256 for k in picks]),
         "device": device_name(parameters.device),
-        "commit": commit(),
-        "figures": {row: mean_figures(values) for row, values in figures.items()},
-        "cameras": {
-            camera: {
-                row: mean_figures([v for v, c in zip(values, cameras, strict=True) if c == camera])
-                for row, values in figures.items()
-            }
-            for camera in sorted(set(cameras))
-        },
+        "code": code_version(),
+        # Mean over the images of a camera, then the plain mean of the cameras, as published tables are made.
+        "figures": {row: mean_figures([rows[row] for rows in by_camera.values()]) for row in figures},
+        "cameras": by_camera,
+        "cameras_pairs": {camera: cameras.count(camera) for camera in by_camera},
     }
     if parameters.output:
         write_json(parameters.output, record)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+
+import torch
 
 from pngmodel import NoiseGenerator
 from pngmodel.baselines import BASELINES, baseline
@@ -18,7 +23,8 @@ from tasks.stores.filesystem import exists, join, list_files, local_path, read_b
 SHIPPED_MODEL = "shipped"
 
 
-def _bundle_folder(model: str) -> Path:
+def bundle_folder(model: str) -> Path:
+    """The local folder of ``shipped``, of a bundle on disk, or of a copy of one on object storage."""
     if model == SHIPPED_MODEL:
         return SHIPPED
     path = local_path(model)
@@ -35,19 +41,30 @@ def _fetched(url: str, record: str) -> Path:
     """A local copy of a bundle on object storage, kept for the life of the process unless its record changes."""
     names = list_files(url)
     folder = Path(tempfile.mkdtemp(prefix="pngnoise-bundle-"))
-    try:
-        for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(read_bytes(join(url, name)))
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(read_bytes(join(url, name)))
     return folder
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, since sums over several round differently: bytes must not depend on the machine's cores.
+
+    Use more cores by more processes (``--cluster local``).
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def model_digest(model: str) -> str:
     """What identifies the generator in a recipe: a bundle's verified digest, or a baseline's name."""
-    return content_key({"baseline": model}) if model in BASELINES else verify_bundle(_bundle_folder(model))
+    return content_key({"baseline": model}) if model in BASELINES else verify_bundle(bundle_folder(model))
 
 
 @lru_cache(maxsize=2)
@@ -61,4 +78,4 @@ def load_generator(model: str, device: str, digest: str) -> NoisyImageGenerator:
         raise IntegrityError(f"{model}: another model is there since this run was planned; run the same command again")
     if model in BASELINES:
         return baseline(model)
-    return NoiseGenerator.from_pretrained(_bundle_folder(model), device=device)
+    return NoiseGenerator.from_pretrained(bundle_folder(model), device=device)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from pngmodel.bundle import bundle_config, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
+from tasks.generators import bundle_folder
 from tasks.ingest import COMMIT as CATALOGUE
 from tasks.ingest import load_catalogue
 from tasks.stores.corpus import COMMIT as CORPUS
 from tasks.stores.corpus import Corpus
-from tasks.stores.filesystem import exists, join, local_path, read_json
+from tasks.stores.filesystem import exists, join, read_json
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
 from tasks.stores.shards import ShardReader
@@ -56,8 +56,13 @@ def inspect(url: str) -> dict[str, Any]:
             "digest": digest,
         }
     if kind == "model bundle":
-        config = bundle_config(_folder(url))
-        return {"kind": kind, "digest": verify_bundle(_folder(url)), **config["model"], "training": config["training"]}
+        config = bundle_config(bundle_folder(url))
+        return {
+            "kind": kind,
+            "digest": verify_bundle(bundle_folder(url)),
+            **config["model"],
+            "training": config["training"],
+        }
     store = _store(url, kind)
     facts: dict[str, Any] = {"kind": kind, "pairs": len(store), **store.record["layout"], "digest": store.digest}
     facts |= {"shards": store.layout.shards, "licence": store.record["licence"], "recipe": store.record["recipe"]}
@@ -75,13 +80,6 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: dict(sorted(Counter(str(r[name]) for r in rows).items())) for name in ("dataset", "camera", "split")}
 
 
-def _folder(url: str) -> Path:
-    path = local_path(url)
-    if path is None:
-        raise UserError(f"{url}: bundles are inspected locally; fetch the folder first")
-    return path
-
-
 def _store(url: str, kind: str) -> ShardReader:
     return Corpus.open(url) if kind == "corpus" else PatchStore.open(url)
 
@@ -94,7 +92,7 @@ def verify(url: str) -> dict[str, Any]:
     """
     kind = kind_of(url)
     if kind == "model bundle":
-        return {"kind": kind, "verified": True, "digest": verify_bundle(_folder(url))}
+        return {"kind": kind, "verified": True, "digest": verify_bundle(bundle_folder(url))}
     if kind == "catalogue":
         table, digest = load_catalogue(url)
         return {"kind": kind, "verified": True, "pairs": table.num_rows, "digest": digest}

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 _ROOT = Path(__file__).resolve().parent.parent
+_SYNTHESIS = _ROOT / "tasks" / "synthesis.py"
 
 
 @lru_cache(maxsize=1)
@@ -34,6 +35,15 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Version and digest of the sources that decide pixels: equal code is equal, committed or not."""
+    digest = hashlib.sha256()
+    for path in sorted([*_ROOT.glob("pngmodel/*.py"), *_ROOT.glob("pngmodel/baselines/*.py"), _SYNTHESIS]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return f"{_version('pngnoise')} {digest.hexdigest()[:16]}"
+
+
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -43,14 +53,17 @@ def _version(package: str) -> str:
 
 def packages() -> dict[str, str]:
     """Versions of the packages that decide a result's bytes."""
-    return {name: _version(name) for name in ("pngnoise", "torch", "numpy", "zarr", "numcodecs")}
+    return {
+        name: _version(name)
+        for name in ("pngnoise", "torch", "numpy", "zarr", "numcodecs", "pyarrow", "pillow", "matplotlib")
+    }
 
 
 def device_name(device: str) -> str:
-    """The device in words, e.g. ``cpu x86_64 (AVX2, 2 threads)`` or the GPU's name."""
+    """The device in words, e.g. ``cpu x86_64 (AVX2)`` or the GPU's name; what rounding may depend on."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(torch.device(device))
-    return f"cpu {platform.machine()} ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
+    return f"cpu {platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def content_key(content: Any) -> str:

@@ -35,6 +35,7 @@ class Published:
     report: str
     pairs: int
     rejected: int
+    unused_clean: int
     digest: str
     figures: dict[str, dict[str, float]]
 
@@ -46,22 +47,28 @@ def manifest_rows(plan: CorpusPlan) -> pa.Table:
     return pa.concat_tables([pq.read_table(io.BytesIO(p)) for p in parts]).replace_schema_metadata(None)
 
 
-def already_published(plan: CorpusPlan, rules: GateRules) -> Published | None:
-    """The corpus, when this very plan was published before and is still whole.
+def refuse_other_rules(url: str, rules: GateRules) -> None:
+    """Call before work on a corpus that may be there already.
 
     Raises:
-        UserError: it was judged by other rules.
+        UserError: it was published under other rules of the quality gate.
     """
-    url = plan.parameters.output
     if not exists(join(url, COMMIT)):
-        return None
-    corpus = Corpus.open(url)
+        return
     gate = join(url, GATE)
     if exists(gate) and read_json(gate).get("rules") != rules.model_dump(mode="json"):
         raise UserError(
             f"{url}: was published under other rules of the quality gate, see {gate}; choose another output, or delete "
             f"{COMMIT} there to judge the same shards anew"
         )
+
+
+def already_published(plan: CorpusPlan) -> Published | None:
+    """The corpus, when this very plan was published before and is still whole."""
+    url = plan.parameters.output
+    if not exists(join(url, COMMIT)):
+        return None
+    corpus = Corpus.open(url)
     if next(corpus.verify(), None) is not None:
         return None
     return _summary(url, corpus.record)
@@ -106,6 +113,7 @@ def _summary(url: str, record: dict[str, Any]) -> Published:
         report=join(url, REPORT),
         pairs=record["layout"]["pairs"],
         rejected=len(record["rejected"]),
+        unused_clean=len(record["unused_clean"]),
         digest=record["digest"],
         figures=record["figures"],
     )
@@ -124,6 +132,7 @@ def _report(plan: CorpusPlan, table: pa.Table, evaluation: Evaluation, rejected:
         facts=[
             ("pairs", str(layout.pairs)),
             ("rejected by the gate", str(len(rejected))),
+            ("clean images not used", str(len(plan.rejected))),
             ("clean patches", str(layout.pairs // parameters.scale)),
             ("references used", str(len(set(names)))),
             ("mean noise std, grey levels", f"{std:.1f}"),
@@ -150,6 +159,8 @@ def _card(plan: CorpusPlan, evaluation: Evaluation, rejected: int) -> str:
 
 {layout.pairs} noisy/clean pairs, {layout.channels} x {layout.height} x {layout.width}, {layout.dtype};
 {rejected} rejected by the quality gate (column `accepted` of `{MANIFEST}`, reasons beside it and in `{GATE}`).
+{len(plan.rejected)} clean
+images were not used (`unused_clean` of `{COMMIT}` says why).
 
 Licence of the sources: {plan.licence}
 
@@ -160,7 +171,7 @@ Licence of the sources: {plan.licence}
 ## How real the noise is
 
 Protocol `{record["protocol"]}` on {record["pairs"]} real pairs, one draw, seed {record["seed"]},
-{record["device"]}, code {record["commit"]}.
+{record["device"]}, code {record["code"]}.
 
 {markdown_table(record["figures"], HEADLINE)}
 All figures and pictures: `{REPORT}`.

@@ -134,8 +134,8 @@ def report_page(
         tables=tables,
         pictures=pictures,
         provenance=[
-            ("model", f"{record['model']['name']}, digest {record['model']['digest']}"),
-            ("code", record["commit"]),
+            ("model", f"digest {record['model']['digest']}"),
+            ("code", record["code"]),
             ("device", record["device"]),
             *provenance,
         ],
@@ -145,7 +145,7 @@ def report_page(
 def write_report(evaluation: Evaluation, url: str) -> None:
     """Publish an evaluation as one page."""
     record = evaluation.record
-    lead = f"{record['model']['name']} on {record['pairs']} real pairs."
+    lead = f"{record['pairs']} real pairs of {', '.join(record['cameras'])}."
     write_bytes(url, report_page(evaluation, title="Noise evaluation", lead=lead).encode())
 
 

@@ -18,10 +18,12 @@ from pngmodel import whitening
 from pngmodel.errors import UserError
 from pngmodel.images import to_unit
 from pngmodel.interface import Prompts
+from pngmodel.model import Precision
 from pngmodel.seeds import derive_seed
 from tasks.clusters import ClusterConfig, run_each
-from tasks.generators import SHIPPED_MODEL, load_generator, model_digest
+from tasks.generators import SHIPPED_MODEL, load_generator, model_digest, one_thread
 from tasks.patches import corners
+from tasks.provenance import code_version, device_name, packages
 from tasks.sources import (
     SHIPPED,
     CleanSource,
@@ -30,8 +32,8 @@ from tasks.sources import (
     planned_clean,
     planned_references,
 )
-from tasks.stores.corpus import SCHEMA, writer
-from tasks.stores.filesystem import sha256
+from tasks.stores.corpus import COMMIT, SCHEMA, writer
+from tasks.stores.filesystem import join, remove, sha256
 from tasks.stores.shards import Layout, Pixels
 
 _NO_IMAGE: Pixels = np.empty((0, 0, 0), np.uint8)
@@ -113,6 +115,7 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
     Raises:
         UserError: a source or the model cannot be used, or no clean image holds a patch.
     """
+    Precision.best(parameters.device)  # before anything is written
     clean, references = open_clean(parameters.clean), open_references(parameters.references)
     windows, rejected = _windows(clean, parameters.crop)
     if not windows:
@@ -140,6 +143,9 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         "model": model_digest(parameters.model),
         "references": references.digest,
         "clean": clean.digest,
+        "code": code_version(),
+        "packages": {name: packages()[name] for name in ("torch", "numpy")},
+        "device": device_name(parameters.device),
         **parameters.decisive(),
     }
     licences = {clean.images[s.clean].licence for s in samples} | {
@@ -198,12 +204,16 @@ def _reference(
     """Prompts of a reference, and its mean and std curves for the manifest. Names with digests, as cache key."""
     noisy, clean = planned_references(*source).read(k)
     n, c = to_unit(noisy)[0][0], to_unit(clean)[0][0]
-    return load_generator(*generator).extract(n, c), whitening.fit("moments", n, c)
+    with one_thread():
+        return load_generator(*generator).extract(n, c), whitening.fit("moments", n, c)
 
 
 def make_shard(work: ShardWork) -> int:
-    """Generate and publish one shard; returns its index."""
+    """Generate and publish one shard; returns its index. Nothing happens when somebody else has done it."""
     parameters = work.parameters
+    store = writer(parameters.output, work.layout, work.recipe)
+    if store.done(work.index):
+        return work.index
     model = (parameters.model, parameters.device, work.recipe["model"])
     source = (parameters.references, work.recipe["references"])
     generator, references = load_generator(*model), planned_references(*source).references
@@ -217,7 +227,8 @@ def make_shard(work: ShardWork) -> int:
             image[sample.y : sample.y + parameters.crop, sample.x : sample.x + parameters.crop]
         )
         prompts, curves = _reference(model, source, sample.reference)
-        noisy = generator.generate(clean, prompts=prompts, seed=[sample.seed])
+        with one_thread():
+            noisy = generator.generate(clean, prompts=prompts, seed=[sample.seed])
         pair = np.moveaxis(clean, -1, 0), np.moveaxis(np.asarray(noisy), -1, 0)
         info, reference = clean_source.images[sample.clean], references[sample.reference]
         rows.append(
@@ -239,7 +250,6 @@ def make_shard(work: ShardWork) -> int:
         )
         cleans.append(pair[0])
         noisies.append(pair[1])
-    store = writer(parameters.output, work.layout, work.recipe)
     store.write(work.index, np.stack(cleans), np.stack(noisies), pa.Table.from_pylist(rows, SCHEMA))
     return work.index
 
@@ -278,6 +288,8 @@ def make_shards(plan: CorpusPlan, progress: Callable[[int, int], None] = lambda 
     store = writer(plan.parameters.output, plan.layout, plan.recipe)
     store.prepare()
     todo = [work for work in plan.tasks if not store.done(work.index)]
+    if todo:
+        remove(join(plan.parameters.output, COMMIT))  # a corpus that is being mended is not published
     finished = sum(len(plan.layout.rows(i)) for i in range(plan.layout.shards)) - sum(len(w.samples) for w in todo)
     progress(finished, plan.layout.pairs)
     for work, _ in run_each(plan.parameters.cluster, make_shard, todo):

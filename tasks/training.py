@@ -29,12 +29,15 @@ from tasks.evaluation import Evaluation
 from tasks.progress import Progress, report
 from tasks.provenance import commit, content_key, device_name, packages
 from tasks.reporting import markdown_table
-from tasks.stores.filesystem import write_bytes
+from tasks.stores.filesystem import exists, read_json, write_bytes, write_json
 from tasks.stores.patches import PatchStore
 
 _CARDS = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
 )
+
+
+_COLOURS = 3
 
 
 class TrainingData(DataSettings):
@@ -66,6 +69,8 @@ class TrainingRun:
     """A training in one output folder: its data, its model, its two stages."""
 
     def __init__(self, config: TrainingConfig, output: Path, *, device: str = "cpu", source: str = "config") -> None:
+        if ":/" in str(output):
+            raise UserError(f"{output}: training writes to a local folder; copy the finished bundle to object storage")
         self.config, self.output = config, output
         self.settings = config.model_settings(source)
         for name, stage in (("pae", config.pae), ("pdit", config.pdit)):
@@ -78,12 +83,30 @@ class TrainingRun:
             )
         self.precision = Precision.best(device)
         self.stores = [PatchStore.open(url) for url in config.data.stores]
+        for store in self.stores:
+            if store.layout.channels != _COLOURS:
+                raise UserError(
+                    f"{store.url}: patches have {store.layout.channels} channels; the model learns from RGB"
+                )
+        named = {row["dataset"] for store in self.stores for row in store.table.select(["dataset"]).to_pylist()}
+        if config.data.weights and set(config.data.weights) != named:
+            raise UserError(
+                f"{source}: key 'data.weights' names {sorted(config.data.weights)}, the stores hold {sorted(named)}"
+            )
         # The model starts from its own seed: equal on every machine, whatever ran before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.pae.seed)
             self.model = NoiseModel(self.settings).to(self.precision.device)
         self._pairs: WhitenedPairs | None = None
-        self._commit = commit()  # of the code that trains, not of what the checkout holds when it is done
+        self._commit = self._first_commit()
+
+    def _first_commit(self) -> str:
+        """The code that began this training: a later rerun, which only replays, must not claim the weights."""
+        record = str(self.output / "provenance.json")
+        if exists(record) and (found := read_json(record)).get("identity") == self.identity:
+            return str(found["commit"])
+        write_json(record, {"identity": self.identity, "commit": commit()})
+        return commit()
 
     @property
     def identity(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         (working / "state.json").write_text(json.dumps(record, indent=1, sort_keys=True))
         shutil.rmtree(final, ignore_errors=True)
         working.replace(final)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(working, ignore_errors=True)
         raise UserError(
             f"{final}: cannot write the checkpoint ({error}); free space or choose another folder"

@@ -108,6 +108,10 @@ def run_stage(
     optimiser = _optimiser(settings, parameters)
     ema = {name: p.detach().clone() for name, p in parameters.items()}
     checkpoint_folder = folder / "checkpoints"
+    try:
+        checkpoint_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error}); choose another output") from error
     step, seconds = _resume(checkpoint_folder, identity, parameters, ema, optimiser)
     log = _MetricsLog(folder / "metrics.jsonl", step)
     started = mark = time.monotonic()

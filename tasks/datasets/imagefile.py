@@ -47,6 +47,10 @@ def decode(content: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
         Image.DecompressionBombError,
         tifffile.TiffFileError,
     ) as e:
+        if "imagecodecs" in str(e):
+            raise UserError(
+                f"{name}: its TIFF compression is not supported; save it uncompressed or with deflate"
+            ) from None
         raise UserError(f"{name}: is truncated or not an image ({e}); fetch it again") from None
     if pixels.ndim == 2:
         pixels = pixels[..., None]

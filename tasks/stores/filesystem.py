@@ -21,6 +21,7 @@ from zarr.storage import FsspecStore, LocalStore
 from pngmodel.errors import IntegrityError, UserError
 
 # Outages of a few tens of seconds are survived; a wrong endpoint still fails within a minute or so.
+_TEMPORARY = ".writing"
 _S3_CONFIG = {"retries": {"max_attempts": 12, "mode": "standard"}, "connect_timeout": 5, "read_timeout": 30}
 
 
@@ -91,7 +92,9 @@ def list_files(url: str) -> list[str]:
         if not fs.exists(path):
             return []
         root = path.rstrip("/") + "/"
-        return sorted(str(found).removeprefix(root) for found in fs.find(path))
+        # fsspec leaves out what it may not read unless it is told to say so
+        strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
+        return sorted(str(found).removeprefix(root) for found in fs.find(path, **strict))
 
 
 def write_bytes(url: str, content: bytes) -> None:
@@ -103,7 +106,7 @@ def write_bytes(url: str, content: bytes) -> None:
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        working = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        working = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_TEMPORARY}")
         try:
             with working.open("wb") as file:
                 file.write(content)
@@ -112,6 +115,14 @@ def write_bytes(url: str, content: bytes) -> None:
             working.replace(target)
         finally:
             working.unlink(missing_ok=True)
+
+
+def sweep(url: str) -> None:
+    """Delete what killed writers left below a local folder: temporary files that were never renamed."""
+    root = local_path(url)
+    if root is not None:
+        for path in [*root.rglob(f".*{_TEMPORARY}"), *root.rglob("*.partial")]:
+            path.unlink(missing_ok=True)
 
 
 def remove(url: str) -> None:

@@ -38,6 +38,7 @@ from tasks.stores.filesystem import (
     read_json,
     remove,
     sha256,
+    sweep,
     write_bytes,
     write_json,
     writing,
@@ -184,6 +185,8 @@ class ShardWriter:
                 continue
             content = read_bytes(place)
             facts = _part(content, place)[1]
+            if facts.get("plan") != self.key:
+                raise IntegrityError(f"{place}: belongs to another {self._plan['kind']}; two runs wrote to one place")
             entries.append({"part": part_name(index), "sha256": sha256(content), **facts})
         if missing:
             raise UserError(f"{self.url}: shards {missing[:10]} are missing; run the same command again")
@@ -191,6 +194,7 @@ class ShardWriter:
 
     def commit(self, name: str, record: dict[str, Any]) -> str:
         """Write the commit record last; returns the store's digest."""
+        sweep(self.url)
         parts = self.parts()
         digest = content_key([self.key, parts])
         documents = {place: sha256(read_bytes(join(self.url, place))) for place in map(array_document, ARRAYS)}
