@@ -111,10 +111,8 @@ def show_corpus(result: Mapping[str, Any], *, as_json: bool) -> None:
     show_figures({"figures": result["figures"], "protocol": "noise-A"}, as_json=False)
     console = Console(soft_wrap=True)
     shards = result["shards"]
-    console.print(
     pairs = f"{result['pairs']} pairs, {result['rejected']} rejected, {result['unused_clean']} clean images not used"
     console.print(f"{pairs}; shards made {shards['made']}, kept {shards['kept']}")
-    )
     console.print(f"corpus: {_escape(result['url'])}  (check it: pngnoise verify {_escape(result['url'])})")
     console.print(f"[bold]report: {_escape(result['report'])}[/]")
 

@@ -159,8 +159,7 @@ def _card(plan: CorpusPlan, evaluation: Evaluation, rejected: int) -> str:
 
 {layout.pairs} noisy/clean pairs, {layout.channels} x {layout.height} x {layout.width}, {layout.dtype};
 {rejected} rejected by the quality gate (column `accepted` of `{MANIFEST}`, reasons beside it and in `{GATE}`).
-{len(plan.rejected)} clean
-images were not used (`unused_clean` of `{COMMIT}` says why).
+{len(plan.rejected)} clean images were not used (`unused_clean` of `{COMMIT}` says why).
 
 Licence of the sources: {plan.licence}
 
