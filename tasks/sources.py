@@ -240,7 +240,7 @@ def _from_files(root: str, names: list[str], licence: str) -> CleanSource:
     for name in names:
         content = read_bytes(join(root, name))
         try:
-            pixels = decode(content, join(root, name))  # whole, so that a truncated file cannot stop a run half-way
+            pixels = decode(content, name)  # whole, so that a truncated file cannot stop a run half-way
         except UserError as error:
             rejected.append({"id": name, "reason": str(error)})
             continue

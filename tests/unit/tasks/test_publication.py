@@ -9,14 +9,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pngmodel.errors import UserError
 from tasks.gate import GateRules
-from tasks.publication import already_published, manifest_rows
+from tasks.publication import already_published, manifest_rows, refuse_other_rules
 from tasks.stores.corpus import Corpus
-from tasks.synthesis import CorpusParameters, plan_corpus
+from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
 
 Make = Callable[..., CorpusParameters]
 Made = Callable[[CorpusParameters], Any]
@@ -93,19 +95,19 @@ def test_verify_finds_every_published_file(parameters: Make, made: Made, tmp_pat
 
 
 def test_what_was_published_is_recognised_while_it_is_whole(parameters: Make, made: Made, tmp_path: Path) -> None:
-    plan, rules = plan_corpus(parameters(tmp_path / "c")), GateRules()
-    assert already_published(plan, rules) is None
+    plan = plan_corpus(parameters(tmp_path / "c"))
+    assert already_published(plan) is None
     published, _ = made(plan.parameters)
-    assert already_published(plan, rules) == published
+    assert already_published(plan) == published
     (tmp_path / "c" / "README.md").write_text("edited")
-    assert already_published(plan, rules) is None
+    assert already_published(plan) is None
 
 
 def test_other_gate_rules_are_not_passed_over(parameters: Make, made: Made, tree: Tree, tmp_path: Path) -> None:
     made(parameters(tmp_path / "c"))
     before = tree(tmp_path / "c")
     with pytest.raises(UserError, match=r"other rules of the quality gate.*gate\.json"):
-        already_published(plan_corpus(parameters(tmp_path / "c")), GateRules(max_saturated=0.5))
+        refuse_other_rules(str(tmp_path / "c"), GateRules(max_saturated=0.5))
     assert tree(tmp_path / "c") == before
 
 
@@ -139,3 +141,31 @@ def test_the_answer_is_what_the_commit_record_says(parameters: Make, made: Made,
     assert published.digest == record["digest"]
     assert published.pairs == record["layout"]["pairs"] == 36
     assert record["protocol"] == "noise-A"
+
+
+def test_what_a_killed_writer_left_is_swept(parameters: Make, made: Made, tree: Tree, tmp_path: Path) -> None:
+    made(parameters(tmp_path / "a"))
+    made(parameters(tmp_path / "b"))
+    (tmp_path / "b" / "corpus.json").unlink()
+    (tmp_path / "b" / "clean" / "c" / "0" / "0" / "0" / "0.1234.partial").write_bytes(b"torn")
+    (tmp_path / "b" / ".gate.json.12ab.writing").write_bytes(b"torn")
+    made(parameters(tmp_path / "b"))
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_a_corpus_that_is_being_mended_is_not_published(parameters: Make, made: Made, tmp_path: Path) -> None:
+    made(parameters(tmp_path / "c"))
+    shard = tmp_path / "c" / "noisy" / "c" / "1" / "0" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    make_shards(plan_corpus(parameters(tmp_path / "c")))
+    assert not (tmp_path / "c" / "corpus.json").exists()
+
+
+def test_nothing_in_a_corpus_names_this_place(parameters: Make, made: Made, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / "photos" / "good.png")
+    (tmp_path / "photos" / "torn.png").write_bytes(b"torn")
+    published, _ = made(parameters(tmp_path / "c", clean=str(tmp_path / "photos")))
+    assert published.unused_clean == 1
+    for path in (tmp_path / "c").rglob("*"):
+        assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes(), path

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.publication import manifest_rows
+from tasks.sources import open_references
 from tasks.stores.filesystem import open_array
 from tasks.synthesis import CorpusParameters, make_shard, make_shards, plan_corpus
 
@@ -172,3 +173,31 @@ def test_parameters_are_validated(parameters: Make, tmp_path: Path, change: dict
 def test_an_unknown_model_is_named(parameters: Make, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no_such_model"):
         plan_corpus(parameters(tmp_path / "c", model=str(tmp_path / "no_such_model")))
+
+
+def test_code_packages_and_device_belong_to_the_recipe(
+    parameters: Callable[..., CorpusParameters], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A corpus begun by other code is not finished by this one."""
+    make_shards(plan_corpus(parameters(tmp_path / "c")))
+    for name, value in (("code_version", "0.0 other"), ("packages", {"torch": "1.0", "numpy": "1.0"})):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"tasks.synthesis.{name}", lambda value=value: value)
+            with pytest.raises(UserError, match=r"holds another corpus; it differs in recipe\."):
+                make_shards(plan_corpus(parameters(tmp_path / "c")))
+
+
+def test_a_device_that_is_not_there_stops_before_anything_is_written(
+    parameters: Callable[..., CorpusParameters], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="device 'cuda:99' cannot be used"):
+        plan_corpus(parameters(tmp_path / "c", device="cuda:99"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_only_references_of_the_split_are_used(parameters: Callable[..., CorpusParameters], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no reference has the split 'other'"):
+        plan_corpus(parameters(tmp_path / "c", split="other"))
+    plan = plan_corpus(parameters(tmp_path / "c", split="train"))
+    source = open_references(plan.parameters.references)
+    assert {source.references[s.reference].split for s in plan.samples} == {"train"}
