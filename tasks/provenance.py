@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from pngmodel.model import fast_dtype
+
 _ROOT = Path(__file__).resolve().parent.parent
 _SYNTHESIS = _ROOT / "tasks" / "synthesis.py"
 
@@ -60,10 +62,11 @@ def packages() -> dict[str, str]:
 
 
 def device_name(device: str) -> str:
-    """The device in words, e.g. ``cpu x86_64 (AVX2)`` or the GPU's name; what rounding may depend on."""
+    """The device in words, e.g. ``cpu x86_64 (AVX2, float32)`` or the GPU's name; what rounding may depend on."""
+    dtype = str(fast_dtype(torch.device(device))).removeprefix("torch.")
     if device.startswith("cuda"):
-        return torch.cuda.get_device_name(torch.device(device))
-    return f"cpu {platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+        return f"{torch.cuda.get_device_name(torch.device(device))} ({dtype})"
+    return f"cpu {platform.machine()} ({torch.backends.cpu.get_cpu_capability()}, {dtype})"
 
 
 def content_key(content: Any) -> str:
