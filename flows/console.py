@@ -83,6 +83,7 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(record, indent=1))
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -91,10 +92,12 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
     from tasks.reporting import ARROWS, ordered
 
     rows = ordered(record["figures"])
-    table = Table(title=f"Protocol {record['protocol']}, {len(METRICS)} metrics in the report", title_justify="left")
+    title = f"Protocol {record['protocol']}, {len(METRICS)} metrics in the report"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
     for key in rows:
-        table.add_column(key.replace("_", " "), justify="right")
+        # One word a line, or six generators do not fit into 80 columns.
+        table.add_column(key.replace("heterosc", "hetero_sc").replace("_", "\n"), justify="right", no_wrap=True)
     for metric in HEADLINE:
         cells = (f"{row[metric]:.4f}" if metric in row else "-" for row in rows.values())
         table.add_row(f"{metric} {ARROWS[METRICS[metric].direction]}", *cells)

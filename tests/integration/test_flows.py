@@ -123,7 +123,8 @@ def test_evaluation(patches: str, tmp_path: Path) -> None:
             report=str(tmp_path / "report.html"),
         )
     )
-    assert json.loads((tmp_path / "record.json").read_text()) == record
+    written = json.loads((tmp_path / "record.json").read_text())
+    assert record == written | {"name": "awgn", "commit": record["commit"]}
     assert "data:image/png" in (tmp_path / "report.html").read_text()
     run = last_run("evaluate_noise")
     assert run.state is not None
