@@ -86,6 +86,7 @@ def _centre(image: Tensor) -> tuple[slice, slice, slice]:
     return slice(None), rows, columns
 
 
+@one_thread()
 def evaluate_noise(
     parameters: EvaluateParameters, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Evaluation:
@@ -110,10 +111,9 @@ def evaluate_noise(
         generated = {}
         seed = derive_seed("evaluate", parameters.seed, info.id)
         for row, generator in generators.items():
-            with one_thread():
-                prompts = generator.extract(real, clean)
-                generated[row] = generator.sample(clean[None], [prompts], [seed])[0]
-                figures[row].append(noise_figures(real, generated[row], clean))
+            prompts = generator.extract(real, clean)
+            generated[row] = generator.sample(clean[None], [prompts], [seed])[0]
+            figures[row].append(noise_figures(real, generated[row], clean))
         figures["floor"].append(floor_figures(real, clean))
         cameras.append(info.camera or "unknown camera")
         if k in shown:

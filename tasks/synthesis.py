@@ -204,10 +204,10 @@ def _reference(
     """Prompts of a reference, and its mean and std curves for the manifest. Names with digests, as cache key."""
     noisy, clean = planned_references(*source).read(k)
     n, c = to_unit(noisy)[0][0], to_unit(clean)[0][0]
-    with one_thread():
-        return load_generator(*generator).extract(n, c), whitening.fit("moments", n, c)
+    return load_generator(*generator).extract(n, c), whitening.fit("moments", n, c)
 
 
+@one_thread()
 def make_shard(work: ShardWork) -> int:
     """Generate and publish one shard; returns its index. Nothing happens when somebody else has done it."""
     parameters = work.parameters
@@ -227,8 +227,7 @@ def make_shard(work: ShardWork) -> int:
             image[sample.y : sample.y + parameters.crop, sample.x : sample.x + parameters.crop]
         )
         prompts, curves = _reference(model, source, sample.reference)
-        with one_thread():
-            noisy = generator.generate(clean, prompts=prompts, seed=[sample.seed])
+        noisy = generator.generate(clean, prompts=prompts, seed=[sample.seed])
         pair = np.moveaxis(clean, -1, 0), np.moveaxis(np.asarray(noisy), -1, 0)
         info, reference = clean_source.images[sample.clean], references[sample.reference]
         rows.append(
