@@ -113,6 +113,7 @@ class TrainingRun:
         """Digest of everything that decides the weights: configuration and data."""
         content = self.config.model_dump(mode="json")
         content["data"].pop("stores")  # where the data lies does not matter, what it is does
+        content.pop("model")  # stands resolved below
         return content_key(
             {
                 "config": content,
