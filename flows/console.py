@@ -83,7 +83,6 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(record, indent=1))
         return
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -93,7 +92,7 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
 
     rows = ordered(record["figures"])
     title = f"Protocol {record['protocol']}, {len(METRICS)} metrics in the report"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
     for key in rows:
         # One word a line, or six generators do not fit into 80 columns.
