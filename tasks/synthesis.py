@@ -40,7 +40,7 @@ _NO_IMAGE: Pixels = np.empty((0, 0, 0), np.uint8)
 
 
 class CorpusParameters(BaseModel):
-    """What to generate and where it goes; the form in Prefect's UI."""
+    """What to generate and where it goes."""
 
     model_config = ConfigDict(extra="forbid")
 
