@@ -23,7 +23,7 @@ from pngmodel.errors import IntegrityError, UserError
 from tasks.clusters import ClusterConfig, run_each
 from tasks.datasets import adapter
 from tasks.datasets.imagefile import decode
-from tasks.datasets.records import PairRecord, Unpaired
+from tasks.datasets.records import PAIR_COLUMNS, PairRecord, Unpaired
 from tasks.provenance import content_key, packages
 from tasks.stores.filesystem import exists, join, local_path, read_bytes, read_json, sha256, write_bytes, write_json
 
@@ -32,13 +32,7 @@ _TABLE, _REJECTED = "catalogue.parquet", "rejected.json"
 
 SCHEMA = pa.schema(
     [
-        ("pair", pa.string()),
-        ("dataset", pa.string()),
-        ("scene", pa.string()),
-        ("camera", pa.string()),
-        ("iso", pa.int32()),
-        ("split", pa.string()),
-        ("licence", pa.string()),
+        *PAIR_COLUMNS,
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("channels", pa.int8()),

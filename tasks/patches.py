@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.clusters import ClusterConfig, run_each
+from tasks.datasets.records import PAIR_COLUMNS
 from tasks.ingest import load_catalogue, read_catalogued
 from tasks.provenance import packages
 from tasks.stores.filesystem import sha256
@@ -159,7 +160,7 @@ def _describe(number: int, row: dict[str, Any], window: Window, clean: Pixels, n
     peak = np.iinfo(clean.dtype).max
     noise = (noisy.astype(np.float64) - clean) / peak
     return {
-        **{k: row[k] for k in ("pair", "dataset", "scene", "camera", "iso", "split", "licence")},
+        **{name: row[name] for name, _ in PAIR_COLUMNS},
         "patch": number,
         "y": window.y,
         "x": window.x,

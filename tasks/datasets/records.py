@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import pyarrow as pa
+
 
 @dataclass(frozen=True)
 class PairRecord:
@@ -19,6 +21,18 @@ class PairRecord:
     clean: str
     licence: str
     split: str = "train"
+
+
+PAIR_COLUMNS = (
+    ("pair", pa.string()),
+    ("dataset", pa.string()),
+    ("scene", pa.string()),
+    ("camera", pa.string()),
+    ("iso", pa.int32()),
+    ("split", pa.string()),
+    ("licence", pa.string()),
+)
+"""What every table says of the pair that a row came from."""
 
 
 @dataclass(frozen=True)

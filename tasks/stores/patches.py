@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tasks.datasets.records import PAIR_COLUMNS
 from tasks.stores.shards import Layout, ShardReader, ShardWriter
 
 COMMIT = "store.json"
@@ -14,13 +15,7 @@ KIND = "patch store"
 SCHEMA = pa.schema(
     [
         ("patch", pa.int64()),
-        ("pair", pa.string()),
-        ("dataset", pa.string()),
-        ("scene", pa.string()),
-        ("camera", pa.string()),
-        ("iso", pa.int32()),
-        ("split", pa.string()),
-        ("licence", pa.string()),
+        *PAIR_COLUMNS,
         ("y", pa.int32()),
         ("x", pa.int32()),
         ("clean_mean", pa.float32()),
