@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +20,7 @@ Result = TypeVar("Result")
 
 _IN_FLIGHT_PER_WORKER = 4
 _FIRST_WORKER = "120s"
-_ANSWER = "10s"
+_ANSWER = 10.0  # seconds
 
 
 class ClusterConfig(BaseModel):
@@ -64,7 +66,10 @@ def _on_dask(
     # Prefect's logging shows every logger's INFO: a cluster's hundred lines would bury the run's own.
     logging.getLogger("distributed").setLevel(logging.ERROR)
 
-    if config.kind == "local":
+    if config.kind == "address":
+        _require_scheduler(str(config.address))
+        cluster = None
+    else:
         cluster = LocalCluster(
             n_workers=config.workers or CPU_COUNT,
             threads_per_worker=1,
@@ -72,14 +77,8 @@ def _on_dask(
             silence_logs=logging.ERROR,
             dashboard_address="127.0.0.1:0",
         )
-    else:
-        cluster = None
     try:
-        try:
-            client = Client(cluster if cluster is not None else config.address, timeout=_ANSWER)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cluster: no Dask scheduler answers at {config.address} ({error})") from None
-        with client:
+        with Client(cluster if cluster is not None else config.address) as client:
             # Dask retries for ever what its workers cannot import, so this is asked first.
             probe = client.submit(importlib.import_module, function.__module__, pure=False)
             try:
@@ -109,6 +108,27 @@ def _on_dask(
     finally:
         if cluster is not None:
             cluster.close()
+
+
+def _require_scheduler(address: str) -> None:
+    """A scheduler answers at ``address`` in good time, or a :class:`UserError`.
+
+    distributed's own time-out covers the TCP connection only: for whatever accepts it and stays silent it has none.
+    """
+    from distributed.comm.core import connect
+
+    async def ask() -> None:
+        async with asyncio.timeout(_ANSWER):
+            comm = await connect(address, timeout=_ANSWER)
+            await comm.close()
+
+    try:
+        with ThreadPoolExecutor(1) as thread:  # the caller's thread may run a loop of its own (notebooks)
+            thread.submit(asyncio.run, ask()).result()
+    except TimeoutError:
+        raise UserError(f"cluster: no Dask scheduler answers at {address} (waited {_ANSWER:g} s)") from None
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise UserError(f"cluster: no Dask scheduler answers at {address} ({error})") from None
 
 
 def load_cluster(name: str) -> ClusterConfig:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -43,15 +45,30 @@ def test_an_address_that_is_none_is_named(address: str) -> None:
         list(run_each(ClusterConfig(kind="address", address=address), double, [1]))
 
 
-def test_an_address_nobody_answers_at_is_named_in_good_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clusters, "_ANSWER", "2s")  # 10 s otherwise
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    started = time.monotonic()
-    with pytest.raises(UserError, match=rf"no Dask scheduler answers at {address}"):
-        list(run_each(ClusterConfig(kind="address", address=address), double, [1]))
-    assert time.monotonic() - started < 8
+@pytest.mark.parametrize("listening", [False, True], ids=["closed", "silent"])
+def test_an_address_no_scheduler_answers_at_is_named_in_good_time(
+    listening: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "_ANSWER", 1.0)  # 10 s otherwise
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))  # kept, so that nobody else gets the port
+        if listening:
+            other.listen()
+        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(UserError, match=rf"no Dask scheduler answers at {address}"):
+            list(run_each(ClusterConfig(kind="address", address=address), double, [1]))
+        assert time.monotonic() - started < 8
+
+
+def test_something_else_than_a_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "_ANSWER", 1.0)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        address = f"tcp://127.0.0.1:{other.server_address[1]}"
+        with pytest.raises(UserError, match=rf"no Dask scheduler answers at {address}"):
+            list(run_each(ClusterConfig(kind="address", address=address), double, [1]))
+        other.shutdown()
 
 
 def test_an_address_is_needed() -> None:
