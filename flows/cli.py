@@ -29,11 +29,21 @@ def _example(text: str) -> str:
 )
 def ingest(
     source: Annotated[str, typer.Argument(help="folder or URL of the dataset, as its owners ship it")],
-    adapter: Annotated[str, typer.Option(help="sidd-small, sidd-medium, or a YAML rule file for paired folders")],
+    adapter: Annotated[
+        str,
+        typer.Option(
+            help="sidd-medium, sidd-small, sidd-validation, sidd-benchmark, sidd-plus, polyu, nam, cc15, dnd, folders, "
+            "tiff, clean, or a YAML rule file for paired folders"
+        ),
+    ],
     out: Annotated[str, typer.Option(help="folder or URL of the catalogue")],
     validation_scene: Annotated[
         list[str] | None, typer.Option(help="scene to keep out of training; repeatable")
     ] = None,
+    validation_share: Annotated[float, typer.Option(help="share of the pairs to keep out, whole scenes")] = 0.0,
+    licence: Annotated[str | None, typer.Option(help="licence of images whose layout does not say it")] = None,
+    max_shift: Annotated[float, typer.Option(help="pixels that noisy and clean may be apart")] = 2.0,
+    max_rejected: Annotated[float, typer.Option(help="fail above this share of rejected pairs; 1: never")] = 1.0,
     cluster: Cluster = "inline",
     json: Json = False,
 ) -> None:
@@ -41,12 +51,19 @@ def ingest(
     with user_errors():
         from flows.ingest_dataset import IngestParameters, ingest_dataset
         from tasks.clusters import load_cluster
+        from tasks.ingest import IngestSettings
 
         parameters = IngestParameters(
             source=source,
             adapter=adapter,
             output=out,
-            validation_scenes=validation_scene or [],
+            settings=IngestSettings(
+                validation_scenes=validation_scene or [],
+                validation_share=validation_share,
+                licence=licence,
+                max_shift=max_shift,
+                max_rejected=max_rejected,
+            ),
             cluster=load_cluster(cluster),
         )
         with progress_bar(quiet=json):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.artifacts import publish_markdown, table
 from tasks.clusters import ClusterConfig
-from tasks.ingest import task_ingest
+from tasks.ingest import IngestSettings, task_ingest
 from tasks.progress import reporter
 
 
@@ -19,9 +19,12 @@ class IngestParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     source: str = Field(description="folder or URL that holds the dataset as its owners ship it")
-    adapter: str = Field(description="sidd-small, sidd-medium, or a YAML rule file of configs/datasets/")
+    adapter: str = Field(
+        description="sidd-medium, sidd-small, sidd-validation, sidd-benchmark, sidd-plus, polyu, nam, cc15, dnd, "
+        "folders, tiff, clean, or a YAML rule file of configs/datasets/"
+    )
     output: str = Field(description="folder or URL of the catalogue")
-    validation_scenes: list[str] = Field(default_factory=list, description="scenes to keep out of training")
+    settings: IngestSettings = Field(default_factory=IngestSettings)
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
 
 
@@ -32,7 +35,7 @@ def ingest_dataset(parameters: IngestParameters) -> dict[str, Any]:
         parameters.source,
         parameters.adapter,
         parameters.output,
-        validation_scenes=tuple(parameters.validation_scenes),
+        parameters.settings,
         cluster=parameters.cluster,
         progress=reporter("ingest", "pairs"),
     )

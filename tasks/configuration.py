@@ -41,11 +41,20 @@ def _explain(kind: type[BaseModel], item: Any) -> str:
 def load_yaml(path: str | Path, kind: type[Model]) -> Model:
     """Read a YAML file (safe loader) as ``kind``; see :func:`validate` for its errors."""
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; configuration files of this repository are in configs/") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    return parse_yaml(content, kind, str(path))
+
+
+def parse_yaml(content: bytes, kind: type[Model], source: str) -> Model:
+    """The content of a YAML file (safe loader) as ``kind``; see :func:`validate` for its errors."""
+    try:
+        parsed = yaml.safe_load(content.decode())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {error}") from None
-    return validate(kind, content, str(path))
+        raise UserError(f"{source}: is not valid YAML: {error}") from None
+    return validate(kind, parsed, source)

@@ -2,161 +2,272 @@
 
 catalogue.parquet   one row per usable pair
 rejected.json       one entry per unusable thing, with its reason
+report.html         the same as a page with pictures
 catalogue.json      counts and digests, written last
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.clusters import ClusterConfig, run_each
 from tasks.datasets import adapter
-from tasks.datasets.imagefile import decode
-from tasks.datasets.records import PAIR_COLUMNS, PairRecord, Unpaired
+from tasks.datasets.limits import Pixels
+from tasks.datasets.naming import NOT_STATED
+from tasks.datasets.pixels import read_pixels
+from tasks.datasets.records import PAIR_COLUMNS, SIDES, PairRecord, Unpaired
+from tasks.datasets.source import Source
+from tasks.duplicates import near_duplicates
 from tasks.provenance import content_key, packages
-from tasks.stores.filesystem import exists, join, local_path, read_bytes, read_json, sha256, write_bytes, write_json
+from tasks.stores.filesystem import exists, join, read_bytes, read_json, remove, sha256, write_bytes, write_json
+from tasks.stores.tables import decode_table, encode_table
+from tasks.verification import MEASURED, Checked, check_group, grouped, pixel_digest
 
 COMMIT = "catalogue.json"
-_TABLE, _REJECTED = "catalogue.parquet", "rejected.json"
+FORMAT_VERSION = 2
+_TABLE, _REJECTED, _FAILED = "catalogue.parquet", "rejected.json", "failed.json"
+_FULL_SCALES = (1.0, 255.0, 4095.0, 16383.0, 65535.0)  # of floats: unit range, or counts of 8, 12, 14, 16 bits
 
 SCHEMA = pa.schema(
     [
         *PAIR_COLUMNS,
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("channels", pa.int8()),
-        ("dtype", pa.string()),
-        ("noisy", pa.string()),
-        ("clean", pa.string()),
-        ("noisy_sha256", pa.string()),
-        ("clean_sha256", pa.string()),
+        *MEASURED,
+        ("full_scale", pa.float64()),
+        *((name, pa.string()) for side in SIDES for name in (side, f"{side}_part", f"{side}_sha256")),
     ]
 )
+"""Statistics are fractions of ``full_scale``; a side that is not published is null; ``*_sha256`` is over pixels."""
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A pair that was read: its table row, or why it cannot be used."""
+class IngestSettings(BaseModel):
+    """What is asked of a dataset beyond its layout."""
 
-    row: dict[str, Any] | None
-    reason: str | None = None
+    model_config = ConfigDict(extra="forbid")
 
-
-def check_pair(record: PairRecord) -> Checked:
-    """Read both images of a pair; they must decode and agree in size, channels and dtype."""
-    try:
-        contents = {side: read_bytes(uri) for side, uri in (("noisy", record.noisy), ("clean", record.clean))}
-        noisy, clean = decode(contents["noisy"], record.noisy), decode(contents["clean"], record.clean)
-    except UserError as error:
-        return Checked(None, str(error))
-    if noisy.shape != clean.shape:
-        return Checked(None, f"noisy {record.noisy} is {noisy.shape} but clean {record.clean} is {clean.shape}")
-    if noisy.dtype != clean.dtype:
-        return Checked(None, f"noisy {record.noisy} is {noisy.dtype} but clean {record.clean} is {clean.dtype}")
-    height, width, channels = noisy.shape
-    row = {name: getattr(record, name) for name in SCHEMA.names if hasattr(record, name)}
-    row |= {"height": height, "width": width, "channels": channels, "dtype": str(noisy.dtype)}
-    row |= {f"{side}_sha256": sha256(content) for side, content in contents.items()}
-    return Checked(row)
+    validation_scenes: list[str] = Field(default_factory=list, description="scenes to keep out of training")
+    validation_share: float = Field(
+        0.0, ge=0, lt=1, description="share of the training pairs to keep out, whole scenes, picked by their names"
+    )
+    licence: str | None = Field(None, description="licence of images whose layout does not say it")
+    max_shift: float = Field(2.0, ge=0, description="pixels that noisy and clean may be apart")
+    max_rejected: float = Field(
+        1.0, ge=0, le=1, description="share of rejected pairs above which nothing is catalogued; 1: never"
+    )
 
 
 def ingest(
     source: str,
     adapter_name: str,
     output: str,
+    settings: IngestSettings | None = None,
     *,
-    validation_scenes: tuple[str, ...] = (),
     cluster: ClusterConfig | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Write the catalogue of ``source`` to ``output``; returns pairs, rejected and digest.
 
-    Pairs of ``validation_scenes`` get the split ``validation`` whatever the adapter says.
-
     Raises:
-        UserError: the source does not hold that dataset, no pair is usable, or the output is something else.
+        UserError: the source does not hold that dataset, no pair is usable, more are rejected than allowed, or the
+            output is something else.
     """
+    settings = settings or IngestSettings()
     for other in ("plan.json", "digest.json"):
         if exists(join(output, other)):
             raise UserError(f"{output}: holds something else than a catalogue (it has {other}); choose another output")
-    path = local_path(source)
-    source = str(path.resolve()) if path is not None else source
-    found = adapter(adapter_name).find(source)
-    records = [replace(r, split="validation") if r.scene in validation_scenes else r for r in found.records]
-    unknown = set(validation_scenes) - {r.scene for r in records}
-    if unknown:
-        scenes = sorted({r.scene for r in records})
-        raise UserError(f"validation scenes {sorted(unknown)} are not in {source}; scenes there: {', '.join(scenes)}")
-    rows, rejected = [], list(found.rejected)
-    for done, (record, checked) in enumerate(run_each(cluster or ClusterConfig(kind="inline"), check_pair, records)):
-        if checked.row is not None:
-            rows.append(checked.row)
+    place = Source.of(source)
+    found = adapter(adapter_name).find(place)
+    records = _assigned(found.records, settings, source)
+    rejected = [*found.rejected, *(Unpaired(name, reason) for name, reason in place.listing.refused)]
+    unique: dict[str, PairRecord] = {}
+    for record in records:
+        if record.pair in unique:
+            rejected.append(Unpaired(record.pair, f"a second pair with this id: {record.noisy or record.clean}"))
         else:
-            rejected.append(Unpaired(record.pair, str(checked.reason)))
-        progress(done + 1, len(records))
+            unique[record.pair] = record
+    checked = _checked(list(unique.values()), settings, cluster, progress)
+    rows = _rows(unique, checked, rejected)
     rejections = [{"id": r.id, "reason": r.reason} for r in sorted(rejected, key=lambda r: (r.id, r.reason))]
-    if not rows:
-        first = f"; first reason: {rejections[0]['reason']}" if rejections else ""
-        raise UserError(f"{source}: no usable pair ({len(rejections)} rejected){first}")
-    rows.sort(key=lambda row: row["pair"])
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), buffer, compression="zstd")
-    write_bytes(join(output, _TABLE), buffer.getvalue())
-    write_json(join(output, _REJECTED), {"rejected": rejections})
+    share = len(rejections) / max(1, len(rows) + len(rejections))
+    if not rows or share > settings.max_rejected:
+        write_json(join(output, _FAILED), {"source": place.url, "rejected": rejections})
+        raise UserError(_refusal(source, output, rejections, len(rows), share, settings))
+    return _publish(output, place.url, adapter_name, rows, rejections, found.ignored)
+
+
+def _refusal(
+    source: str, output: str, rejections: list[dict[str, str]], usable: int, share: float, settings: IngestSettings
+) -> str:
+    first = "; ".join(f"{r['id']}: {r['reason']}" for r in rejections[:3])
+    if not usable:
+        return f"{source}: no usable pair ({len(rejections)} rejected; all in {join(output, _FAILED)}); {first}"
+    return (
+        f"{source}: {len(rejections)} rejected beside {usable} usable pairs, {share:.1%} where max_rejected allows "
+        f"{settings.max_rejected:.1%}; nothing was catalogued, all reasons are in {join(output, _FAILED)}; {first}"
+    )
+
+
+def _assigned(records: list[PairRecord], settings: IngestSettings, source: str) -> list[PairRecord]:
+    """Splits and licence as asked for."""
+    scenes = sorted({r.scene for r in records})
+    if unknown := set(settings.validation_scenes) - set(scenes):
+        raise UserError(f"validation scenes {sorted(unknown)} are not in {source}; scenes there: {', '.join(scenes)}")
+    validation = set(settings.validation_scenes)
+    training = [r for r in records if r.split == "train" and r.scene not in validation]
+    wanted = settings.validation_share * len(training)
+    for scene in sorted({r.scene for r in training}, key=lambda s: hashlib.sha256(s.encode()).digest()):
+        size = sum(r.scene == scene for r in training)
+        if wanted >= size / 2:  # the nearest share that whole scenes allow
+            validation.add(scene)
+            wanted -= size
+    out = []
+    for record in records:
+        split = "validation" if record.scene in validation else record.split
+        known = settings.licence is None or record.licence != NOT_STATED
+        out.append(replace(record, split=split, licence=record.licence if known else str(settings.licence)))
+    return out
+
+
+def _checked(
+    records: list[PairRecord],
+    settings: IngestSettings,
+    cluster: ClusterConfig | None,
+    progress: Callable[[int, int], None],
+) -> dict[str, Checked]:
+    done: dict[str, Checked] = {}
+    groups = grouped(records, settings.max_shift)
+    for group, results in run_each(cluster or ClusterConfig(kind="inline"), check_group, groups):
+        done |= {record.pair: result for record, result in zip(group.records, results, strict=True)}
+        progress(len(done), len(records))
+    return done
+
+
+def _rows(
+    records: dict[str, PairRecord], checked: dict[str, Checked], rejected: list[Unpaired]
+) -> list[dict[str, Any]]:
+    """Table rows of what is usable, sorted by pair; the reasons of the rest go to ``rejected``."""
+    usable: dict[str, dict[str, Any]] = {}
+    pixels: dict[str, str] = {}
+    for pair in sorted(records):
+        result, record = checked[pair], records[pair]
+        if result.facts is None:
+            rejected.append(Unpaired(pair, str(result.reason)))
+            continue
+        digest = result.facts.get("noisy_sha256") or result.facts["clean_sha256"]
+        if (twin := pixels.setdefault(digest, pair)) != pair:
+            rejected.append(Unpaired(pair, f"the same pixels as {twin!r}"))
+            continue
+        usable[pair] = {name: getattr(record, name) for name in SCHEMA.names if hasattr(record, name)} | result.facts
+    pairs = list(usable)
+    for later, (earlier, likeness) in near_duplicates([checked[p].fingerprint for p in pairs]).items():
+        what = "noise" if usable[pairs[later]]["noisy"] else "image"
+        reason = f"the same {what} as {pairs[earlier]!r} (correlation {likeness:.2f}): one shot stored twice"
+        rejected.append(Unpaired(pairs[later], reason))
+        del usable[pairs[later]]
+    return _scaled(list(usable.values()))
+
+
+def _scaled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Statistics as fractions of full scale. Floats of one dataset share the smallest usual scale that holds them."""
+    highest = max((row["high"] for row in rows if row["dtype"] == "float32"), default=1.0)
+    floats = next((scale for scale in _FULL_SCALES if highest <= scale), highest)
+    for row in rows:
+        scale = floats if row["dtype"] == "float32" else float(np.iinfo(row["dtype"]).max)
+        row["full_scale"] = scale
+        for name in ("mean", "noise_mean", "noise_std"):
+            if name in row:
+                row[name] = [value / scale for value in row[name]]
+        row |= {"low": row["low"] / scale, "high": row["high"] / scale}
+    return rows
+
+
+def _publish(
+    output: str,
+    source: str,
+    adapter_name: str,
+    rows: list[dict[str, Any]],
+    rejections: list[dict[str, str]],
+    ignored: list[str],
+) -> dict[str, Any]:
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    content = encode_table(table)
+    remove(join(output, COMMIT))  # from here on an older catalogue at this place is no more
+    write_bytes(join(output, _TABLE), content)
+    write_json(join(output, _REJECTED), {"rejected": rejections, "ignored": ignored})
+    remove(join(output, _FAILED))
     # Where the files lie does not make another dataset: the digest covers facts and pixels.
-    facts = [{k: v for k, v in row.items() if k not in ("noisy", "clean")} for row in rows]
+    places = {name for side in SIDES for name in (side, f"{side}_part")}
+    facts = [{k: v for k, v in row.items() if k not in places} for row in table.to_pylist()]
     commit = {
         "format": "pngnoise-catalogue",
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "source": source,
         "adapter": adapter_name,
         "pairs": len(rows),
         "rejected": len(rejections),
-        "table_sha256": sha256(buffer.getvalue()),
+        "ignored": len(ignored),
+        "table_sha256": sha256(content),
         "digest": content_key(facts),
         "packages": packages(),
     }
     write_json(join(output, COMMIT), commit)
-    return {"pairs": len(rows), "rejected": rejections, "digest": commit["digest"], "catalogue": output}
+    return {
+        "pairs": len(rows),
+        "rejected": rejections,
+        "ignored": len(ignored),
+        "digest": commit["digest"],
+        "catalogue": output,
+    }
 
 
 def load_catalogue(url: str) -> tuple[pa.Table, str]:
     """The table of a committed catalogue and its digest.
 
     Raises:
-        UserError: no catalogue there. IntegrityError: the table does not fit the record.
+        UserError: no catalogue there, or one of another format version. IntegrityError: the table does not fit it.
     """
     place = join(url, COMMIT)
     if not exists(place):
         raise UserError(f"{place}: missing; {url} is not a (finished) catalogue, make one with `pngnoise ingest`")
     record = read_json(place)
+    if record.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{place}: format version {record.get('format_version')}, this version of pngnoise reads {FORMAT_VERSION}; "
+            "run `pngnoise ingest` again"
+        )
     content = read_bytes(join(url, _TABLE))
     if sha256(content) != record.get("table_sha256"):
         raise IntegrityError(f"{join(url, _TABLE)}: sha256 differs from {COMMIT}; run `pngnoise ingest` again")
-    return pq.read_table(io.BytesIO(content)), str(record["digest"])
+    return decode_table(content), str(record["digest"])
 
 
-def read_catalogued(row: dict[str, Any], side: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The ``noisy`` or ``clean`` image of a catalogue's row, (H, W, C).
+def read_catalogued(rows: Sequence[dict[str, Any]], side: str) -> Iterator[Pixels]:
+    """Yield the ``noisy`` or ``clean`` image of catalogue rows, (H, W, C) each, in order.
+
+    Consecutive rows of one container file are read in one pass through it.
 
     Raises:
-        IntegrityError: the file is not the one that was catalogued.
+        UserError: that side is not published. IntegrityError: an image is not the one that was catalogued.
     """
-    content = read_bytes(row[side])
-    if sha256(content) != row[f"{side}_sha256"]:
-        raise IntegrityError(f"{row[side]}: changed since it was catalogued; run `pngnoise ingest` again")
-    return decode(content, row[side])
+    for uri, run in groupby(rows, key=lambda row: row[side]):
+        members = list(run)
+        if uri is None:
+            raise UserError(f"{members[0]['pair']}: the dataset publishes no {side} image")
+        # Plain files are read one by one: two rows of the same file are rare, holding both images is not free.
+        for row, image in zip(members, read_pixels(uri, [row[f"{side}_part"] for row in members]), strict=True):
+            if pixel_digest(image) != row[f"{side}_sha256"]:
+                raise IntegrityError(f"{uri}: changed since it was catalogued; run `pngnoise ingest` again")
+            yield image
 
 
 task_ingest = task(cache_policy=NO_CACHE, name="ingest")(ingest)

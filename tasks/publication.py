@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -21,6 +19,7 @@ from tasks.reporting import markdown_table, report_page
 from tasks.stores.corpus import CARD, COMMIT, GATE, MANIFEST, REPORT, Corpus, writer
 from tasks.stores.filesystem import exists, join, open_array, read_bytes, read_json, sha256, write_bytes
 from tasks.stores.shards import part_name
+from tasks.stores.tables import decode_table, encode_table
 from tasks.synthesis import CorpusPlan
 
 HEADLINE = ("kld_naflow_rounded", "lag1_error", "autocorrelation_error", "std_ratio", "akld")
@@ -44,7 +43,7 @@ def manifest_rows(plan: CorpusPlan) -> pa.Table:
     """The rows of all shards, in order."""
     url = plan.parameters.output
     parts = (read_bytes(join(url, part_name(i))) for i in range(plan.layout.shards))
-    return pa.concat_tables([pq.read_table(io.BytesIO(p)) for p in parts]).replace_schema_metadata(None)
+    return pa.concat_tables([decode_table(p) for p in parts]).replace_schema_metadata(None)
 
 
 def refuse_other_rules(url: str, rules: GateRules) -> None:
@@ -80,10 +79,8 @@ def publish(plan: CorpusPlan, table: pa.Table, rejected: dict[int, str], evaluat
     reasons = [rejected.get(row) for row in range(table.num_rows)]
     accepted = pa.array([reason is None for reason in reasons], pa.bool_())
     manifest = table.append_column("accepted", accepted).append_column("reason", pa.array(reasons, pa.string()))
-    buffer = io.BytesIO()
-    pq.write_table(manifest, buffer, compression="zstd")
     contents = {
-        MANIFEST: buffer.getvalue(),
+        MANIFEST: encode_table(manifest),
         CARD: _card(plan, evaluation, len(rejected)).encode(),
         REPORT: _report(plan, table, evaluation, rejected).encode(),
     }

@@ -1,6 +1,6 @@
 """Dataset adapters: each reads one layout exactly as its owners ship it and yields pair records.
 
-To add one: a module with a class that follows :class:`tasks.datasets.records.Adapter`, and a line here.
+To add one: a module with an object that follows :class:`tasks.datasets.records.Adapter`, and a line here.
 """
 
 from __future__ import annotations
@@ -9,11 +9,30 @@ from pathlib import Path
 
 from pngmodel.errors import UserError
 from tasks.configuration import load_yaml
-from tasks.datasets.folders import FolderAdapter, FolderRules
+from tasks.datasets.clean import Clean
+from tasks.datasets.dnd import Dnd
+from tasks.datasets.folders import FolderAdapter, FolderRules, Folders
+from tasks.datasets.nam import Nam
+from tasks.datasets.named import CC15, POLYU
 from tasks.datasets.records import Adapter
-from tasks.datasets.sidd import SiddMedium, SiddSmall
+from tasks.datasets.sidd import SIDD_MEDIUM, SIDD_SMALL
+from tasks.datasets.siddblocks import SIDD_BENCHMARK, SIDD_PLUS, SIDD_VALIDATION
+from tasks.datasets.tiffs import Tiffs
 
-ADAPTERS: dict[str, type[Adapter]] = {"sidd-small": SiddSmall, "sidd-medium": SiddMedium}
+ADAPTERS: dict[str, Adapter] = {
+    "sidd-small": SIDD_SMALL,
+    "sidd-medium": SIDD_MEDIUM,
+    "sidd-validation": SIDD_VALIDATION,
+    "sidd-benchmark": SIDD_BENCHMARK,
+    "sidd-plus": SIDD_PLUS,
+    "polyu": POLYU,
+    "nam": Nam(),
+    "cc15": CC15,
+    "dnd": Dnd(),
+    "folders": Folders(),
+    "tiff": Tiffs(),
+    "clean": Clean(),
+}
 
 
 def adapter(name: str) -> Adapter:
@@ -23,7 +42,7 @@ def adapter(name: str) -> Adapter:
         UserError: listing the names.
     """
     if name in ADAPTERS:
-        return ADAPTERS[name]()
+        return ADAPTERS[name]
     if Path(name).suffix in (".yaml", ".yml"):
         return FolderAdapter(load_yaml(name, FolderRules), name)
     raise UserError(

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
-from tasks.datasets.records import Found, PairRecord, Unpaired
-from tasks.stores.filesystem import join, list_files
+from tasks.configuration import parse_yaml
+from tasks.datasets.imagefile import EXTENSIONS
+from tasks.datasets.naming import NOT_STATED, dataset_name
+from tasks.datasets.pairing import CONVENTIONS, Pairing, by_convention
+from tasks.datasets.records import Found, PairRecord
+from tasks.datasets.source import Source
+from tasks.stores.filesystem import read_bytes
+
+RULES = "dataset.yaml"
 
 
 def _pattern(text: str) -> str:
@@ -51,49 +58,41 @@ class FolderRules(BaseModel):
     licence: str = Field(description="licence of the images, kept in every store made from them")
     noisy: PairPattern = Field(description="regular expression over paths of noisy images, with (?P<pair>...)")
     clean: PairPattern = Field(description="the same for clean images; groups scene, camera, iso are facts too")
+    dtype: Literal["uint8", "uint16", "float32"] | None = Field(
+        None, description="what every image must be, e.g. uint8; default: whatever both sides of a pair agree on"
+    )
     cases: list[Case] = Field(default_factory=list, description="facts by pair id; later ones overrule earlier ones")
 
 
 class FolderAdapter:
     """Finds pairs under a folder or prefix by :class:`FolderRules`."""
 
-    def __init__(self, rules: FolderRules, source: str = "rules") -> None:
-        self.rules, self._rules_file = rules, source
+    def __init__(self, rules: FolderRules, rules_file: str = "rules") -> None:
+        self.rules, self._rules_file = rules, rules_file
 
-    def find(self, source: str) -> Found:
+    def find(self, source: Source) -> Found:
         """List the pairs; see :class:`tasks.datasets.records.Adapter`."""
-        noisy_rule, clean_rule = re.compile(self.rules.noisy), re.compile(self.rules.clean)
-        sides: dict[str, dict[str, str]] = {}
+        patterns = {"noisy": re.compile(self.rules.noisy), "clean": re.compile(self.rules.clean)}
+        pairing, found = Pairing(), Found()
         facts: dict[str, dict[str, str]] = {}
-        rejected: list[Unpaired] = []
-        for path in list_files(source):
-            if noisy_rule.fullmatch(path) and clean_rule.fullmatch(path):
-                raise UserError(f"{join(source, path)}: matches both 'noisy' and 'clean' of {self._rules_file}")
-            for side, rule in (("noisy", noisy_rule), ("clean", clean_rule)):
-                found = rule.fullmatch(path)
-                if found is None:
-                    continue
-                pair = found["pair"]
-                if side in sides.setdefault(pair, {}):
-                    rejected.append(
-                        Unpaired(path, f"a second {side} image for pair {pair!r}; {sides[pair][side]} is used")
-                    )
-                    continue
-                sides[pair][side] = path
-                facts.setdefault(pair, {}).update({k: v for k, v in found.groupdict().items() if v is not None})
-        if not sides:
-            raise UserError(f"{source}: no file matches the patterns 'noisy' or 'clean' of {self._rules_file}")
-        records = []
-        for pair, found_sides in sorted(sides.items()):
-            missing = {"noisy", "clean"} - set(found_sides)
-            if missing:
-                there = next(iter(found_sides.values()))
-                rejected.append(Unpaired(pair, f"{missing.pop()} image is missing beside {there}"))
-                continue
-            records.append(self._record(source, pair, found_sides, facts[pair]))
-        return Found(records, rejected)
+        for path in source.files:
+            matches = {side: m for side, pattern in patterns.items() if (m := pattern.fullmatch(path))}
+            if not matches:
+                found.ignored.append(path)
+            elif len(matches) > 1:
+                raise UserError(f"{source.uri(path)}: matches both 'noisy' and 'clean' of {self._rules_file}")
+            for side, match in matches.items():
+                pairing.add(match["pair"], side, path)
+                groups = {k: v for k, v in match.groupdict().items() if v is not None}
+                facts.setdefault(match["pair"], {}).update(groups)
+        if not pairing:
+            raise UserError(f"{source.url}: no file matches the patterns 'noisy' or 'clean' of {self._rules_file}")
+        for pair, noisy, clean in pairing.complete():
+            found.records.append(self._record(pair, source.uri(noisy), source.uri(clean), facts[pair]))
+        found.rejected.extend(pairing.rejected)
+        return found
 
-    def _record(self, source: str, pair: str, sides: dict[str, str], groups: dict[str, str]) -> PairRecord:
+    def _record(self, pair: str, noisy: str, clean: str, groups: dict[str, str]) -> PairRecord:
         merged: dict[str, str | int | None] = {
             "scene": groups.get("scene", pair),
             "camera": groups.get("camera"),
@@ -110,8 +109,46 @@ class FolderAdapter:
             scene=str(merged["scene"]),
             camera=None if merged["camera"] is None else str(merged["camera"]),
             iso=None if iso is None else int(iso),
-            noisy=join(source, sides["noisy"]),
-            clean=join(source, sides["clean"]),
+            noisy=noisy,
+            clean=clean,
             licence=self.rules.licence,
             split=str(merged["split"]),
+            dtype=self.rules.dtype,
         )
+
+
+class Folders:
+    """Paired folders without a rule file: by the names that the field usually gives (or ``dataset.yaml`` inside)."""
+
+    def find(self, source: Source) -> Found:
+        """List the pairs; see :class:`tasks.datasets.records.Adapter`."""
+        if RULES in source.files:
+            uri = source.uri(RULES)
+            return FolderAdapter(parse_yaml(read_bytes(uri), FolderRules, uri), uri).find(source)
+        pairing, found = Pairing(), Found()
+        for path in source.files:
+            named = by_convention(path) if path.lower().endswith(EXTENSIONS) else None
+            if named is None:
+                found.ignored.append(path)
+            else:
+                pairing.add(named[0], named[1], path)
+        if not pairing:
+            raise UserError(
+                f"{source.url}: no pairs found by their names; expected {CONVENTIONS}, or give a YAML rule file "
+                "as --adapter (see configs/datasets/)"
+            )
+        for pair, noisy, clean in pairing.complete():
+            found.records.append(
+                PairRecord(
+                    pair=pair,
+                    dataset=dataset_name(source),
+                    scene=pair,
+                    camera=None,
+                    iso=None,
+                    noisy=source.uri(noisy),
+                    clean=source.uri(clean),
+                    licence=NOT_STATED,
+                )
+            )
+        found.rejected.extend(pairing.rejected)
+        return found

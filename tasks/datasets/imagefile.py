@@ -1,40 +1,59 @@
-"""Decode image files: PNG, JPEG and TIFF, 8 and 16 bits, grey and RGB, bit depth kept."""
+"""Decode image files: PNG, JPEG and one-page TIFF, grey and RGB, bit depth kept."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
+from pathlib import PurePosixPath
 
+import imagecodecs
 import numpy as np
-import tifffile
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pngmodel.errors import UserError
-from tasks.stores.filesystem import read_bytes
+from tasks.datasets import tiffpages
+from tasks.datasets.limits import Pixels, check_bytes, check_size
+from tasks.stores.filesystem import file_size, read_bytes
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_TIFF = (".tif", ".tiff")
-_PNG, _RGB_OF_16_BITS = b"\x89PNG\r\n\x1a\n", bytes([16, 2])  # signature; bit depth and colour type in the header
-_TIFF_COLOURS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
-_MODES = {"L", "RGB", "I;16", "I;16B", "I"}
+_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+EXTENSIONS = tuple(_KINDS)
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+_PNG_COLOURS = {0: "grey", 2: "RGB", 3: "a palette", 4: "grey with alpha", 6: "RGB with alpha"}
+_ORIENTATION = 0x0112  # EXIF tag
 
 
-def decode(content: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """An image as (H, W, C) uint8 or uint16, C 1 or 3.
+def decode(content: bytes, name: str) -> Pixels:
+    """An image as (H, W, C) uint8, uint16 or float32, C 1 or 3.
 
     Raises:
-        UserError: truncated, not an image, or a pixel type that is not supported; names the file.
+        UserError: truncated, not an image, or a kind of pixel that is not supported; names the file.
     """
     if not content:
         raise UserError(f"{name}: is empty; fetch it again")
+    check_bytes(name, len(content))
+    kind = next((k for signature, k in _SIGNATURES.items() if content.startswith(signature)), None)
+    expected = _KINDS.get(PurePosixPath(name.split("::")[0]).suffix.lower())
+    if kind is None:
+        raise UserError(f"{name}: is not an image ({expected or 'PNG, JPEG or TIFF'} expected); fetch it again")
+    if expected is not None and kind != expected:
+        # Where a lossless file is expected a JPEG in disguise would be noise that no camera made.
+        raise UserError(f"{name}: is a {kind} file, its name says {expected}; rename or replace it")
     try:
-        pixels = _tiff(content, name) if name.lower().endswith(_TIFF) else _pillow(content, name)
+        pixels = {"PNG": _png, "JPEG": _jpeg, "TIFF": tiffpages.single}[kind](content, name)
     except UserError:
         raise
     except (
         UnidentifiedImageError,
+        Image.DecompressionBombError,
+        imagecodecs.PngError,
         OSError,
         SyntaxError,
         ValueError,
@@ -44,49 +63,44 @@ def decode(content: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
         EOFError,
         struct.error,
         zlib.error,
-        Image.DecompressionBombError,
-        tifffile.TiffFileError,
+        RuntimeError,
+        MemoryError,
     ) as e:
-        if "imagecodecs" in str(e):
-            raise UserError(
-                f"{name}: its TIFF compression is not supported; save it uncompressed or with deflate"
-            ) from None
         raise UserError(f"{name}: is truncated or not an image ({e}); fetch it again") from None
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3):
-        raise UserError(f"{name}: shape {pixels.shape} is not a grey or RGB image; split stacks and drop alpha first")
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"{name}: dtype {pixels.dtype} is not supported; store 8- or 16-bit unsigned integers")
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _png(content: bytes, name: str) -> Pixels:
+    width, height, depth, colour = struct.unpack(">IIBB", content[16:26])
+    check_size(name, (height, width))
+    if colour not in (0, 2):
+        kind = _PNG_COLOURS.get(colour, f"colour type {colour}")
+        raise UserError(f"{name}: PNG with {kind}; convert it to grey or RGB first")
+    if depth not in (8, 16):
+        raise UserError(f"{name}: PNG of {depth} bits a value; 8 and 16 are read")
+    if b"IEND" not in content[-16:]:
+        raise UserError(f"{name}: is truncated (a PNG without its end); fetch it again")
+    if b"tRNS" in content[:4096]:
+        raise UserError(f"{name}: PNG with a transparent colour; drop the transparency first")
+    pixels: Pixels = imagecodecs.png_decode(content)
     return pixels
 
 
-def _pillow(content: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    if content.startswith(_PNG) and content[24:26] == _RGB_OF_16_BITS:
-        # Pillow drops the lower 8 bits without a word.
-        raise UserError(f"{name}: is a PNG of 16 bits a colour, which cannot be read whole; store it as 16-bit TIFF")
+def _jpeg(content: bytes, name: str) -> Pixels:
     with Image.open(io.BytesIO(content)) as image:
-        image.load()
-        mode = image.mode
-        if mode not in _MODES:
-            raise UserError(f"{name}: pixel mode {mode} is not supported; convert it to grey or RGB first")
-        pixels = np.asarray(image)
-    if mode == "I":  # Pillow widens 16-bit grey PNG to 32 bits in some versions
-        return pixels.astype(np.uint16)
-    return pixels.astype(pixels.dtype.newbyteorder("="))
+        if image.mode not in ("L", "RGB"):
+            raise UserError(f"{name}: pixel mode {image.mode} is not supported; convert it to grey or RGB first")
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        if orientation != 1:
+            raise UserError(
+                f"{name}: its EXIF orientation is {orientation}, so its pixels are not upright; "
+                "rotate the pixels without loss (jpegtran) and drop the tag"
+            )
+        return np.asarray(image)
 
 
-def _tiff(content: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    with tifffile.TiffFile(io.BytesIO(content)) as file:
-        if len(file.pages) != 1:
-            raise UserError(f"{name}: holds {len(file.pages)} pages; one image per file is read here")
-        page = file.pages.first
-        if page.photometric not in _TIFF_COLOURS:
-            kind = getattr(page.photometric, "name", page.photometric)
-            raise UserError(f"{name}: TIFF of kind {kind} is not supported; convert it to grey or RGB first")
-        return file.asarray()
-
-
-def read_image(url: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_image(url: str) -> Pixels:
     """Fetch and :func:`decode` an image file."""
+    if "::" in url:  # a small archive may promise a huge member
+        check_bytes(url, file_size(url))
     return decode(read_bytes(url), url)

@@ -3,60 +3,54 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from pngmodel.errors import UserError
+from tasks.datasets.pairing import Pairing
 from tasks.datasets.records import Found, PairRecord, Unpaired
-from tasks.stores.filesystem import join, list_files
+from tasks.datasets.source import Source
 
-_INSTANCE = re.compile(
+INSTANCE = re.compile(
     r"(?P<instance>\d{4})_(?P<scene>\d{3})_(?P<camera>GP|IP|S6|N6|G4)_(?P<iso>\d{5})_(?P<shutter>\d{5})"
-    r"_(?P<kelvin>\d{4})_(?P<light>[LNH])$"
+    r"_(?P<kelvin>\d{4})_(?P<light>[LNH])"
 )
-_IMAGE = re.compile(r"(?:(?P<prefix>\d{4})_)?(?P<kind>GT|NOISY)_SRGB_(?P<frame>\d{3})\.PNG$", re.IGNORECASE)
-_LICENCE = "MIT (SIDD)"
+LICENCE = "MIT (SIDD)"
+_IMAGE = re.compile(r"(?:(?P<prefix>\d{4})_)?(?P<kind>GT|NOISY)_SRGB_(?P<frame>\d{3})\.PNG", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
 class _Sidd:
     """What both sizes share: Data/<instance>/[IIII_]{GT,NOISY}_SRGB_<frame>.PNG."""
 
     dataset: str
     prefixed: bool  # Medium repeats the instance number in the file name
 
-    def find(self, source: str) -> Found:
+    def find(self, source: Source) -> Found:
         """List the pairs; see :class:`tasks.datasets.records.Adapter`."""
-        sides: dict[tuple[str, str], dict[str, str]] = {}
-        rejected: list[Unpaired] = []
-        for path in list_files(source):
+        pairing, found = Pairing(), Found()
+        for path in source.files:
             folder, _, name = path.rpartition("/")
-            image = _IMAGE.match(name)
+            image, instance = _IMAGE.fullmatch(name), folder.rpartition("/")[2]
             if image is None or bool(image["prefix"]) != self.prefixed:
-                continue
-            instance = folder.rpartition("/")[2]
-            if _INSTANCE.match(instance) is None:
-                rejected.append(Unpaired(path, f"folder name {instance!r} is not <inst>_<scene>_<cam>_<ISO>_..."))
-                continue
-            found, kind = sides.setdefault((instance, image["frame"]), {}), image["kind"].upper()
-            if kind in found:
-                rejected.append(Unpaired(path, f"a second {kind} image of {instance}; {found[kind]} is used"))
-                continue
-            found[kind] = path
-        if not sides:
+                found.ignored.append(path)
+            elif INSTANCE.fullmatch(instance) is None:
+                reason = f"folder name {instance!r} is not <inst>_<scene>_<cam>_<ISO>_..."
+                found.rejected.append(Unpaired(path, reason))
+            else:
+                side = "clean" if image["kind"].upper() == "GT" else "noisy"
+                pairing.add(f"{instance}_{image['frame']}", side, path)
+        if not pairing:
             raise UserError(
-                f"{source}: no {self.dataset} images found; expected Data/<instance>/"
+                f"{source.url}: no {self.dataset} images found; expected Data/<instance>/"
                 f"{'0001_' if self.prefixed else ''}NOISY_SRGB_010.PNG and GT_SRGB_010.PNG as the owners ship them"
             )
-        records = []
-        for (instance, frame), found in sorted(sides.items()):
-            pair = f"{instance}_{frame}"
-            if set(found) != {"GT", "NOISY"}:
-                missing = ({"GT", "NOISY"} - set(found)).pop()
-                rejected.append(Unpaired(pair, f"{missing} image is missing beside {next(iter(found.values()))}"))
-                continue
-            records.append(self._record(source, instance, pair, found))
-        return Found(records, rejected)
+        for pair, noisy, clean in pairing.complete():
+            found.records.append(self._record(pair, source.uri(noisy), source.uri(clean)))
+        found.rejected.extend(pairing.rejected)
+        return found
 
-    def _record(self, source: str, instance: str, pair: str, found: dict[str, str]) -> PairRecord:
-        facts = _INSTANCE.match(instance)
+    def _record(self, pair: str, noisy: str, clean: str) -> PairRecord:
+        facts = INSTANCE.match(pair)
         assert facts is not None  # find() took only matching folders
         return PairRecord(
             pair=pair,
@@ -64,19 +58,14 @@ class _Sidd:
             scene=facts["scene"],
             camera=facts["camera"],
             iso=int(facts["iso"]),
-            noisy=join(source, found["NOISY"]),
-            clean=join(source, found["GT"]),
-            licence=_LICENCE,
+            noisy=noisy,
+            clean=clean,
+            licence=LICENCE,
+            dtype="uint8",
         )
 
 
-class SiddSmall(_Sidd):
-    """SIDD-Small sRGB: one pair per instance."""
-
-    dataset, prefixed = "sidd_small", False
-
-
-class SiddMedium(_Sidd):
-    """SIDD-Medium sRGB: two frames per instance, both aligned with their own ground truth."""
-
-    dataset, prefixed = "sidd_medium", True
+SIDD_SMALL = _Sidd("sidd_small", prefixed=False)
+"""SIDD-Small sRGB: one pair per instance."""
+SIDD_MEDIUM = _Sidd("sidd_medium", prefixed=True)
+"""SIDD-Medium sRGB: two frames per instance, both aligned with their own ground truth."""

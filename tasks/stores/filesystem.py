@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import fsspec
 import zarr
@@ -26,9 +27,13 @@ _S3_CONFIG = {"retries": {"max_attempts": 12, "mode": "standard"}, "connect_time
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of ``url`` and the path in it. A URL without a scheme is a local path."""
-    scheme = url.split("://", 1)[0] if "://" in url else "file"
-    options: dict[str, Any] = {"config_kwargs": _S3_CONFIG} if scheme == "s3" else {}
+    """The file system of ``url`` and the path in it. A URL without a scheme is a local path.
+
+    Members of archives have chained URLs: ``zip://folder/a.png::s3://bucket/set.zip``.
+    """
+    chain = url.split("::")
+    s3: dict[str, Any] = {"config_kwargs": _S3_CONFIG} if chain[-1].startswith("s3://") else {}
+    options = s3 if len(chain) == 1 else {"s3": s3} if s3 else {}
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
@@ -74,6 +79,63 @@ def read_bytes(url: str) -> bytes:
     fs, path = filesystem(url)
     with _explained(url, "reading"):
         return bytes(fs.cat_file(path))
+
+
+def open_file(url: str) -> BinaryIO:
+    """A seekable binary file, for formats that are read by slice; the caller closes it."""
+    fs, path = filesystem(url)
+    with _explained(url, "reading"):
+        return cast(BinaryIO, fs.open(path, "rb"))
+
+
+def file_size(url: str) -> int:
+    """Bytes of one file, without reading it."""
+    fs, path = filesystem(url)
+    with _explained(url, "looking it up"):
+        return int(fs.size(path))
+
+
+@dataclass(frozen=True)
+class Span:
+    """Some bytes of a file: from ``start`` to before ``stop``."""
+
+    url: str
+    start: int
+    stop: int
+
+
+def read_spans(spans: Sequence[Span]) -> list[bytes]:
+    """The bytes of every span; object storage is asked for all at once.
+
+    Raises:
+        IntegrityError: a file is missing or too short: who asks for a span knows that it should be there.
+    """
+    if not spans:
+        return []
+    fs, _ = filesystem(spans[0].url)
+    if isinstance(fs, LocalFileSystem):
+        found: list[Any] = [_read_local(span) for span in spans]
+    else:
+        paths = [filesystem(span.url)[1] for span in spans]
+        starts, stops = [s.start for s in spans], [s.stop for s in spans]
+        found = fs.cat_ranges(paths, starts, stops, on_error="return")
+    for span, content in zip(spans, found, strict=True):
+        if isinstance(content, FileNotFoundError):
+            raise IntegrityError(f"{span.url}: is missing; `pngnoise verify` lists what else is")
+        if isinstance(content, BaseException):
+            with _explained(span.url, "reading"):
+                raise content
+        if len(content) != span.stop - span.start:
+            raise IntegrityError(f"{span.url}: is damaged (shorter than recorded); `pngnoise verify` lists all damage")
+    return [bytes(content) for content in found]
+
+
+def _read_local(span: Span) -> bytes | OSError:
+    try:
+        with Path(filesystem(span.url)[1]).open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), span.stop - span.start, span.start)
+    except OSError as error:
+        return error
 
 
 def exists(url: str) -> bool:

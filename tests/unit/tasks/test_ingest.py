@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.ingest import ingest, load_catalogue, read_catalogued
+from tasks.stores.tables import decode_table
 
 
 def rows(url: str) -> dict[str, dict]:
@@ -134,7 +133,7 @@ def test_another_store_at_the_output_is_left_alone(
 
 def test_the_table_is_sorted_and_typed(catalogue: str) -> None:
     content = (Path(catalogue) / "catalogue.parquet").read_bytes()
-    table = pq.read_table(io.BytesIO(content))
+    table = decode_table(content)
     pairs = table.column("pair").to_pylist()
     assert pairs == sorted(pairs)
     assert str(table.schema.field("iso").type) == "int32"

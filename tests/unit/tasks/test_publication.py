@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from hashlib import sha256
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -18,6 +16,7 @@ from pngmodel.errors import UserError
 from tasks.gate import GateRules
 from tasks.publication import already_published, manifest_rows, refuse_other_rules
 from tasks.stores.corpus import Corpus
+from tasks.stores.tables import decode_table
 from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
 
 Make = Callable[..., CorpusParameters]
@@ -60,7 +59,7 @@ def test_an_interrupted_run_is_finished_byte_for_byte(
 def test_the_manifest_describes_the_arrays(parameters: Make, made: Made, tmp_path: Path) -> None:
     made(parameters(tmp_path / "c", scale=2))
     corpus = Corpus.open(str(tmp_path / "c"))
-    rows = pq.read_table(io.BytesIO((tmp_path / "c" / "manifest.parquet").read_bytes())).to_pylist()
+    rows = decode_table((tmp_path / "c" / "manifest.parquet").read_bytes()).to_pylist()
     assert [r["sample"] for r in rows] == list(range(72)) == list(range(len(corpus)))
     for k in (0, 35, 36, 71):
         clean, noisy = corpus.read(k)
@@ -73,7 +72,7 @@ def test_the_manifest_describes_the_arrays(parameters: Make, made: Made, tmp_pat
 def test_rejected_samples_stay_with_their_reason(parameters: Make, made: Made, tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text("std_ratio: [0.97, 1.03]\nmax_rejected_share: 1.0\n")
     published, _ = made(parameters(tmp_path / "c", gate=str(tmp_path / "gate.yaml")))
-    rows = pq.read_table(tmp_path / "c" / "manifest.parquet").to_pylist()
+    rows = decode_table((tmp_path / "c" / "manifest.parquet").read_bytes()).to_pylist()
     rejected = [r for r in rows if not r["accepted"]]
     record = json.loads((tmp_path / "c" / "corpus.json").read_text())
     assert 0 < len(rejected) == published.rejected == len(record["rejected"])

@@ -1,0 +1,60 @@
+"""Clean images only: a folder, archive or prefix of image files, and Zarr arrays of images."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from pngmodel.errors import UserError
+from tasks.datasets.imagefile import EXTENSIONS
+from tasks.datasets.naming import NOT_STATED, dataset_name
+from tasks.datasets.records import Found, PairRecord, Unpaired
+from tasks.datasets.source import Source
+from tasks.datasets.zarrarray import DOCUMENT, image_count, row_part
+
+
+class Clean:
+    """Sources of clean images for corpora; there is no noisy side."""
+
+    def find(self, source: Source) -> Found:
+        """List the images; see :class:`tasks.datasets.records.Adapter`."""
+        found = Found()
+        arrays = [p.removesuffix(DOCUMENT).rstrip("/") for p in source.files if PurePosixPath(p).name == DOCUMENT]
+        taken: dict[str, str] = {}
+        for path in source.files:
+            if any(array == "" or path.startswith(f"{array}/") for array in arrays):
+                continue
+            if not path.lower().endswith(EXTENSIONS):
+                found.ignored.append(path)
+                continue
+            key = str(PurePosixPath(path).with_suffix(""))
+            if key in taken:
+                found.rejected.append(Unpaired(path, f"a second image with the id {key!r}; {taken[key]} is used"))
+                continue
+            taken[key] = path
+            found.records.append(_record(source, key, source.uri(path), ""))
+        for array in arrays:
+            uri = source.uri(array) if array else source.url
+            key = array or PurePosixPath(source.url).name
+            try:
+                count = image_count(uri)
+            except UserError as error:
+                found.rejected.append(Unpaired(key, str(error)))
+                continue
+            found.records.extend(_record(source, f"{key}:{k:06d}", uri, row_part(k)) for k in range(count))
+        if not found.records and not found.rejected:
+            raise UserError(f"{source.url}: no image ({', '.join(EXTENSIONS)}) and no Zarr array there")
+        return found
+
+
+def _record(source: Source, key: str, uri: str, part: str) -> PairRecord:
+    return PairRecord(
+        pair=key,
+        dataset=dataset_name(source),
+        scene=key,
+        camera=None,
+        iso=None,
+        noisy=None,
+        clean=uri,
+        clean_part=part,
+        licence=NOT_STATED,
+    )

@@ -1,0 +1,53 @@
+"""Nam et al. (CVPR 2016), full scenes: one MATLAB file per scene with ``img_noisy`` and ``img_mean``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from pngmodel.errors import UserError
+from tasks.datasets.matfile import variables
+from tasks.datasets.records import Found, PairRecord, Unpaired
+from tasks.datasets.source import Source
+
+_NAMES = {"noisy": "img_noisy", "clean": "img_mean"}
+_FACTS = re.compile(r"(?P<camera>.+?)[ _-]+ISO[ _-]*(?P<iso>\d+)(?:[ _-]+.*)?", re.IGNORECASE)
+
+
+class Nam:
+    """Scenes as MATLAB files, version 5 or 7.3; camera and ISO from the file name where it has them."""
+
+    def find(self, source: Source) -> Found:
+        """List the scenes; see :class:`tasks.datasets.records.Adapter`."""
+        found = Found()
+        for path in source.files:
+            stem = PurePosixPath(path).stem
+            if not path.lower().endswith(".mat"):
+                found.ignored.append(path)
+                continue
+            try:
+                missing = set(_NAMES.values()) - set(variables(source.uri(path)))
+            except UserError as error:
+                found.rejected.append(Unpaired(path, str(error)))
+                continue
+            if missing:
+                found.rejected.append(Unpaired(path, f"holds no {' and no '.join(sorted(missing))}"))
+                continue
+            facts = _FACTS.fullmatch(stem)
+            found.records.append(
+                PairRecord(
+                    pair=str(PurePosixPath(path).with_suffix("")),
+                    dataset="nam",
+                    scene=stem,
+                    camera=facts["camera"].replace(" ", "_") if facts else None,
+                    iso=int(facts["iso"]) if facts else None,
+                    noisy=source.uri(path),
+                    clean=source.uri(path),
+                    noisy_part=_NAMES["noisy"],
+                    clean_part=_NAMES["clean"],
+                    licence="terms of the owners (Nam et al., CVPR 2016): not stated, research use",
+                )
+            )
+        if not found.records and not found.rejected:
+            raise UserError(f"{source.url}: no MATLAB file; expected one per scene with img_noisy and img_mean")
+        return found

@@ -1,0 +1,55 @@
+"""Pixels of catalogued places, whatever they lie in: one way to read an image, a TIFF page or a block of an array.
+
+A *part* says which piece of a file is meant:
+
+    ""                  the file is one image
+    "page=3"            that page of a TIFF, from 0
+    "mean"              the mean of all pages of a TIFF, rounded to its dtype: the clean image of noisy repeats
+    "row=3"             an image of a Zarr array, from 0
+    "NAME"              a variable of a MATLAB file, (H, W[, C])
+    "NAME[3,5]"         its block with these leading indices, from 0: (I, J, H, W, C) -> (H, W, C)
+    "NAME[0:512,8:520]" a window of its first two axes, from 0, end excluded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pngmodel.errors import UserError
+from tasks.datasets import imagefile, matfile, tiffpages, zarrarray
+from tasks.datasets.limits import Pixels
+
+_DTYPES = ("uint8", "uint16", "float32")
+
+
+def read_pixels(uri: str, parts: Sequence[str]) -> Iterator[Pixels]:
+    """Yield each part of a file as (H, W, C), C 1 or 3, uint8, uint16 or float32. The file is walked through once.
+
+    Raises:
+        UserError: truncated, not an image, a kind that is not supported, or no such part; names the file.
+    """
+    if all(part == "" for part in parts):
+        found: Iterator[NDArray[np.generic]] = iter([imagefile.read_image(uri)] * len(parts))
+    elif uri.lower().endswith(".mat"):
+        found = matfile.read_parts(uri, parts)
+    elif all(map(zarrarray.is_part, parts)):
+        found = zarrarray.read_parts(uri, parts)
+    else:
+        found = tiffpages.read_parts(uri, parts)
+    for part, pixels in zip(parts, found, strict=True):
+        yield _image(pixels, f"{uri} {part}".rstrip())
+
+
+def _image(pixels: NDArray[np.generic], name: str) -> Pixels:
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
+        raise UserError(f"{name}: shape {pixels.shape} is not a grey or RGB image; split stacks and drop alpha first")
+    if pixels.dtype == np.float64:
+        pixels = pixels.astype(np.float32)
+    if str(pixels.dtype) not in _DTYPES:
+        raise UserError(f"{name}: dtype {pixels.dtype} is not supported; store one of {', '.join(_DTYPES)}")
+    return pixels

@@ -1,0 +1,153 @@
+"""SIDD's block sets, sRGB: validation and benchmark (40 images of 32 blocks), SIDD+ (1024 blocks); licence MIT.
+
+As MATLAB files whose variable has the file's name, or as folders of PNG.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from pngmodel.errors import UserError
+from tasks.datasets.matfile import Variable, block_part, variables
+from tasks.datasets.pairing import Pairing
+from tasks.datasets.records import Found, PairRecord
+from tasks.datasets.sidd import INSTANCE, LICENCE
+from tasks.datasets.source import Source
+from tasks.stores.filesystem import read_bytes
+
+_LABELS = "validation_label.csv"
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """A block set: names of its MATLAB files, and the folders of its PNG form."""
+
+    dataset: str
+    split: str
+    noisy: str
+    clean: str | None
+    axes: int  # leading axes: (image, block) or (block,)
+    png: re.Pattern[str] | None
+    layout: str
+
+    def find(self, source: Source) -> Found:
+        """List the blocks; see :class:`tasks.datasets.records.Adapter`."""
+        by_name = {PurePosixPath(path).name.lower(): path for path in source.files}
+        mats = [name for name in (self.noisy, self.clean) if name is not None]
+        there = [name for name in mats if f"{name}.mat".lower() in by_name]
+        if there:
+            if len(there) < len(mats):
+                raise UserError(f"{source.url}: holds {there[0]}.mat but not {(set(mats) - set(there)).pop()}.mat")
+            found = self._from_mats(source, {name: by_name[f"{name}.mat".lower()] for name in mats})
+        else:
+            found = self._from_png(source)
+        if not found.records and not found.rejected:
+            raise UserError(f"{source.url}: no {self.dataset} found; expected {self.layout} as the owners ship them")
+        labels = by_name.get(_LABELS)
+        return replace(found, records=_labelled(found.records, source.uri(labels))) if labels else found
+
+    def _from_mats(self, source: Source, paths: dict[str, str]) -> Found:
+        arrays = {name: _blocks_of(source.uri(path), name, self.axes) for name, path in paths.items()}
+        shapes = {a.shape for a in arrays.values()}
+        if len(shapes) != 1:
+            told = ", ".join(f"{name} is {a.shape}" for name, a in arrays.items())
+            raise UserError(f"{source.url}: the two arrays have different shapes: {told}")
+        noisy, clean = arrays[self.noisy], arrays[self.clean] if self.clean is not None else None
+        records = []
+        for index in itertools.product(*map(range, noisy.shape[: self.axes])):
+            pair = "-".join(f"{i:04d}" for i in index)
+            record = self._record(
+                pair, source.uri(paths[self.noisy]), source.uri(paths[self.clean]) if self.clean else None
+            )
+            clean_part = block_part(clean.name, *index) if clean is not None else ""
+            records.append(replace(record, noisy_part=block_part(noisy.name, *index), clean_part=clean_part))
+        return Found(records, ignored=[p for p in source.files if p not in paths.values()])
+
+    def _from_png(self, source: Source) -> Found:
+        pairing, found = Pairing(), Found()
+        for path in source.files if self.png is not None else []:
+            match = self.png.fullmatch(path) if self.png is not None else None
+            if match is None:
+                found.ignored.append(path)
+                continue
+            pairing.add(match["pair"], "noisy" if match["noisy"] else "clean", path)
+        for pair, noisy, clean in pairing.complete():
+            found.records.append(self._record(pair, source.uri(noisy), source.uri(clean)))
+        found.rejected.extend(pairing.rejected)
+        return found
+
+    def _record(self, pair: str, noisy: str, clean: str | None) -> PairRecord:
+        # Which blocks of SIDD+ share a scene is not published: one scene keeps them on one side of any split.
+        scene = f"{self.split}-{pair.split('-')[0]}" if self.axes == 2 else self.dataset
+        return PairRecord(
+            pair=pair,
+            dataset=self.dataset,
+            scene=scene,
+            camera=None,
+            iso=None,
+            noisy=noisy,
+            clean=clean,
+            licence=LICENCE,
+            split=self.split,
+            dtype="uint8",
+        )
+
+
+def _blocks_of(uri: str, name: str, axes: int) -> Variable:
+    arrays = variables(uri)
+    found = arrays.get(name) or next((a for a in arrays.values() if len(a.shape) == axes + 3), None)
+    if found is None or len(found.shape) != axes + 3:
+        there = ", ".join(f"{a.name} {a.shape}" for a in arrays.values()) or "nothing"
+        raise UserError(f"{uri}: holds no array {name} with {axes + 3} axes; it holds {there}")
+    return found
+
+
+def _labelled(records: list[PairRecord], uri: str) -> list[PairRecord]:
+    """Scene, camera and ISO from the owners' list of instances, where it lies beside the blocks."""
+    rows = csv.reader(io.StringIO(read_bytes(uri).decode("utf-8", "replace")))
+    names: dict[int, re.Match[str]] = {}
+    for row in rows:
+        index = next((int(cell) for cell in row if cell.strip().isdigit()), None)
+        instance = next((m for cell in row if (m := INSTANCE.search(cell))), None)
+        if index is not None and instance is not None:
+            names[index] = instance
+    if not names:
+        raise UserError(f"{uri}: has no row with an index and an instance name such as 0001_001_S6_00100_00060_3200_L")
+    first = min(names)  # lists from 0 and from 1 are about
+    out = []
+    for record in records:
+        facts = names.get(int(record.pair.split("-")[0]) + first)
+        known = {"scene": facts["scene"], "camera": facts["camera"], "iso": int(facts["iso"])} if facts else {}
+        out.append(replace(record, **known))  # type: ignore[arg-type]
+    return out
+
+
+SIDD_VALIDATION = _Blocks(
+    "sidd_validation",
+    "validation",
+    "ValidationNoisyBlocksSrgb",
+    "ValidationGtBlocksSrgb",
+    2,
+    re.compile(r"(?:.*/)?(?:(?P<noisy>input)|groundtruth)/(?P<pair>\d{4}-\d{4})\.png", re.IGNORECASE),
+    "ValidationNoisyBlocksSrgb.mat and ValidationGtBlocksSrgb.mat, or input/ and groundtruth/ with IIII-BBBB.png",
+)
+SIDD_BENCHMARK = _Blocks(
+    "sidd_benchmark", "test", "BenchmarkNoisyBlocksSrgb", None, 2, None, "BenchmarkNoisyBlocksSrgb.mat"
+)
+SIDD_PLUS = _Blocks(
+    "sidd_plus",
+    "validation",
+    "siddplus_valid_noisy_srgb",
+    "siddplus_valid_gt_srgb",
+    1,
+    re.compile(
+        r"(?:.*/)?(?:(?P<noisy>[^/]*noisy[^/]*|input)|[^/]*(?:gt|clean|groundtruth)[^/]*)/(?P<pair>\d{4})\.png",
+        re.IGNORECASE,
+    ),
+    "siddplus_valid_noisy_srgb.mat and siddplus_valid_gt_srgb.mat, or a noisy and a gt folder of 0000.PNG",
+)
