@@ -7,9 +7,9 @@ from typing import Any
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.artifacts import publish_markdown, table
+from tasks.artifacts import publish_markdown
 from tasks.clusters import ClusterConfig
-from tasks.ingest import IngestSettings, task_ingest
+from tasks.ingest import IngestSettings, describe, task_ingest
 from tasks.progress import reporter
 
 
@@ -39,7 +39,5 @@ def ingest_dataset(parameters: IngestParameters) -> dict[str, Any]:
         cluster=parameters.cluster,
         progress=reporter("ingest", "pairs"),
     )
-    reasons = "\n".join(f"- `{r['id']}`: {r['reason']}" for r in result["rejected"][:50])
-    summary = {"pairs": result["pairs"], "rejected": len(result["rejected"]), "catalogue": result["catalogue"]}
-    publish_markdown("ingest", f"# Ingestion\n\n{table(summary)}\n{reasons}")
+    publish_markdown("ingest", lambda: describe(result["catalogue"]), "what the dataset holds")
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import MissingContextError
@@ -12,11 +13,12 @@ from prefect.logging import get_run_logger
 _LOG = logging.getLogger(__name__)
 
 
-def publish_markdown(key: str, markdown: str, description: str | None = None) -> None:
-    """Show ``markdown`` with the current run in Prefect's UI; a failure is logged and nothing else."""
+def publish_markdown(key: str, markdown: str | Callable[[], str], description: str | None = None) -> None:
+    """Show ``markdown`` with the current run in Prefect's UI; a failure, in making it too, is only logged."""
     try:
+        text = markdown if isinstance(markdown, str) else markdown()
         create_markdown_artifact(
-            markdown=markdown, key=re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-"), description=description
+            markdown=text, key=re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-"), description=description
         )
     except Exception as error:  # the work is done and published: a picture of it must not undo that
         _LOG.warning("artifact %s was not stored: %s", key, error)

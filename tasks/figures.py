@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -14,8 +11,7 @@ from numpy.typing import NDArray
 
 from pngmodel.metrics.autocorrelation import autocorrelation
 from tasks.evaluation import Example
-
-mpl.use("Agg")
+from tasks.pages import data_uri, picture
 
 _NOISE_GAIN = 4
 _LAGS = 7
@@ -29,21 +25,9 @@ _WIDTHS = {"real": 3.6, "model": 1.5, "heteroscedastic": 1.2, "spectrum_matched"
 Array = NDArray[np.float32]
 
 
-def _data_uri(figure: Figure, dpi: int = 110) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def _noises(example: Example) -> dict[str, Array]:
     rows = {"real": example.real, **example.generated}
     return {name: np.asarray(rows[name] - example.clean) for name in _COLOURS if name in rows}
-
-
-def _picture(image: Array) -> Array:
-    """(C, H, W) in [0, 1] to what imshow takes."""
-    rgb = np.repeat(image, 3, axis=0) if image.shape[0] == 1 else image
-    return np.moveaxis(np.clip(rgb, 0, 1), 0, -1)
 
 
 def grid(examples: Sequence[Example], side: int = 128) -> str:
@@ -58,14 +42,14 @@ def grid(examples: Sequence[Example], side: int = 128) -> str:
         clean, real, made = (np.asarray(x)[cut] for x in (example.clean, example.real, example.generated["model"]))
         noises = (0.5 + _NOISE_GAIN * (x - clean) for x in (real, made))
         for axis, image in zip(row, (clean, real, made, *noises), strict=True):
-            axis.imshow(_picture(image), interpolation="nearest")
+            axis.imshow(picture(image), interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
         label = example.id if len(example.id) <= 22 else "…" + example.id[-21:]
         row[0].set_ylabel(f"{label}\n{example.camera or 'camera unknown'} ISO {example.iso or '?'}", fontsize=8)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
-    return _data_uri(figure)
+    return data_uri(figure)
 
 
 def corpus_grid(samples: Sequence[tuple[str, Array, Array]]) -> str:
@@ -79,9 +63,9 @@ def corpus_grid(samples: Sequence[tuple[str, Array, Array]]) -> str:
         for axis, image in zip(
             (first, second, third), (clean, noisy, 0.5 + _NOISE_GAIN * (noisy - clean)), strict=True
         ):
-            axis.imshow(_picture(image), interpolation="nearest")
+            axis.imshow(picture(image), interpolation="nearest")
         first.set_title(label, fontsize=8, loc="left")
-    return _data_uri(figure)
+    return data_uri(figure)
 
 
 def histograms(examples: Sequence[Example]) -> str:
@@ -106,7 +90,7 @@ def histograms(examples: Sequence[Example]) -> str:
         axis.set_title(("red", "green", "blue")[channel] if channels == 3 else "grey", fontsize=10)
     axes[0].set_ylabel("density")
     axes[0].legend(fontsize=8, frameon=False)
-    return _data_uri(figure)
+    return data_uri(figure)
 
 
 def std_against_intensity(examples: Sequence[Example], bins: int = 20) -> str:
@@ -132,7 +116,7 @@ def std_against_intensity(examples: Sequence[Example], bins: int = 20) -> str:
         axis.set_ylim(bottom=0)
     axes[0].set_ylabel("noise std, grey levels")
     axes[0].legend(fontsize=8, frameon=False)
-    return _data_uri(figure)
+    return data_uri(figure)
 
 
 def autocorrelations(examples: Sequence[Example]) -> str:
@@ -158,7 +142,7 @@ def autocorrelations(examples: Sequence[Example]) -> str:
         axis.set_xlabel("distance, pixels")
     axes[0].set_ylabel("correlation")
     axes[-1].legend(fontsize=8, frameon=False)
-    return _data_uri(figure)
+    return data_uri(figure)
 
 
 def _by_camera(examples: Sequence[Example], most: int = 4) -> dict[str, list[Example]]:

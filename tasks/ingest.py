@@ -21,6 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
+from tasks.catalogue_report import catalogue_markdown, catalogue_page
 from tasks.clusters import ClusterConfig, run_each
 from tasks.datasets import adapter
 from tasks.datasets.limits import Pixels
@@ -34,7 +35,7 @@ from tasks.stores.filesystem import exists, join, read_bytes, read_json, remove,
 from tasks.stores.tables import decode_table, encode_table
 from tasks.verification import MEASURED, Checked, check_group, grouped, pixel_digest
 
-COMMIT = "catalogue.json"
+COMMIT, REPORT = "catalogue.json", "report.html"
 FORMAT_VERSION = 2
 _TABLE, _REJECTED, _FAILED = "catalogue.parquet", "rejected.json", "failed.json"
 _FULL_SCALES = (1.0, 255.0, 4095.0, 16383.0, 65535.0)  # of floats: unit range, or counts of 8, 12, 14, 16 bits
@@ -220,6 +221,8 @@ def _publish(
         "digest": content_key(facts),
         "packages": packages(),
     }
+    page = catalogue_page(commit, table.to_pylist(), rejections, read_one)
+    write_bytes(join(output, REPORT), page.encode())
     write_json(join(output, COMMIT), commit)
     return {
         "pairs": len(rows),
@@ -227,6 +230,7 @@ def _publish(
         "ignored": len(ignored),
         "digest": commit["digest"],
         "catalogue": output,
+        "report": join(output, REPORT),
     }
 
 
@@ -268,6 +272,17 @@ def read_catalogued(rows: Sequence[dict[str, Any]], side: str) -> Iterator[Pixel
             if pixel_digest(image) != row[f"{side}_sha256"]:
                 raise IntegrityError(f"{uri}: changed since it was catalogued; run `pngnoise ingest` again")
             yield image
+
+
+def describe(url: str) -> str:
+    """A catalogue in markdown with a small picture, for the run's artifact."""
+    rows = load_catalogue(url)[0].to_pylist()
+    return catalogue_markdown(rows, read_json(join(url, _REJECTED))["rejected"], read_one)
+
+
+def read_one(row: dict[str, Any], side: str) -> Pixels:
+    """One image of one catalogue row; see :func:`read_catalogued`."""
+    return next(read_catalogued([row], side))
 
 
 task_ingest = task(cache_policy=NO_CACHE, name="ingest")(ingest)

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from pngmodel.metrics.protocols import METRICS
 from tasks import figures
 from tasks.evaluation import Evaluation
+from tasks.pages import TEMPLATES
 from tasks.stores.filesystem import write_bytes
 
-_ENVIRONMENT = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 ARROWS = {"lower": "↓", "higher": "↑", "one": "→1", "zero": "→0"}
 NAMES = {
     "model": "this model",
@@ -125,7 +117,7 @@ def report_page(
                 "caption": "Clean, synthetic noisy, noise ×4. The label names the reference whose noise was imitated.",
             },
         )
-    page = _ENVIRONMENT.get_template("report.html")
+    page = TEMPLATES.get_template("report.html")
     return page.render(
         title=title,
         lead=lead,

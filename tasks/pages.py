@@ -1,0 +1,43 @@
+"""What every page is made with: templates, and pictures that stand in the page itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+mpl.use("Agg")
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def data_uri(figure: Figure, *, small: bool = False) -> str:
+    """A figure as a data URI, so that a page opens without a network.
+
+    ``small``: a JPEG that Prefect's UI shows in an artifact (it wants less than 200 kB); else a PNG.
+    """
+    buffer = io.BytesIO()
+    if small:
+        figure.savefig(buffer, format="jpeg", dpi=64, pil_kwargs={"quality": 75})
+    else:
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    kind = "jpeg" if small else "png"
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def picture(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(C, H, W) in [0, 1] as matplotlib's imshow takes it."""
+    rgb = np.repeat(image, 3, axis=0) if image.shape[0] == 1 else image
+    return np.moveaxis(np.clip(rgb, 0, 1), 0, -1)
