@@ -10,15 +10,22 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tasks.datasets.limits import Pixels
+from tasks.datasets.records import SIDES
 from tasks.pages import TEMPLATES, data_uri, picture
 
 Row = dict[str, Any]
 Read = Callable[[Row, str], Pixels]
 
 _SHOWN = 6
+_COLUMNS = 6
 _SIDE = 160
 _GAIN = 4
 _LISTED = 500
+_CAPTION = (
+    f"Centre crops of {_SIDE} pixels from little to much noise; noise is multiplied by {_GAIN} around mid grey. Edges "
+    "of the scene in the noise would mean a pair that is not aligned or not of one brightness."
+)
+_CAPTION_SINGLE = f"Centre crops of {_SIDE} pixels; only one side is published, so noise cannot be shown."
 _CAMERAS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
@@ -96,9 +103,11 @@ def _plain(text: str) -> str:
 
 
 def grid(rows: Sequence[Row], read: Read, *, small: bool = False) -> str:
-    """Centre crops of a few pairs, noisy, clean and noise times 4, two pairs a line, as a data URI."""
-    figure = Figure(figsize=(11, 2.05 * -(-len(rows) // 2)), layout="constrained")
-    axes = figure.subplots(-(-len(rows) // 2), 6, squeeze=False).reshape(-1, 3)
+    """Centre crops of a few pairs (noisy, clean and noise times 4, two pairs a line) or images, as a data URI."""
+    columns = 3 if all(row[side] is not None for row in rows for side in SIDES) else 1
+    lines = -(-len(rows) * columns // _COLUMNS)
+    figure = Figure(figsize=(11, 2.05 * lines), layout="constrained")
+    axes = figure.subplots(lines, _COLUMNS, squeeze=False).reshape(-1, columns)
     for axis in axes.flatten():
         axis.axis("off")
     for line, row in zip(axes, rows, strict=False):
@@ -111,7 +120,7 @@ def grid(rows: Sequence[Row], read: Read, *, small: bool = False) -> str:
 def _crops(row: Row, read: Read) -> Iterator[tuple[str, Any]]:
     found = {}
     label = f"{row['camera'] or row['pair'][-24:]} {'ISO ' + str(row['iso']) if row['iso'] else ''}".rstrip()
-    for side in ("noisy", "clean"):
+    for side in SIDES:
         if row[side] is None:
             continue
         top, left = (max(0, (row[axis] - _SIDE) // 2) for axis in ("height", "width"))
@@ -148,9 +157,7 @@ def catalogue_page(commit: dict[str, Any], rows: Sequence[Row], rejected: Sequen
         {
             "title": "Examples",
             "uri": grid(shown(rows), read),
-            "caption": f"Centre crops of {_SIDE} pixels from little to much noise; noise is multiplied by {_GAIN} "
-            "around mid grey. Edges of the scene in the noise would mean a pair that is not aligned or not of "
-            "one brightness.",
+            "caption": _CAPTION if all(row[side] is not None for row in rows for side in SIDES) else _CAPTION_SINGLE,
         }
     ]
     if (strength := _strength(rows)) is not None:

@@ -1,4 +1,5 @@
-"""Where shard tasks run: in this process, on a local Dask cluster, or on one that is already there."""
+"""Where shard tasks run: in this process, on a local Dask cluster, on one that is already there, or on one that a
+batch system or Kubernetes starts for the run."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +22,7 @@ Result = TypeVar("Result")
 _IN_FLIGHT_PER_WORKER = 4
 _FIRST_WORKER = "120s"
 _ANSWER = 10.0  # seconds
+_STARTED = {"slurm": ("dask_jobqueue", "SLURMCluster"), "kubernetes": ("dask_kubernetes.operator", "KubeCluster")}
 
 
 class ClusterConfig(BaseModel):
@@ -28,11 +30,18 @@ class ClusterConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["inline", "local", "address"] = Field(
-        "inline", description="inline: this process; local: a Dask cluster of processes; address: a running scheduler"
+    kind: Literal["inline", "local", "address", "slurm", "kubernetes"] = Field(
+        "inline",
+        description="inline: this process; local: a Dask cluster of processes; address: a running scheduler; "
+        "slurm, kubernetes: a cluster started for the run (pip install pngnoise[hpc])",
     )
-    workers: int | None = Field(None, ge=1, description="local: processes, default one per core")
+    workers: int | None = Field(None, ge=1, description="processes, default one per core; needed by slurm, kubernetes")
     address: str | None = Field(None, description="address: scheduler, e.g. tcp://scheduler:8786")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="slurm: arguments of dask_jobqueue.SLURMCluster (queue, cores, memory, walltime, ...); "
+        "kubernetes: of dask_kubernetes.operator.KubeCluster (image, namespace, resources, ...)",
+    )
 
 
 def run_each(
@@ -60,45 +69,22 @@ def _on_dask(
     if not first:
         return  # a finished store is not worth a cluster
     waiting = itertools.chain(first, waiting)
-    from dask.system import CPU_COUNT  # knows of container limits
-    from distributed import Client, LocalCluster, as_completed, wait  # a second to import; inline runs need none of it
+    from distributed import Client, as_completed  # a second to import; inline runs need none of it
 
     # Prefect's logging shows every logger's INFO: a cluster's hundred lines would bury the run's own.
     logging.getLogger("distributed").setLevel(logging.ERROR)
 
-    if config.kind == "address":
-        _require_scheduler(str(config.address))
-        cluster = None
-    else:
-        cluster = LocalCluster(
-            n_workers=config.workers or CPU_COUNT,
-            threads_per_worker=1,
-            processes=True,
-            silence_logs=logging.ERROR,
-            dashboard_address="127.0.0.1:0",
-        )
+    cluster = _cluster(config)
     try:
         with Client(cluster if cluster is not None else config.address) as client:
-            # Dask retries for ever what its workers cannot import, so this is asked first.
-            probe = client.submit(importlib.import_module, function.__module__, pure=False)
-            try:
-                wait(probe, timeout=_FIRST_WORKER)
-            except TimeoutError:
-                raise UserError(
-                    f"cluster: no worker of {config.address or config.kind} took work for {_FIRST_WORKER}"
-                ) from None
-            if probe.status == "error":
-                raise UserError(
-                    f"cluster: the workers (kind {config.kind}) cannot import {function.__module__} "
-                    f"({probe.exception()}); install this version of pngnoise there"
-                )
+            _require_workers(client, config, function.__module__)
             limit = _IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info()["workers"]))
             # pure=False: two equal items are two pieces of work.
             submitted = {client.submit(function, i, pure=False): i for i in itertools.islice(waiting, limit)}
             finished = as_completed(list(submitted))
             for future in finished:
                 item = submitted.pop(future)
-                result = future.result()
+                result = _result(future, item, config)
                 future.release()
                 for following in itertools.islice(waiting, 1):
                     more = client.submit(function, following, pure=False)
@@ -108,6 +94,79 @@ def _on_dask(
     finally:
         if cluster is not None:
             cluster.close()
+
+
+def _cluster(config: ClusterConfig) -> Any:
+    """The cluster that this run starts and closes; None when it uses a running scheduler."""
+    if config.kind == "address":
+        _require_scheduler(str(config.address))
+        return None
+    if config.kind == "local":
+        from dask.system import CPU_COUNT  # knows of container limits
+        from distributed import LocalCluster
+
+        return LocalCluster(
+            n_workers=config.workers or CPU_COUNT,
+            threads_per_worker=1,
+            processes=True,
+            silence_logs=logging.ERROR,
+            dashboard_address="127.0.0.1:0",
+        )
+    # An allow-list and not a class named in YAML: a configuration file must not decide which code runs.
+    module, name = _STARTED[config.kind]
+    try:
+        started = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise UserError(
+            f"cluster: kind '{config.kind}' needs {module} ({error}); pip install 'pngnoise[hpc]'"
+        ) from None
+    if config.workers is None:
+        raise UserError(f"cluster: kind '{config.kind}' needs the key 'workers'")
+    try:
+        cluster = started(**config.options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"cluster: the key 'options' does not suit {module}.{name} ({error})") from None
+    cluster.scale(config.workers)
+    return cluster
+
+
+def _require_workers(client: Any, config: ClusterConfig, module: str) -> None:
+    """A worker takes work and can import ``module``, or a :class:`UserError`."""
+    # Dask retries for ever what its workers cannot import, so this is asked first.
+    probe = client.submit(importlib.import_module, module, pure=False)
+    from distributed import wait
+
+    try:
+        wait(probe, timeout=_FIRST_WORKER)
+    except TimeoutError:
+        raise UserError(
+            f"cluster: no worker of {config.address or config.kind} took work for {_FIRST_WORKER}"
+        ) from None
+    if probe.status == "error":
+        raise UserError(
+            f"cluster: the workers (kind {config.kind}) cannot import {module} ({probe.exception()}); "
+            "install this version of pngnoise there"
+        )
+
+
+def _result(future: Any, item: object, config: ClusterConfig) -> Any:
+    """What an item came to. A lost worker's items are done again by Dask; these errors are what it gives up on."""
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise UserError(
+            f"cluster: workers died four times over {item!r:.300} ({error}); give workers more memory or look at that "
+            "input, then run the same command again: what is already published is kept"
+        ) from None
+    except CancelledError as error:
+        raise UserError(
+            f"cluster: the scheduler {config.address or config.kind} was lost ({error}); run the same command again: "
+            "what is already published is kept"
+        ) from None
 
 
 def _require_scheduler(address: str) -> None:
