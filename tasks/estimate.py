@@ -6,11 +6,10 @@ import time
 from typing import Any
 
 import numpy as np
-from numcodecs.zstd import Zstd
 
 from tasks.generators import load_generator, one_thread
 from tasks.sources import planned_clean, planned_references
-from tasks.stores.shards import Layout
+from tasks.stores.layout import Layout
 from tasks.synthesis import CorpusPlan
 
 _PROBES = 2
@@ -37,9 +36,7 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
             started = time.monotonic()
             noisy = np.asarray(generator.generate(clean, prompts=prompts, seed=[sample.seed]))
             seconds.append(time.monotonic() - started)
-        stored.append(
-            sum(len(Zstd(level=3).encode(np.ascontiguousarray(np.moveaxis(x, -1, 0)))) for x in (clean, noisy))
-        )
+        stored.append(sum(len(layout.codec.encode(np.moveaxis(x, -1, 0))) for x in (clean, noisy)))
     return {
         "pairs": layout.pairs,
         "clean_patches": layout.pairs // parameters.scale,

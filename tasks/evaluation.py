@@ -133,7 +133,7 @@ def evaluate_noise(
         "pairs": len(picks),
         "seed": parameters.seed,
         "model": {"digest": digests["model"]},
-        "references": content_key([source.references[k].sha256 for k in picks]),
+        "references": content_key([source.references[k].content for k in picks]),
         "device": device_name(parameters.device),
         "code": code_version(),
         # Mean over the images of a camera, then the plain mean of the cameras, as published tables are made.

@@ -13,12 +13,11 @@ from tasks.ingest import load_catalogue
 from tasks.stores.corpus import COMMIT as CORPUS
 from tasks.stores.corpus import Corpus
 from tasks.stores.filesystem import exists, join, read_json
+from tasks.stores.layout import PLAN
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
-from tasks.stores.shards import ShardReader
 
 _BUNDLE = "digest.json"
-_PLAN = "plan.json"
 
 
 def kind_of(url: str) -> str:
@@ -35,8 +34,8 @@ def kind_of(url: str) -> str:
     ):
         if exists(join(url, commit)):
             return kind
-    if exists(join(url, _PLAN)):
-        kind = read_json(join(url, _PLAN)).get("kind", "store")
+    if exists(join(url, PLAN)):
+        kind = read_json(join(url, PLAN)).get("kind", "store")
         raise UserError(
             f"{url}: an unfinished {kind}, its commit record is missing; run the same command again to finish it"
         )
@@ -64,23 +63,23 @@ def inspect(url: str) -> dict[str, Any]:
             "training": config["training"],
         }
     store = _store(url, kind)
-    facts: dict[str, Any] = {"kind": kind, "pairs": len(store), **store.record["layout"], "digest": store.digest}
-    facts |= {"shards": store.layout.shards, "licence": store.record["licence"], "recipe": store.record["recipe"]}
-    if kind == "corpus":
-        facts |= {
-            "accepted": store.record["accepted"],
-            "figures": store.record["figures"],
-            "report": join(url, "report.html"),
-        }
-        return facts
-    return facts | _counts(store.table.to_pylist())
+    layout = {k: v for k, v in store.layout.as_json().items() if k != "filled"}
+    facts: dict[str, Any] = {"kind": kind, "pairs": len(store), **layout, "digest": store.digest}
+    facts |= {"shards": store.layout.shards, "licence": store.licence, "recipe": store.record.recipe}
+    if isinstance(store, Corpus):
+        facts["accepted"] = store.record.accepted
+        return facts | {"figures": store.record.figures, "report": join(url, "report.html")}
+    statistics = store.record.statistics.model_dump()
+    for group in ("patches", "levels"):
+        facts |= statistics.pop(group)
+    return facts | statistics
 
 
 def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: dict(sorted(Counter(str(r[name]) for r in rows).items())) for name in ("dataset", "camera", "split")}
 
 
-def _store(url: str, kind: str) -> ShardReader:
+def _store(url: str, kind: str) -> Corpus | PatchStore:
     return Corpus.open(url) if kind == "corpus" else PatchStore.open(url)
 
 

@@ -1,49 +1,83 @@
-"""Patch extraction: catalogued pairs -> a sharded patch store, one task per shard."""
+"""Patch extraction: catalogued images -> a sharded patch store. Every image is decoded once.
+
+A task is a run of consecutive catalogue rows whose patches fill whole shards that no other task touches: many small
+images in one shard, one large image in several. The last shard of a task is padded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
+from tasks import levels
 from tasks.clusters import ClusterConfig, run_each
 from tasks.datasets.records import PAIR_COLUMNS
 from tasks.ingest import load_catalogue, read_catalogued
-from tasks.provenance import packages
-from tasks.stores.filesystem import sha256
-from tasks.stores.patches import COMMIT, SCHEMA, writer
-from tasks.stores.shards import Layout, Pixels
+from tasks.stores.layout import ARRAYS, Layout, part_name, peak
+from tasks.stores.patches import COMMIT, KIND, schema
+from tasks.stores.records import PatchStoreRecord
+from tasks.stores.shardfile import Pixels
+from tasks.stores.writer import ShardWriter, refuse_missing
 
-_DEFAULT_SHARD = 64
-_NO_IMAGE: Pixels = np.empty((0, 0, 0), np.uint8)
+PRESETS = {"sidd-512": (512, 384), "sidd-256": (256, 256)}
+"""(size, stride) by name: how SIDD is usually cut for training, overlapping and not."""
+_DEFAULT_SIZE, _DEFAULT_SHARD = 256, 64
+_INLINE = ClusterConfig(kind="inline")
+Progress = Callable[[int, int], None]
+
+
+class Selection(BaseModel):
+    """Which rows of a catalogue are cut; what is not given is not asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dtype: str | None = Field(None, description="uint8, uint16 or float32")
+    channels: int | None = Field(None, ge=1, description="1 or 3")
+    split: str | None = Field(None, description="e.g. train")
+    camera: str | None = Field(None, description="e.g. S6")
+
+    def of(self, rows: list[dict[str, Any]], catalogue: str) -> list[dict[str, Any]]:
+        """The rows that fit.
+
+        Raises:
+            UserError: none does; says what there is.
+        """
+        wanted = self.model_dump(exclude_none=True)
+        found = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+        if not found:
+            there = "; ".join(f"{name}: {sorted({str(row[name]) for row in rows})}" for name in wanted)
+            asked = ", ".join(f"{name} {value!r}" for name, value in wanted.items())
+            raise UserError(f"{catalogue}: no image has {asked}; there are {there}" if asked else f"{catalogue}: empty")
+        return found
 
 
 @dataclass(frozen=True)
-class Window:
-    """One patch: a row of the catalogue and the corner of a square in it."""
+class Unit:
+    """One task: rows of the catalogue's usable ones, and the shards that their patches fill."""
 
-    row: int
-    y: int
-    x: int
+    rows: tuple[int, int]
+    shards: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """What a worker needs to make one shard."""
+class UnitTask:
+    """What a worker needs to make one unit; sizes and recipe stand in the store's plan."""
 
     url: str
+    key: str
     catalogue: str
-    index: int
-    layout: Layout
-    recipe: tuple[tuple[str, Any], ...]
-    windows: tuple[Window, ...]
+    unit: Unit
 
 
 def corners(length: int, size: int, stride: int) -> list[int]:
@@ -54,121 +88,260 @@ def corners(length: int, size: int, stride: int) -> list[int]:
     return found if found[-1] == length - size else [*found, length - size]
 
 
-def plan(table: pa.Table, size: int, stride: int) -> tuple[list[Window], list[dict[str, str]]]:
-    """Windows of all pairs in catalogue order, and the pairs that are too small."""
-    windows, rejected = [], []
-    for row, (pair, height, width) in enumerate(
-        zip(*(table.column(name).to_pylist() for name in ("pair", "height", "width")), strict=True)
-    ):
-        ys, xs = corners(height, size, stride), corners(width, size, stride)
-        if not (ys and xs):
-            rejected.append({"id": pair, "reason": f"{height} x {width} pixels is smaller than the patch size {size}"})
-        windows += [Window(row, y, x) for y in ys for x in xs]
-    return windows, rejected
+def _windows(row: dict[str, Any], size: int, stride: int) -> list[tuple[int, int]]:
+    """(y, x) of every patch of an image."""
+    ys, xs = corners(row["height"], size, stride), corners(row["width"], size, stride)
+    return [(y, x) for y in ys for x in xs]
+
+
+def pack(counts: Sequence[int], shard: int) -> tuple[list[Unit], tuple[int, ...]]:
+    """Units for images with so many patches each, and how many pairs each shard then holds."""
+    units: list[Unit] = []
+    filled: list[int] = []
+
+    def close(start: int, stop: int, held: int) -> None:
+        before = len(filled)
+        filled.extend([shard] * (held // shard) + ([held % shard] if held % shard else []))
+        units.append(Unit((start, stop), (before, len(filled))))
+
+    start = held = 0
+    for row, count in enumerate(counts):
+        if held and held + count > shard:
+            close(start, row, held)
+            start, held = row, 0
+        held += count
+    if held:
+        close(start, len(counts), held)
+    return units, tuple(filled)
+
+
+def share(units: Sequence[Unit], parts: str | None) -> Sequence[Unit]:
+    """The units of part i of n (``"i/n"``, from 1), in one run so that container files are opened by few.
+
+    Raises:
+        UserError: ``parts`` is something else.
+    """
+    if parts is None:
+        return units
+    part, _, of = parts.partition("/")
+    if not (part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of)):
+        raise UserError(f"--parts is {parts!r}; give the part and their number, e.g. 2/4 (1/4 is the first)")
+    k, n = int(part), int(of)
+    return units[len(units) * (k - 1) // n : len(units) * k // n]
 
 
 def extract_patches(
     catalogue: str,
     output: str,
     *,
-    size: int = 256,
+    size: int = _DEFAULT_SIZE,
     stride: int | None = None,
     shard: int = _DEFAULT_SHARD,
-    cluster: ClusterConfig | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    select: Selection | None = None,
+    parts: str | None = None,
+    cluster: ClusterConfig = _INLINE,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Make (or finish) the patch store at ``output``; returns patches, shards, rejected and digest.
+    """Make (or finish) the patch store at ``output``, or with ``parts`` a share of it that :func:`finalise` needs.
+
+    Returns:
+        Patches and shards (of the share), shards made anew, rejected images; without ``parts`` the store's digest.
 
     Raises:
-        UserError: no catalogue, mixed channels or dtypes, no patch fits, or the output is another store.
+        UserError: no catalogue, images of several kinds, no patch fits, or the output is another store.
     """
-    table, catalogue_digest = load_catalogue(catalogue)
-    kinds = sorted({tuple(r.values()) for r in table.select(["channels", "dtype"]).to_pylist()})
-    if len(kinds) != 1:
-        raise UserError(f"{catalogue}: holds images of several kinds {kinds} (channels, dtype); ingest them apart")
-    (channels, dtype), stride = kinds[0], stride or size
-    windows, rejected = plan(table, size, stride)
-    if not windows:
-        raise UserError(f"{catalogue}: no image holds a patch of {size} x {size}; choose a smaller --size")
-    layout = Layout(len(windows), shard, channels, size, size, dtype)
-    recipe = {"catalogue": catalogue_digest, "size": size, "stride": stride}
-    store = writer(output, layout, recipe)
-    store.prepare()
-    todo = [
-        ShardTask(output, catalogue, i, layout, tuple(recipe.items()), tuple(windows[k] for k in layout.rows(i)))
-        for i in range(layout.shards)
-        if not store.done(i)
-    ]
-    finished = layout.shards - len(todo)
-    progress(finished, layout.shards)
-    for _ in run_each(cluster or ClusterConfig(kind="inline"), extract_shard, todo):
-        finished += 1
-        progress(finished, layout.shards)
-    licence = "; ".join(sorted(set(table.column("licence").to_pylist())))
-    record = {
-        "format": "pngnoise-patches",
-        "format_version": 1,
-        "recipe": recipe,
-        "licence": licence,
-        "rejected": rejected,
-        "packages": packages(),
+    table, digest = load_catalogue(catalogue)
+    recipe = {
+        "catalogue": digest,
+        "size": size,
+        "stride": stride or size,
+        "select": (select or Selection()).model_dump(exclude_none=True),
     }
-    digest = store.commit(COMMIT, record)
-    return {
-        "patches": layout.pairs,
-        "shards": layout.shards,
-        "made": len(todo),
+    rows, rejected = _usable(table.to_pylist(), recipe, catalogue)
+    units, filled = pack([len(_windows(row, size, stride or size)) for row in rows], shard)
+    mine = share(units, parts)
+    layout = Layout(
+        sum(filled), shard, rows[0]["channels"], size, size, rows[0]["dtype"], _sides(rows[0]), tuple(filled)
+    )
+    store = ShardWriter(output, KIND, layout, recipe, {"rejected": rejected})
+    store.prepare()
+    total, finished, made = sum(u.shards[1] - u.shards[0] for u in mine), 0, 0
+    progress(finished, total)
+    todo = [UnitTask(output, store.key, catalogue, unit) for unit in mine]
+    for work, count in run_each(cluster, make_unit, todo):
+        finished += work.unit.shards[1] - work.unit.shards[0]
+        made += count
+        progress(finished, total)
+    result = {
+        "patches": sum(sum(filled[slice(*unit.shards)]) for unit in mine),
+        "shards": total,
+        "made": made,
         "rejected": rejected,
-        "digest": digest,
         "store": output,
     }
+    # every shard was made or checked a moment ago
+    return result | ({"parts": parts} if parts else {"digest": _publish(store)})
+
+
+def _sides(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(side for side in ARRAYS if row[side] is not None)
+
+
+def _usable(
+    rows: list[dict[str, Any]], recipe: dict[str, Any], catalogue: str
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The rows that a recipe cuts, and those that are too small; a function of the arguments, here and on workers."""
+    chosen = Selection(**recipe["select"]).of(rows, catalogue)
+    kinds = Counter((row["channels"], row["dtype"], " and ".join(_sides(row))) for row in chosen)
+    if len(kinds) > 1:
+        words = "; ".join(f"{n} of {c} x {dtype} ({sides})" for (c, dtype, sides), n in sorted(kinds.items()))
+        raise UserError(
+            f"{catalogue}: holds images of several kinds: {words}. Choose one with --channels, --dtype, --split or "
+            "--camera; pairs and single images are ingested apart"
+        )
+    size = recipe["size"]
+    usable, rejected = [], []
+    for row in chosen:
+        if _windows(row, size, recipe["stride"]):
+            usable.append(row)
+        else:
+            reason = f"{row['height']} x {row['width']} pixels is smaller than the patch size {size}"
+            rejected.append({"id": row["pair"], "reason": reason})
+    if not usable:
+        raise UserError(f"{catalogue}: no image holds a patch of {size} x {size}; choose a smaller --size")
+    return usable, rejected
 
 
 @lru_cache(maxsize=4)
-def _rows(catalogue: str, digest: str) -> list[dict[str, Any]]:
-    table, found = load_catalogue(catalogue)
-    if found != digest:
+def _planned(url: str, key: str, catalogue: str) -> tuple[ShardWriter, list[dict[str, Any]]]:
+    """A store that was begun, and the catalogue's rows that go into it; read once per process."""
+    store = ShardWriter.planned(url)
+    table, digest = load_catalogue(catalogue)
+    if store.key != key or digest != store.recipe["catalogue"]:
         raise IntegrityError(f"{catalogue}: changed while patches were cut from it; run the same command again")
-    return table.to_pylist()  # type: ignore[no-any-return]
+    return store, _usable(table.to_pylist(), store.recipe, catalogue)[0]
 
 
-def extract_shard(work: ShardTask) -> int:
-    """Cut and publish one shard; returns its index. Images are read once, as windows come in catalogue order."""
-    rows = _rows(work.catalogue, dict(work.recipe)["catalogue"])
-    cleans, noisies, records = [], [], []
-    current, images = -1, (_NO_IMAGE, _NO_IMAGE)
-    for number, window in zip(work.layout.rows(work.index), work.windows, strict=True):
-        row = rows[window.row]
-        if window.row != current:
-            images = (_channels_first(row, "clean"), _channels_first(row, "noisy"))
-            current = window.row
-        square = np.s_[:, window.y : window.y + work.layout.height, window.x : window.x + work.layout.width]
-        clean, noisy = (np.ascontiguousarray(image[square]) for image in images)
-        cleans.append(clean)
-        noisies.append(noisy)
-        records.append(_describe(number, row, window, clean, noisy))
-    store = writer(work.url, work.layout, dict(work.recipe))
-    store.write(work.index, np.stack(cleans), np.stack(noisies), pa.Table.from_pylist(records, SCHEMA))
-    return work.index
+def make_unit(work: UnitTask) -> int:
+    """Cut and publish the shards of one unit that are not there or not whole; returns how many those were."""
+    store, rows = _planned(work.url, work.key, work.catalogue)
+    indices = range(*work.unit.shards)
+    missing = [index for index in indices if not store.done(index)]
+    if not missing:
+        return 0
+    patches = _patches(rows[slice(*work.unit.rows)], store)
+    for index in indices:
+        ours = islice(patches, len(store.layout.rows(index)))
+        if index in missing:
+            _write_shard(store, index, ours)
+        else:
+            deque(ours, maxlen=0)
+    return len(missing)
 
 
-def _channels_first(row: dict[str, Any], side: str) -> Pixels:
-    return np.moveaxis(read_catalogued(row, side), -1, 0)
+def _patches(
+    rows: list[dict[str, Any]], store: ShardWriter
+) -> Iterator[tuple[dict[str, Any], int, int, dict[str, Pixels]]]:
+    """(row, y, x, images) of every patch in order. One image (or pair) is held at a time."""
+    size, stride = store.recipe["size"], store.recipe["stride"]
+    readers = {side: read_catalogued(rows, side) for side in store.layout.arrays}
+    for row in rows:
+        whole = {side: np.moveaxis(next(reader), -1, 0) for side, reader in readers.items()}
+        for y, x in _windows(row, size, stride):
+            square = np.s_[:, y : y + size, x : x + size]
+            yield row, y, x, {side: np.ascontiguousarray(image[square]) for side, image in whole.items()}
 
 
-def _describe(number: int, row: dict[str, Any], window: Window, clean: Pixels, noisy: Pixels) -> dict[str, Any]:
-    peak = np.iinfo(clean.dtype).max
-    noise = (noisy.astype(np.float64) - clean) / peak
-    return {
-        **{name: row[name] for name, _ in PAIR_COLUMNS},
-        "patch": number,
-        "y": window.y,
-        "x": window.x,
-        "clean_mean": float(clean.mean() / peak),
-        "noise_mean": float(noise.mean()),
-        "noise_std": float(noise.std()),
-        "sha256": sha256(clean.tobytes() + noisy.tobytes()),
+def _write_shard(
+    store: ShardWriter, index: int, patches: Iterator[tuple[dict[str, Any], int, int, dict[str, Pixels]]]
+) -> None:
+    """Encode and describe patches one by one, so that no more than their compressed form is held, and publish them."""
+    layout, codec = store.layout, store.layout.codec
+    chunks: dict[str, list[bytes]] = {side: [] for side in layout.arrays}
+    records, sums = [], []
+    for number, (row, y, x, images) in zip(layout.rows(index), patches, strict=True):
+        full_scale = row["full_scale"] if layout.dtype == "float32" else peak(layout.dtype)
+        columns, added = levels.measure(images, full_scale)
+        pair = {name: row[name] for name, _ in PAIR_COLUMNS}
+        place = {"patch": number, "slot": layout.slot(number), "y": y, "x": x, "full_scale": full_scale}
+        records.append(pair | place | columns)
+        sums.append(added)
+        for side, image in images.items():
+            chunks[side].append(codec.encode(image))
+    store.write(index, chunks, pa.Table.from_pylist(records, schema(layout.arrays)), levels.add(sums))
+
+
+@dataclass(frozen=True)
+class ShardCheck:
+    """One shard to be checked on a worker."""
+
+    url: str
+    key: str
+    index: int
+
+
+def check_shard(work: ShardCheck) -> bool:
+    """Whether a shard is there and whole."""
+    return _begun(work.url, work.key).done(work.index)
+
+
+@lru_cache(maxsize=4)
+def _begun(url: str, key: str) -> ShardWriter:
+    store = ShardWriter.planned(url)
+    assert store.key == key, "the plan of a store never changes"
+    return store
+
+
+def finalise(
+    url: str, *, cluster: ClusterConfig = _INLINE, progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
+    """Check every shard of a store that was made in ``--parts`` and commit it; nothing changes when that was done.
+
+    Raises:
+        UserError: nothing was begun there, or parts are missing; names them.
+    """
+    store = ShardWriter.planned(url)
+    if store.kind != KIND:
+        raise UserError(f"{url}: holds a {store.kind}, which finishes itself; only a {KIND} is made in parts")
+    store.require_parts()
+    checks = [ShardCheck(url, store.key, index) for index in range(store.layout.shards)]
+    damaged = []
+    for done, (check, whole) in enumerate(run_each(cluster, check_shard, checks)):
+        if not whole:
+            damaged.append(part_name(check.index))
+        progress(done + 1, len(checks))
+    refuse_missing(url, sorted(damaged), len(checks))
+    digest = _publish(store)
+    return {"patches": store.layout.pairs, "shards": store.layout.shards, "digest": digest, "store": url}
+
+
+def _publish(store: ShardWriter) -> str:
+    """Statistics and the commit record, out of the parts alone; returns the store's digest."""
+    store.require_parts()
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("dataset", "camera", "iso", "split")}
+    licences: set[str] = set()
+    sums, stored = [], 0
+    for index in range(store.layout.shards):
+        _, table, facts = store.part(index)
+        for name, counter in counts.items():
+            counter.update(str(value) for value in table.column(name).to_pylist())
+        licences |= set(table.column("licence").to_pylist())
+        sums.append(facts.sums)
+        stored += sum(fact["bytes"] for fact in facts.objects.values())
+    statistics = {
+        "patches": {name: dict(sorted(counter.items())) for name, counter in counts.items()},
+        **levels.pooled(levels.add(sums), store.layout.dtype),
+        "raw_bytes": store.layout.bytes_per_pair * store.layout.pairs,
+        "stored_bytes": stored,
     }
+    record = {
+        "format": "pngnoise-patches",
+        "licence": "; ".join(sorted(licences)),
+        "rejected": store.notes["rejected"],
+        "statistics": statistics,
+    }
+    return store.commit(COMMIT, PatchStoreRecord, record).digest
 
 
 task_extract_patches = task(cache_policy=NO_CACHE, name="extract_patches")(extract_patches)
+task_finalise = task(cache_policy=NO_CACHE, name="finalise_patches")(finalise)

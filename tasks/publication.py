@@ -14,11 +14,11 @@ from pngmodel.errors import UserError
 from tasks import figures
 from tasks.evaluation import Evaluation
 from tasks.gate import GateRules
-from tasks.provenance import packages
 from tasks.reporting import markdown_table, report_page
 from tasks.stores.corpus import CARD, COMMIT, GATE, MANIFEST, REPORT, Corpus, writer
-from tasks.stores.filesystem import exists, join, open_array, read_bytes, read_json, sha256, write_bytes
-from tasks.stores.shards import part_name
+from tasks.stores.filesystem import exists, join, read_bytes, read_json, sha256, write_bytes
+from tasks.stores.layout import ARRAYS, part_name, peak
+from tasks.stores.records import CorpusRecord
 from tasks.stores.tables import decode_table, encode_table
 from tasks.synthesis import CorpusPlan
 
@@ -89,30 +89,26 @@ def publish(plan: CorpusPlan, table: pa.Table, rejected: dict[int, str], evaluat
     files = {name: sha256(content) for name, content in contents.items()} | {GATE: sha256(read_bytes(join(url, GATE)))}
     record: dict[str, Any] = {
         "format": "pngnoise-corpus",
-        "format_version": 1,
-        "recipe": plan.recipe,
         "licence": plan.licence,
         "accepted": layout.pairs - len(rejected),
         "rejected": [{"sample": row, "reason": reason} for row, reason in sorted(rejected.items())],
         "unused_clean": list(plan.rejected),
         "figures": evaluation.record["figures"],
         "protocol": evaluation.record["protocol"],
-        "packages": packages(),
         "files": files,
     }
-    writer(url, layout, plan.recipe).commit(COMMIT, record)
-    return _summary(url, read_json(join(url, COMMIT)))
+    return _summary(url, writer(url, layout, plan.recipe).commit(COMMIT, CorpusRecord, record))
 
 
-def _summary(url: str, record: dict[str, Any]) -> Published:
+def _summary(url: str, record: CorpusRecord) -> Published:
     return Published(
         url=url,
         report=join(url, REPORT),
-        pairs=record["layout"]["pairs"],
-        rejected=len(record["rejected"]),
-        unused_clean=len(record["unused_clean"]),
-        digest=record["digest"],
-        figures=record["figures"],
+        pairs=record.layout.pairs,
+        rejected=len(record.rejected),
+        unused_clean=len(record.unused_clean),
+        digest=record.digest,
+        figures=record.figures,
     )
 
 
@@ -141,11 +137,10 @@ def _report(plan: CorpusPlan, table: pa.Table, evaluation: Evaluation, rejected:
 
 def _pair(plan: CorpusPlan, row: int) -> tuple[figures.Array, figures.Array]:
     """(clean, noisy) of a sample in [0, 1], read before the corpus is committed."""
-    peak = np.iinfo(plan.layout.dtype).max
-    clean, noisy = (
-        np.asarray(open_array(join(plan.parameters.output, name))[row], np.float32) / np.float32(peak)
-        for name in ("clean", "noisy")
-    )
+    index, position = plan.layout.place(row)
+    store = writer(plan.parameters.output, plan.layout, plan.recipe)
+    full = np.float32(peak(plan.layout.dtype))
+    clean, noisy = (np.asarray(store.image(index, position, name) / full, np.float32) for name in ARRAYS)
     return clean, noisy
 
 

@@ -18,12 +18,13 @@ import pngmodel
 from pngmodel.errors import IntegrityError, UserError
 from tasks.datasets.imagefile import EXTENSIONS, decode, read_image
 from tasks.ingest import COMMIT as CATALOGUE
-from tasks.ingest import load_catalogue, read_catalogued
+from tasks.ingest import load_catalogue, read_one
 from tasks.provenance import content_key
 from tasks.stores.filesystem import exists, join, list_files, read_bytes, sha256
+from tasks.stores.layout import CLEAN, NOISY
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
-from tasks.stores.shards import Pixels
+from tasks.stores.shardfile import Pixels
 
 SHIPPED = "shipped"
 _SAMPLES = Path(pngmodel.__file__).parent / "samples"
@@ -39,7 +40,7 @@ class CleanImage:
     width: int
     channels: int
     dtype: str
-    sha256: str
+    content: str  # a digest that is another when the pixels are
     licence: str
 
 
@@ -51,7 +52,7 @@ class Reference:
     camera: str | None
     iso: int | None
     licence: str
-    sha256: str
+    content: str  # a digest that is another when the pixels are
     split: str
 
 
@@ -66,7 +67,7 @@ class CleanSource:
     @cached_property
     def digest(self) -> str:
         """Digest of names and contents, not of the place."""
-        return content_key([[i.id, i.sha256] for i in self.images])
+        return content_key([[i.id, i.content] for i in self.images])
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class ReferenceSource:
     @cached_property
     def digest(self) -> str:
         """Digest of names and contents, not of the place."""
-        return content_key([[r.id, r.sha256] for r in self.references])
+        return content_key([[r.id, r.content] for r in self.references])
 
     def of_split(self, split: str | None) -> list[int]:
         """Indices of the references of one split, or of all.
@@ -97,6 +98,21 @@ class ReferenceSource:
 def _hwc(image: Pixels) -> Pixels:
     moved: Pixels = np.moveaxis(image, 0, -1)
     return moved
+
+
+def _patch_id(row: dict[str, Any]) -> str:
+    return f"{row['pair']}/{row['y']},{row['x']}"
+
+
+def _patch_content(store: PatchStore, row: dict[str, Any]) -> str:
+    """Which window of which verified image it is: the same however the store is cut into shards."""
+    recipe = store.record.recipe
+    return content_key([recipe["catalogue"], recipe["size"], row["pair"], row["y"], row["x"]])
+
+
+def _unit_floats(image: Pixels, full_scale: float) -> Pixels:
+    """Floats in [0, 1], as everything behind a source expects them; integers as they are."""
+    return image / np.float32(full_scale) if image.dtype.kind == "f" else image
 
 
 Source = TypeVar("Source", CleanSource, ReferenceSource)
@@ -146,14 +162,15 @@ def _references(url: str) -> ReferenceSource:
         return _shipped_references()
     if exists(join(url, PATCHES)):
         store = PatchStore.open(url)
+        store.require(CLEAN, NOISY)
         rows = store.table.to_pylist()
         found = tuple(
-            Reference(f"{r['pair']}/{r['y']},{r['x']}", r["camera"], r["iso"], r["licence"], r["sha256"], r["split"])
+            Reference(_patch_id(r), r["camera"], r["iso"], r["licence"], _patch_content(store, r), r["split"])
             for r in rows
         )
 
         def from_store(k: int) -> tuple[Pixels, Pixels]:
-            clean, noisy = store.read(k)
+            clean, noisy = (_unit_floats(image, rows[k]["full_scale"]) for image in store.read(k))
             return _hwc(noisy), _hwc(clean)
 
         return ReferenceSource(found, from_store)
@@ -170,7 +187,7 @@ def _references(url: str) -> ReferenceSource:
             )
             for r in rows
         )
-        return ReferenceSource(found, lambda k: (read_catalogued(rows[k], "noisy"), read_catalogued(rows[k], "clean")))
+        return ReferenceSource(found, lambda k: (read_one(rows[k], "noisy"), read_one(rows[k], "clean")))
     raise UserError(
         f"{url}: is no source of references; give 'shipped', a patch store or a catalogue "
         "(make one with `pngnoise ingest`)"
@@ -204,27 +221,32 @@ def _clean(url: str) -> CleanSource:
         return _from_files(str(_SAMPLES), [Path(p).name for p in paths], _SAMPLE_LICENCE)
     if exists(join(url, PATCHES)):
         store = PatchStore.open(url)
+        store.require(CLEAN)
         rows, layout = store.table.to_pylist(), store.layout
         images = tuple(
             CleanImage(
-                f"{r['pair']}/{r['y']},{r['x']}",
+                _patch_id(r),
                 layout.height,
                 layout.width,
                 layout.channels,
                 layout.dtype,
-                r["sha256"],
+                _patch_content(store, r),
                 r["licence"],
             )
             for r in rows
         )
-        return CleanSource(images, (), lambda k: _hwc(store.read(k)[0]))
+
+        def from_store(k: int) -> Pixels:
+            return _hwc(_unit_floats(store.read_image(k, CLEAN), rows[k]["full_scale"]))
+
+        return CleanSource(images, (), from_store)
     if exists(join(url, CATALOGUE)):
         rows = load_catalogue(url)[0].to_pylist()
         images = tuple(
             CleanImage(r["pair"], r["height"], r["width"], r["channels"], r["dtype"], r["clean_sha256"], r["licence"])
             for r in rows
         )
-        return CleanSource(images, (), lambda k: read_catalogued(rows[k], "clean"))
+        return CleanSource(images, (), lambda k: read_one(rows[k], "clean"))
     names = [name for name in list_files(url) if name.lower().endswith(EXTENSIONS)]
     if not names:
         raise UserError(
@@ -251,7 +273,7 @@ def _from_files(root: str, names: list[str], licence: str) -> CleanSource:
 
     def read(k: int) -> Pixels:
         content = read_bytes(join(root, images[k].id))
-        if sha256(content) != images[k].sha256:
+        if sha256(content) != images[k].content:
             raise IntegrityError(f"{join(root, images[k].id)}: changed while the corpus was being made; start again")
         return decode(content, images[k].id)
 

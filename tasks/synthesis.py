@@ -34,7 +34,8 @@ from tasks.sources import (
 )
 from tasks.stores.corpus import COMMIT, SCHEMA, writer
 from tasks.stores.filesystem import join, remove, sha256
-from tasks.stores.shards import Layout, Pixels
+from tasks.stores.layout import CLEAN, NOISY, Layout, peak
+from tasks.stores.shardfile import Pixels
 
 _NO_IMAGE: Pixels = np.empty((0, 0, 0), np.uint8)
 
@@ -218,7 +219,7 @@ def make_shard(work: ShardWork) -> int:
     source = (parameters.references, work.recipe["references"])
     generator, references = load_generator(*model), planned_references(*source).references
     clean_source = planned_clean(parameters.clean, work.recipe["clean"])
-    cleans, noisies, rows = [], [], []
+    codec, cleans, noisies, rows = work.layout.codec, [], [], []
     image, current = _NO_IMAGE, -1
     for number, sample in zip(work.layout.rows(work.index), work.samples, strict=True):
         if sample.clean != current:
@@ -247,23 +248,24 @@ def make_shard(work: ShardWork) -> int:
             }
             | _statistics(*pair, curves)
         )
-        cleans.append(pair[0])
-        noisies.append(pair[1])
-    store.write(work.index, np.stack(cleans), np.stack(noisies), pa.Table.from_pylist(rows, SCHEMA))
+        cleans.append(codec.encode(pair[0]))
+        noisies.append(codec.encode(pair[1]))
+    store.write(work.index, {CLEAN: cleans, NOISY: noisies}, pa.Table.from_pylist(rows, SCHEMA))
     return work.index
 
 
 def _statistics(clean: Pixels, noisy: Pixels, curves: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Manifest columns that come from the pixels, (C, H, W) each."""
-    peak = int(np.iinfo(clean.dtype).max)
-    difference = noisy.astype(np.int32) - clean.astype(np.int32)
-    x = torch.from_numpy(clean.astype(np.float32) / peak)
+    full = peak(str(clean.dtype))
+    signed = np.int32 if clean.dtype.kind == "u" else np.float32
+    difference = noisy.astype(signed) - clean.astype(signed)
+    x = torch.from_numpy(clean.astype(np.float32) / np.float32(full))
     return {
-        "clean_mean": float(clean.mean() / peak),
-        "noise_mean": float(difference.mean() / peak),
-        "noise_std": float(difference.std() / peak),
+        "clean_mean": float(clean.mean() / full),
+        "noise_mean": float(difference.mean() / full),
+        "noise_std": float(difference.std() / full),
         "expected_std": _expected_std(x, curves),
-        "saturated": float(((noisy == 0) | (noisy == peak)).mean()),
+        "saturated": float(((noisy <= 0) | (noisy >= full)).mean()),
         "noise_sha256": sha256(difference.tobytes()),
         "sha256": sha256(clean.tobytes() + noisy.tobytes()),
     }

@@ -30,7 +30,9 @@ from tasks.progress import Progress, report
 from tasks.provenance import commit, content_key, device_name, packages
 from tasks.reporting import markdown_table
 from tasks.stores.filesystem import exists, read_json, write_bytes, write_json
+from tasks.stores.layout import ARRAYS
 from tasks.stores.patches import PatchStore
+from tasks.stores.shardfile import Pixels
 
 _CARDS = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
@@ -84,6 +86,7 @@ class TrainingRun:
         self.precision = Precision.best(device)
         self.stores = [PatchStore.open(url) for url in config.data.stores]
         for store in self.stores:
+            store.require(*ARRAYS)
             if store.layout.channels != _COLOURS:
                 raise UserError(
                     f"{store.url}: patches have {store.layout.channels} channels; the model learns from RGB"
@@ -134,9 +137,9 @@ class TrainingRun:
     def _read(self) -> Iterator[TrainingPair]:
         for store in self.stores:
             table = store.table
-            for row in table.select(["patch", "dataset", "split"]).to_pylist():
+            for row in table.select(["patch", "dataset", "split", "full_scale"]).to_pylist():
                 if row["split"] == self.config.data.split:
-                    clean, noisy = (_unit(x) for x in store.read(row["patch"]))
+                    clean, noisy = (_unit(x, row["full_scale"]) for x in store.read(row["patch"]))
                     yield TrainingPair(noisy, clean, row["dataset"])
 
     def train_autoencoder(
@@ -188,9 +191,8 @@ class TrainingRun:
         return {"bundle": str(folder), "digest": digest}
 
 
-def _unit(patch: np.ndarray) -> torch.Tensor:
-    peak = 255 if patch.dtype == np.uint8 else 65535
-    return torch.from_numpy(patch.astype(np.float32) / peak)
+def _unit(patch: Pixels, full_scale: float) -> torch.Tensor:
+    return torch.from_numpy(patch.astype(np.float32) / np.float32(full_scale))
 
 
 def _card(settings: ModelConfig, training: dict[str, Any], evaluations: Sequence[Evaluation] = ()) -> str:

@@ -122,7 +122,7 @@ def catalogue(folders: tuple[Path, Path], tmp_path: Path) -> str:
 
 @pytest.fixture
 def patches(catalogue: str, tmp_path: Path) -> str:
-    """The patch store of :func:`catalogue`: 36 patches of 32 x 32 in 5 shards, the last one half full."""
+    """The patch store of :func:`catalogue`: 36 patches of 32 x 32 in 8 shards, an image's 9 in two."""
     from tasks.patches import extract_patches
 
     url = str(tmp_path / "patches")

@@ -8,7 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from tasks.stores.filesystem import exists, join, read_bytes, sha256
-from tasks.stores.shards import Layout, ShardReader, ShardWriter
+from tasks.stores.layout import Layout
+from tasks.stores.reader import ShardReader
+from tasks.stores.records import CorpusRecord
+from tasks.stores.writer import ShardWriter
 
 COMMIT = "corpus.json"
 KIND = "corpus"
@@ -47,18 +50,18 @@ def writer(url: str, layout: Layout, recipe: dict[str, Any]) -> ShardWriter:
     return ShardWriter(url, KIND, layout, recipe)
 
 
-class Corpus(ShardReader):
+class Corpus(ShardReader[CorpusRecord]):
     """A published corpus."""
 
     @classmethod
     def open(cls, url: str) -> Corpus:
-        """Open a corpus. Raises UserError when it is absent or unpublished."""
-        return cls(url, COMMIT)
+        """Open a corpus. Raises UserError when it is absent, unpublished or of another version."""
+        return cls(url, COMMIT, CorpusRecord)
 
     def verify(self) -> Iterator[str]:
         """Check shards, parts and every published file; yields one line per problem."""
         yield from super().verify()
-        for name, expected in self.record["files"].items():
+        for name, expected in self.record.files.items():
             place = join(self.url, name)
             if not exists(place):
                 yield f"{place}: missing"

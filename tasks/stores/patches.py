@@ -1,46 +1,44 @@
-"""The patch store: noisy/clean patches of catalogued pairs (docs/formats/patch-store.md)."""
+"""The patch store: patches of catalogued images (docs/formats/patch-store.md)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pyarrow as pa
 
 from tasks.datasets.records import PAIR_COLUMNS
-from tasks.stores.shards import Layout, ShardReader, ShardWriter
+from tasks.stores.reader import ShardReader
+from tasks.stores.records import PatchStoreRecord
 
 COMMIT = "store.json"
 KIND = "patch store"
-
-SCHEMA = pa.schema(
-    [
-        ("patch", pa.int64()),
-        *PAIR_COLUMNS,
-        ("y", pa.int32()),
-        ("x", pa.int32()),
-        ("clean_mean", pa.float32()),
-        ("noise_mean", pa.float32()),
-        ("noise_std", pa.float32()),
-        ("sha256", pa.string()),
-    ]
-)
-"""One row per patch; levels of means and std are fractions of full scale; sha256 over clean then noisy bytes."""
+_PER_CHANNEL = pa.list_(pa.field("element", pa.float32()))  # as Parquet calls it, so that rows read back encode alike
 
 
-def writer(url: str, layout: Layout, recipe: dict[str, Any]) -> ShardWriter:
-    """A writer of the patch store at ``url``."""
-    return ShardWriter(url, KIND, layout, recipe)
+def schema(arrays: tuple[str, ...]) -> pa.Schema:
+    """Columns of the parts: one row per patch.
+
+    Means and stds have a value per channel and are fractions of full scale, as ``saturated`` is a share: of the values
+    of ``noisy`` (or of the only array) at 0 or full scale. ``slot`` is the patch's index in the arrays.
+    """
+    pair = [("clean_mean", _PER_CHANNEL), ("noise_mean", _PER_CHANNEL), ("noise_std", _PER_CHANNEL)]
+    image = [("image_mean", _PER_CHANNEL), ("image_std", _PER_CHANNEL)]
+    return pa.schema(
+        [
+            ("patch", pa.int64()),
+            ("slot", pa.int64()),
+            *PAIR_COLUMNS,
+            ("y", pa.int32()),
+            ("x", pa.int32()),
+            ("full_scale", pa.float64()),
+            *(pair if len(arrays) == 2 else image),
+            ("saturated", pa.float32()),
+        ]
+    )
 
 
-class PatchStore(ShardReader):
+class PatchStore(ShardReader[PatchStoreRecord]):
     """A committed patch store."""
 
     @classmethod
-    def open(cls, url: str) -> PatchStore:
-        """Open a store. Raises UserError when it is absent or unfinished."""
-        return cls(url, COMMIT)
-
-    @property
-    def licence(self) -> str:
-        """Licences of the pairs in it."""
-        return str(self.record["licence"])
+    def open(cls, url: str, *, kept_shards: int = 0) -> PatchStore:
+        """Open a store. Raises UserError when it is absent, unfinished or of another version."""
+        return cls(url, COMMIT, PatchStoreRecord, kept_shards=kept_shards)

@@ -46,7 +46,7 @@ def test_a_local_cluster_makes_the_same_bytes(
 ) -> None:
     local = ClusterConfig(kind="local", workers=2)
     result = extract_patches(catalogue, str(tmp_path / "p"), size=32, shard=8, cluster=local)
-    assert result["made"] == 5
+    assert result["made"] == 8
     assert tree(tmp_path / "p") == tree(patches)
     for name, cluster in (("a", INLINE), ("b", local)):
         assert corpus(tmp_path / name, folders[0] / "clean", patches, cluster) == {"made": 5, "kept": 0}

@@ -40,7 +40,9 @@ def test_every_kind_is_recognised_and_whole(places: dict[str, Path]) -> None:
         assert verified["verified"] is True
     assert inspect(str(places["catalogue"]))["camera"] == {"GP": 2, "None": 2}
     assert inspect(str(places["patch store"]))["split"] == {"train": 18, "validation": 18}
-    assert inspect(str(places["patch store"]))["shards"] == 5
+    assert inspect(str(places["patch store"]))["iso"] == {"100": 27, "800": 9}
+    assert len(inspect(str(places["patch store"]))["noise"]["std"]) == 3
+    assert inspect(str(places["patch store"]))["shards"] == 8
     assert inspect(str(places["corpus"]))["accepted"] == 36
     assert inspect(str(places["model bundle"]))["training"] == {"data": "none"}
 

@@ -1,0 +1,66 @@
+"""The Parquet part of a shard: a row per pair, and in its metadata the facts that say whether the shard is whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pngmodel.errors import IntegrityError
+from tasks.provenance import content_key
+from tasks.stores.tables import decode_table, encode_table, written_by
+
+_FACTS = b"pngnoise.shard"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a part knows of its shard."""
+
+    plan: str
+    rows_sha256: str
+    objects: dict[str, dict[str, Any]]
+    """By array: ``sha256`` and ``index_sha256`` and ``bytes`` of its object."""
+    sums: dict[str, Any] = field(default_factory=dict)
+    """What a store's statistics are added up from; empty in corpora."""
+
+
+def encode_part(table: pa.Table, facts: Facts) -> bytes:
+    """A part: rows, and facts in its metadata."""
+    content = json.dumps(asdict(facts), sort_keys=True).encode()
+    return encode_table(table.replace_schema_metadata({_FACTS: content}))
+
+
+def decode_part(content: bytes, place: str) -> tuple[pa.Table, Facts]:
+    """Rows and facts of a part.
+
+    Raises:
+        IntegrityError: it is damaged, or of another format; ``place`` is named.
+    """
+    try:
+        table = decode_table(content)
+        facts = Facts(**json.loads((table.schema.metadata or {})[_FACTS]))
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{place}: is damaged ({error}); run the same command again") from None
+    return table.replace_schema_metadata(None), facts
+
+
+def rows_digest(table: pa.Table) -> str:
+    """Digest of the rows, whatever pyarrow wrote them."""
+    return content_key([table.schema.names, table.to_pylist()])
+
+
+def is_whole(content: bytes, place: str, plan: str) -> Facts | None:
+    """The facts of a part that belongs to ``plan`` and is undamaged, else None."""
+    try:
+        table, facts = decode_part(content, place)
+    except IntegrityError:
+        return None
+    if facts.plan != plan or facts.rows_sha256 != rows_digest(table):
+        return None
+    again = encode_part(table, facts)
+    if content != again and written_by(content) == written_by(again):
+        return None  # damaged where no row is; another pyarrow may rightly encode otherwise
+    return facts

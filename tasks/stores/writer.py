@@ -1,0 +1,226 @@
+"""Write a sharded store: plan first, shards with their parts, the commit record last.
+
+A shard is done when its part names the same plan and its rows and objects have the recorded digests. So a killed run is
+finished by running the same command again, and done shards are not made twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
+from pngmodel.errors import IntegrityError, UserError
+from tasks.provenance import content_key, packages
+from tasks.stores.filesystem import (
+    exists,
+    join,
+    list_files,
+    read_bytes,
+    read_json,
+    sha256,
+    sweep,
+    write_bytes,
+    write_json,
+)
+from tasks.stores.layout import FORMAT_VERSION, PLAN, Layout, array_document, part_name, shard_object
+from tasks.stores.parts import Facts, decode_part, encode_part, is_whole, rows_digest
+from tasks.stores.records import StoreRecord
+from tasks.stores.shardfile import Pixels, assemble, index_size, read_index
+
+Record = TypeVar("Record", bound=StoreRecord)
+_SHOWN = 10
+
+
+class ShardWriter:
+    """Writes one store. Several processes may write different shards of one store at once.
+
+    ``notes`` belong to the plan but decide no content: what a later step, which sees the store alone, has to know.
+    """
+
+    def __init__(
+        self, url: str, kind: str, layout: Layout, recipe: dict[str, Any], notes: dict[str, Any] | None = None
+    ) -> None:
+        if problem := layout.problem():
+            raise UserError(f"{url}: this {kind} cannot be laid out: {problem}")
+        self.url, self.kind, self.layout, self.recipe, self.notes = url, kind, layout, recipe, notes or {}
+        self._plan = {
+            "kind": kind,
+            "format_version": FORMAT_VERSION,
+            "layout": layout.as_json(),
+            "recipe": recipe,
+            "notes": self.notes,
+        }
+        self.key = content_key(self._plan)
+
+    @classmethod
+    def planned(cls, url: str) -> ShardWriter:
+        """The writer of a store that was begun: what workers and ``finalise`` use.
+
+        Raises:
+            UserError: nothing was begun there, or by another version. IntegrityError: the plan is damaged.
+        """
+        place = join(url, PLAN)
+        if not exists(place):
+            raise UserError(f"{place}: missing; no store was begun at {url}, check the path")
+        plan = read_json(place)
+        if plan.get("format_version") != FORMAT_VERSION:
+            raise UserError(
+                f"{place}: key 'format_version' is {plan.get('format_version')!r}, this version writes "
+                f"{FORMAT_VERSION}; make the store again in another place"
+            )
+        try:
+            layout = TypeAdapter(Layout).validate_python(plan["layout"])
+            writer = cls(url, plan["kind"], layout, plan["recipe"], plan["notes"])
+        except (ValidationError, KeyError, TypeError) as error:
+            raise IntegrityError(f"{place}: is damaged ({error}); make the store again in another place") from None
+        if writer.key != plan.get("key"):
+            raise IntegrityError(f"{place}: does not fit its own key; it was edited, make the store again elsewhere")
+        return writer
+
+    def prepare(self) -> None:
+        """Create the store, or accept the one that is there if it has the same plan.
+
+        Raises:
+            UserError: the place holds another store, or files that are no store.
+        """
+        place = join(self.url, PLAN)
+        found = [] if exists(place) else [f for f in list_files(self.url) if not f.rpartition("/")[2].startswith(".")]
+        # Another process may have begun the same store since the first look.
+        if not found and not exists(place):
+            write_json(place, self._plan | {"key": self.key})
+        elif exists(place):
+            self._same_plan(read_json(place))
+        else:
+            raise UserError(
+                f"{self.url}: is not empty (it holds {', '.join(found[:3])}) and is no {self.kind}; "
+                "choose an empty output"
+            )
+        document = self.layout.codec.array_document(self.layout.length, self.layout.shard)
+        for name in self.layout.arrays:
+            place = join(self.url, array_document(name))
+            if not exists(place) or read_bytes(place) != document:
+                write_bytes(place, document)
+
+    def _same_plan(self, found: dict[str, Any]) -> None:
+        if found.get("key") == self.key:
+            return
+        ours, theirs = _flat(self._plan), _flat(found)
+        different = [k for k in sorted(ours | theirs) if k != "key" and ours.get(k) != theirs.get(k)]
+        pairs = [(k, _short(theirs.get(k)), _short(ours.get(k))) for k in different[:3]]
+        shown = ", ".join(f"{k} ({there} there, {asked} asked for)" for k, there, asked in pairs)
+        raise UserError(
+            f"{self.url}: holds another {found.get('kind', 'store')}; it differs in {shown}. "
+            "Choose another output, or delete that folder if it is not needed"
+        )
+
+    def done(self, index: int) -> bool:
+        """Whether the shard is published whole: its part and its objects' checksums hold."""
+        place = join(self.url, part_name(index))
+        if not exists(place):
+            return False
+        facts = is_whole(read_bytes(place), place, self.key)
+        if facts is None or set(facts.objects) != set(self.layout.arrays):
+            return False
+        objects = {join(self.url, shard_object(name, index)): fact for name, fact in facts.objects.items()}
+        return all(exists(o) and sha256(read_bytes(o)) == fact["sha256"] for o, fact in objects.items())
+
+    def write(
+        self, index: int, chunks: Mapping[str, Sequence[bytes]], table: pa.Table, sums: dict[str, Any] | None = None
+    ) -> None:
+        """Publish one whole shard: its objects, then its part. ``chunks`` are images encoded by the layout's codec."""
+        rows = self.layout.rows(index)
+        # One writer per shard, one write per shard: partial writes of shared shards lose data silently.
+        assert set(chunks) == set(self.layout.arrays), sorted(chunks)
+        assert {len(images) for images in chunks.values()} == {len(rows)}, (len(rows), "a whole shard or nothing")
+        assert table.num_rows == len(rows)
+        objects = {}
+        for name, images in chunks.items():
+            content = assemble(images, self.layout.shard)
+            write_bytes(join(self.url, shard_object(name, index)), content)
+            objects[name] = {
+                "sha256": sha256(content),
+                "index_sha256": sha256(content[-index_size(self.layout.shard) :]),
+                "bytes": len(content),
+            }
+        facts = Facts(self.key, rows_digest(table), objects, sums or {})
+        write_bytes(join(self.url, part_name(index)), encode_part(table, facts))
+
+    def part(self, index: int) -> tuple[bytes, pa.Table, Facts]:
+        """A published part: its file, its rows, its facts.
+
+        Raises:
+            UserError: it is missing. IntegrityError: it is damaged, or belongs to another plan.
+        """
+        place = join(self.url, part_name(index))
+        content = read_bytes(place)
+        table, facts = decode_part(content, place)
+        if facts.plan != self.key:
+            raise IntegrityError(f"{place}: belongs to another {self.kind}; two runs wrote to one place")
+        return content, table, facts
+
+    def image(self, index: int, position: int, array: str) -> Pixels:
+        """One image of a published shard, for pictures of a store before it is committed."""
+        content = read_bytes(join(self.url, shard_object(array, index)))
+        size = index_size(self.layout.shard)
+        entry = read_index(content[-size:], self.layout.shard, len(content) - size)[position]
+        assert entry is not None, (index, position)
+        return self.layout.codec.decode(content[slice(*entry)])
+
+    def require_parts(self) -> None:
+        """Raise a UserError that names the parts that are missing."""
+        there = set(list_files(join(self.url, "parts")))
+        names = [part_name(index) for index in range(self.layout.shards)]
+        refuse_missing(self.url, [name for name in names if name.removeprefix("parts/") not in there], len(names))
+
+    def commit(self, name: str, model: type[Record], record: dict[str, Any]) -> Record:
+        """Write the commit record last; returns it.
+
+        Raises:
+            UserError: shards are missing.
+        """
+        self.require_parts()
+        sweep(self.url)
+        parts = []
+        for index in range(self.layout.shards):
+            content, _, facts = self.part(index)
+            parts.append({"part": part_name(index), "sha256": sha256(content), "objects": facts.objects})
+        documents = [array_document(array) for array in self.layout.arrays]
+        whole = record | {
+            "kind": self.kind,
+            "format_version": FORMAT_VERSION,
+            "layout": self.layout.as_json(),
+            "recipe": self.recipe,
+            "packages": packages(),
+            "parts": parts,
+            "arrays": {place: sha256(read_bytes(join(self.url, place))) for place in documents},
+            "digest": content_key([self.key, parts]),
+        }
+        whole["record_sha256"] = content_key(whole)
+        checked = model.model_validate(whole)  # the printed schema is true of what is written
+        write_json(join(self.url, name), whole)
+        return checked
+
+
+def refuse_missing(url: str, missing: Sequence[str], total: int) -> None:
+    """Raise a UserError that names parts that are not there or not whole; nothing happens when there are none."""
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise UserError(
+            f"{url}: {len(missing)} of {total} parts are missing or damaged: {', '.join(missing[:_SHOWN])}{more}; "
+            "run the command that makes them again (with the same --parts, if it was shared out), then finish"
+        )
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in content.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return out
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
