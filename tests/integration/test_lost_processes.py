@@ -1,0 +1,161 @@
+"""Extraction on a real Dask cluster of processes that are killed: the store comes out as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.clusters import ClusterConfig
+from tasks.ingest import ingest
+from tasks.patches import extract_patches
+
+PNGNOISE = Path(sys.executable).parent / "pngnoise"
+Tree = Callable[[Any], dict[str, bytes]]
+SIZE, SHARD, PAIRS = 64, 4, 24
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass
+class Dask:
+    """A scheduler and two workers, each a process of its own without a nanny."""
+
+    folder: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "scheduler.json"
+
+    def start(self) -> None:
+        self._run("scheduler", "dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
+        wait_until(self.file.exists)
+        for name in ("first", "second"):
+            self._run(name, "dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+
+    def _run(self, name: str, module: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", str(self.file), *arguments]
+        self.processes[name] = subprocess.Popen(
+            command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+
+    @property
+    def address(self) -> str:
+        return str(json.loads(self.file.read_text())["address"])
+
+    def kill(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def wait_until(met: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def dask(tmp_path: Path) -> Iterator[Dask]:
+    cluster = Dask(tmp_path)
+    cluster.start()
+    yield cluster
+    for name in list(cluster.processes):
+        cluster.kill(name)
+
+
+@pytest.fixture
+def many(tmp_path: Path, pair: Callable, save: Callable) -> str:
+    """The catalogue of two dozen pairs, large enough that a run can be met in its middle."""
+    rng = np.random.default_rng(0)
+    for k in range(PAIRS):
+        noisy, clean = pair(k, 256, 256)
+        texture = rng.integers(0, 3, clean.shape, dtype=np.uint8)
+        save(tmp_path / "data" / "noisy" / f"{k:02d}.png", noisy + texture)
+        save(tmp_path / "data" / "clean" / f"{k:02d}.png", clean)
+    ingest(str(tmp_path / "data"), "folders", str(tmp_path / "catalogue"))
+    return str(tmp_path / "catalogue")
+
+
+@pytest.fixture
+def undisturbed(many: str, tmp_path: Path, tree: Tree) -> dict[str, bytes]:
+    extract_patches(many, str(tmp_path / "whole"), size=SIZE, shard=SHARD, cluster=ClusterConfig(kind="inline"))
+    return tree(tmp_path / "whole")
+
+
+def parts(output: Path) -> int:
+    return len(list(output.glob("parts/*.parquet")))
+
+
+def start(many: str, output: Path, *more: str) -> subprocess.Popen[str]:
+    """`pngnoise patches` in a process and session of its own."""
+    kept = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    sizes = ["--size", str(SIZE), "--shard", str(SHARD)]
+    return subprocess.Popen(
+        [PNGNOISE, "patches", many, "--out", str(output), *sizes, "--json", *more],
+        cwd=output.parent,
+        env=kept | {"PREFECT_HOME": str(output.parent / ".prefect")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def by_address(dask: Dask) -> list[str]:
+    path = dask.folder / "cluster.yaml"
+    path.write_text(f"kind: address\naddress: {dask.address}\n")
+    return ["--cluster", str(path)]
+
+
+def test_a_killed_worker_is_not_noticed_in_the_store(
+    dask: Dask, many: str, undisturbed: dict[str, bytes], tmp_path: Path, tree: Tree
+) -> None:
+    running = start(many, tmp_path / "store", *by_address(dask))
+    wait_until(lambda: parts(tmp_path / "store") >= 3, 120)
+    dask.kill("first")
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, errors
+    assert tree(tmp_path / "store") == undisturbed
+
+
+def test_a_killed_scheduler_ends_the_run_in_words_and_the_rerun_finishes_it(
+    dask: Dask, many: str, undisturbed: dict[str, bytes], tmp_path: Path, tree: Tree
+) -> None:
+    running = start(many, tmp_path / "store", *by_address(dask))
+    wait_until(lambda: parts(tmp_path / "store") >= 3, 120)
+    dask.kill("scheduler")
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 2
+    assert "run the same command again" in errors
+    assert not (tmp_path / "store" / "store.json").exists()
+    kept = parts(tmp_path / "store")
+    again = extract_patches(many, str(tmp_path / "store"), size=SIZE, shard=SHARD)
+    assert again["made"] <= again["shards"] - kept
+    assert tree(tmp_path / "store") == undisturbed
+
+
+def test_a_killed_flow_is_finished_by_the_same_command(
+    many: str, undisturbed: dict[str, bytes], tmp_path: Path, tree: Tree
+) -> None:
+    running = start(many, tmp_path / "store", "--cluster", "inline")
+    wait_until(lambda: parts(tmp_path / "store") >= 3, 120)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    assert not (tmp_path / "store" / "store.json").exists()
+    again = start(many, tmp_path / "store", "--cluster", "local")
+    out, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert 0 < json.loads(out)["made"] < json.loads(out)["shards"]
+    assert tree(tmp_path / "store") == undisturbed
