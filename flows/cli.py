@@ -75,22 +75,52 @@ def ingest(
 def patches(
     catalogue: Annotated[str, typer.Argument(help="folder or URL written by `pngnoise ingest`")],
     out: Annotated[str, typer.Option(help="folder or URL of the patch store")],
-    size: Annotated[int, typer.Option(help="side of the square patches, pixels")] = 256,
+    preset: Annotated[str | None, typer.Option(help="sidd-512 (stride 384) or sidd-256 (no overlap)")] = None,
+    size: Annotated[int | None, typer.Option(help="side of the square patches, pixels; default 256")] = None,
     stride: Annotated[int | None, typer.Option(help="step between patches; default: no overlap")] = None,
     shard: Annotated[int, typer.Option(help="patches per shard")] = 64,
+    dtype: Annotated[str | None, typer.Option(help="only images of this dtype: uint8, uint16, float32")] = None,
+    channels: Annotated[int | None, typer.Option(help="only images of so many channels")] = None,
+    split: Annotated[str | None, typer.Option(help="only images of this split")] = None,
+    camera: Annotated[str | None, typer.Option(help="only images of this camera")] = None,
+    parts: Annotated[str | None, typer.Option(help="i/n: make part i of n, then run `pngnoise finalise`")] = None,
     cluster: Cluster = "local",
     json: Json = False,
 ) -> None:
-    """Cut a catalogue's pairs into a sharded patch store. Run again to finish what was interrupted."""
+    """Cut a catalogue's images into a sharded patch store. Run again to finish what was interrupted."""
     with user_errors():
         from flows.extract_patches import PatchParameters, extract_patches
         from tasks.clusters import load_cluster
+        from tasks.patches import Geometry, Selection
 
         parameters = PatchParameters(
-            catalogue=catalogue, output=out, size=size, stride=stride, shard=shard, cluster=load_cluster(cluster)
+            catalogue=catalogue,
+            output=out,
+            geometry=Geometry(preset=preset, size=size, stride=stride),
+            shard=shard,
+            select=Selection(dtype=dtype, channels=channels, split=split, camera=camera),
+            parts=parts,
+            cluster=load_cluster(cluster),
         )
         with progress_bar(quiet=json):
             result = extract_patches(parameters)
+    show(result, as_json=json, title="Patch store" if parts is None else f"Part {parts} of a patch store")
+
+
+@app.command(epilog=_example("pngnoise finalise runs/sidd/patches"))
+def finalise(
+    store: Annotated[str, typer.Argument(help="folder or URL that `pngnoise patches --parts` wrote to")],
+    cluster: Cluster = "local",
+    json: Json = False,
+) -> None:
+    """Check all shards of a patch store that was made in parts, and commit it. Says which parts are missing."""
+    with user_errors():
+        from flows.finalise_patches import FinaliseParameters, finalise_patches
+        from tasks.clusters import load_cluster
+
+        parameters = FinaliseParameters(store=store, cluster=load_cluster(cluster))
+        with progress_bar(quiet=json):
+            result = finalise_patches(parameters)
     show(result, as_json=json, title="Patch store")
 
 
@@ -190,6 +220,18 @@ def verify(
 
         found = check(place)
     show(found, as_json=json, title=f"{place}: all well")
+
+
+@app.command(epilog=_example("pngnoise schema patch-store"))
+def schema(
+    kind: Annotated[str, typer.Argument(help="patch-store or corpus")],
+) -> None:
+    """Print the JSON schema of a store's commit record."""
+    with user_errors():
+        from tasks.inspection import record_schema
+
+        found = record_schema(kind)
+    show(found, as_json=True, title=kind)
 
 
 evaluation = typer.Typer(help="Measure noise generators.", no_args_is_help=True)

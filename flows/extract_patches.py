@@ -1,4 +1,4 @@
-"""Flow: cut a catalogue's pairs into a sharded patch store."""
+"""Flow: cut a catalogue's images into a sharded patch store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.artifacts import publish_markdown, table
 from tasks.clusters import ClusterConfig
-from tasks.patches import task_extract_patches
+from tasks.patches import Geometry, Selection, task_extract_patches
 from tasks.progress import reporter
 
 
@@ -20,21 +20,23 @@ class PatchParameters(BaseModel):
 
     catalogue: str = Field(description="folder or URL written by ingest_dataset")
     output: str = Field(description="folder or URL of the patch store")
-    size: int = Field(256, ge=16, description="side of the square patches, pixels")
-    stride: int | None = Field(None, ge=1, description="step between patches, default the size (no overlap)")
-    shard: int = Field(64, ge=1, description="patches per shard; one shard is one task and one object")
+    geometry: Geometry = Field(default_factory=lambda: Geometry())
+    shard: int = Field(64, ge=1, description="patches per shard; one shard is one object of every array")
+    select: Selection = Field(default_factory=lambda: Selection())
+    parts: str | None = Field(None, description="'i/n': make part i of n only; finalise_patches completes the store")
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="local"))
 
 
-@flow(name="extract_patches", flow_run_name="patches-{parameters.size}")
+@flow(name="extract_patches", flow_run_name="patches-{parameters.output}")
 def extract_patches(parameters: PatchParameters) -> dict[str, Any]:
     """Write the patch store; finished shards of an earlier run are kept. Returns patches, shards, digest."""
     result = task_extract_patches(
         parameters.catalogue,
         parameters.output,
-        size=parameters.size,
-        stride=parameters.stride,
+        geometry=parameters.geometry,
         shard=parameters.shard,
+        select=parameters.select,
+        parts=parameters.parts,
         cluster=parameters.cluster,
         progress=reporter("patches", "shards"),
     )

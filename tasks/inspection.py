@@ -16,6 +16,7 @@ from tasks.stores.filesystem import exists, join, read_json
 from tasks.stores.layout import PLAN
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
+from tasks.stores.records import SCHEMAS
 
 _BUNDLE = "digest.json"
 
@@ -73,6 +74,17 @@ def inspect(url: str) -> dict[str, Any]:
     for group in ("patches", "levels"):
         facts |= statistics.pop(group)
     return facts | statistics
+
+
+def record_schema(kind: str) -> dict[str, Any]:
+    """JSON schema of the commit record of a kind of store.
+
+    Raises:
+        UserError: there is none for it.
+    """
+    if kind not in SCHEMAS:
+        raise UserError(f"there is no schema for {kind!r}; choose one of {', '.join(SCHEMAS)}")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | SCHEMAS[kind].model_json_schema()
 
 
 def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -32,9 +32,34 @@ from tasks.stores.writer import ShardWriter, refuse_missing
 
 PRESETS = {"sidd-512": (512, 384), "sidd-256": (256, 256)}
 """(size, stride) by name: how SIDD is usually cut for training, overlapping and not."""
-_DEFAULT_SIZE, _DEFAULT_SHARD = 256, 64
+_SHARD = 64
 _INLINE = ClusterConfig(kind="inline")
 Progress = Callable[[int, int], None]
+
+
+class Geometry(BaseModel):
+    """How an image is cut: by the name of a preset, or by size and stride."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    preset: str | None = Field(None, description=f"one of {', '.join(PRESETS)}; in the place of size and stride")
+    size: int | None = Field(None, ge=16, description="side of the square patches, pixels; default 256")
+    stride: int | None = Field(None, ge=1, description="step between patches; default the size (no overlap)")
+
+    def resolved(self) -> tuple[int, int]:
+        """(size, stride).
+
+        Raises:
+            UserError: an unknown preset, or a preset and sizes.
+        """
+        if self.preset is None:
+            size = self.size or PRESETS["sidd-256"][0]
+            return size, self.stride or size
+        if self.preset not in PRESETS:
+            raise UserError(f"preset is {self.preset!r}; choose one of {', '.join(PRESETS)}, or give size and stride")
+        if self.size or self.stride:
+            raise UserError(f"preset {self.preset!r} says size and stride; give either the preset or these")
+        return PRESETS[self.preset]
 
 
 class Selection(BaseModel):
@@ -134,9 +159,8 @@ def extract_patches(
     catalogue: str,
     output: str,
     *,
-    size: int = _DEFAULT_SIZE,
-    stride: int | None = None,
-    shard: int = _DEFAULT_SHARD,
+    geometry: Geometry | None = None,
+    shard: int = _SHARD,
     select: Selection | None = None,
     parts: str | None = None,
     cluster: ClusterConfig = _INLINE,
@@ -150,15 +174,16 @@ def extract_patches(
     Raises:
         UserError: no catalogue, images of several kinds, no patch fits, or the output is another store.
     """
+    size, stride = (geometry or Geometry()).resolved()
     table, digest = load_catalogue(catalogue)
     recipe = {
         "catalogue": digest,
         "size": size,
-        "stride": stride or size,
+        "stride": stride,
         "select": (select or Selection()).model_dump(exclude_none=True),
     }
     rows, rejected = _usable(table.to_pylist(), recipe, catalogue)
-    units, filled = pack([len(_windows(row, size, stride or size)) for row in rows], shard)
+    units, filled = pack([len(_windows(row, size, stride)) for row in rows], shard)
     mine = share(units, parts)
     layout = Layout(
         sum(filled), shard, rows[0]["channels"], size, size, rows[0]["dtype"], _sides(rows[0]), tuple(filled)

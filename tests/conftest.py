@@ -123,10 +123,10 @@ def catalogue(folders: tuple[Path, Path], tmp_path: Path) -> str:
 @pytest.fixture
 def patches(catalogue: str, tmp_path: Path) -> str:
     """The patch store of :func:`catalogue`: 36 patches of 32 x 32 in 8 shards, an image's 9 in two."""
-    from tasks.patches import extract_patches
+    from tasks.patches import Geometry, extract_patches
 
     url = str(tmp_path / "patches")
-    extract_patches(catalogue, url, size=32, shard=8)
+    extract_patches(catalogue, url, geometry=Geometry(size=32), shard=8)
     return url
 
 

@@ -14,7 +14,7 @@ from distributed import LocalCluster
 from pngmodel.errors import UserError
 from tasks.clusters import ClusterConfig, run_each
 from tasks.datasets.imagefile import read_image
-from tasks.patches import extract_patches
+from tasks.patches import Geometry, extract_patches
 from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
 
 Tree = Callable[[Any], dict[str, bytes]]
@@ -45,7 +45,7 @@ def test_a_local_cluster_makes_the_same_bytes(
     catalogue: str, patches: str, folders: tuple[Path, Path], tmp_path: Path, tree: Tree
 ) -> None:
     local = ClusterConfig(kind="local", workers=2)
-    result = extract_patches(catalogue, str(tmp_path / "p"), size=32, shard=8, cluster=local)
+    result = extract_patches(catalogue, str(tmp_path / "p"), geometry=Geometry(size=32), shard=8, cluster=local)
     assert result["made"] == 8
     assert tree(tmp_path / "p") == tree(patches)
     for name, cluster in (("a", INLINE), ("b", local)):

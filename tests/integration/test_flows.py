@@ -72,12 +72,12 @@ def test_ingest(sidd_small: Path, tmp_path: Path) -> None:
 
 def test_patches(catalogue: str, tmp_path: Path) -> None:
     output = str(tmp_path / "store")
-    result = extract_patches(PatchParameters(catalogue=catalogue, output=output, size=32, cluster=INLINE))
+    result = extract_patches(PatchParameters(catalogue=catalogue, output=output, geometry={"size": 32}, cluster=INLINE))
     assert result["patches"] == verify(output)["pairs"] == 36
     run = last_run("extract_patches")
     assert run.state is not None
     assert run.state.is_completed()
-    assert run.parameters["parameters"]["size"] == 32
+    assert run.parameters["parameters"]["geometry"]["size"] == 32
     assert output in artifact("patches")
 
 

@@ -19,7 +19,7 @@ from tasks.gate import GateRules, run_gate
 from tasks.generators import load_generator, model_digest
 from tasks.ingest import ingest
 from tasks.inspection import inspect, verify
-from tasks.patches import extract_patches
+from tasks.patches import Geometry, extract_patches
 from tasks.publication import manifest_rows, publish
 from tasks.sources import open_clean
 from tasks.stores import filesystem as files
@@ -89,7 +89,7 @@ def test_from_images_to_a_verified_corpus(
     found = ingest(f"{BUCKET}/raw", str(rules), f"{BUCKET}/catalogue")
     assert (found["pairs"], found["rejected"]) == (4, [])
     assert found["digest"] == inspect(str(tmp_path / "catalogue"))["digest"]  # wherever it lies
-    extract_patches(f"{BUCKET}/catalogue", f"{BUCKET}/patches", size=32, shard=8)
+    extract_patches(f"{BUCKET}/catalogue", f"{BUCKET}/patches", geometry=Geometry(size=32), shard=8)
     assert stored("patches") == tree(patches)
     assert verify(f"{BUCKET}/patches")["pairs"] == 36
     assert len(open_clean(f"{BUCKET}/raw/clean").images) == 4

@@ -47,6 +47,8 @@ def test_all_commands_are_known() -> None:
         "quickstart",
         "inspect",
         "verify",
+        "finalise",
+        "schema",
         "evaluate noise",
         "doctor",
     }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.ingest import ingest, load_catalogue, read_one
-from tasks.patches import corners, extract_patches
+from tasks.patches import Geometry, corners, extract_patches
 from tasks.stores.filesystem import list_files
 from tasks.stores.layout import part_name, shard_object
 from tasks.stores.patches import PatchStore
@@ -44,7 +44,7 @@ def test_windows_cover_to_the_border_and_stay_inside(length: int, size: int, str
 def test_every_patch_is_its_window_of_the_source(sidd_small: Path, tmp_path: Path) -> None:
     catalogue, url = str(tmp_path / "c"), str(tmp_path / "p")
     ingest(str(sidd_small), "sidd-small", catalogue)
-    result = extract_patches(catalogue, url, size=32, stride=24, shard=10)
+    result = extract_patches(catalogue, url, geometry=Geometry(size=32, stride=24), shard=10)
     images = {r["pair"]: r for r in load_catalogue(catalogue)[0].to_pylist()}
     store = PatchStore.open(url)
     rows = store.table.to_pylist()
@@ -64,7 +64,7 @@ def test_every_patch_is_its_window_of_the_source(sidd_small: Path, tmp_path: Pat
 def test_running_again_keeps_everything(catalogue: str, patches: str, tree: Tree) -> None:
     before, times = tree(patches), {p: p.stat().st_mtime_ns for p in Path(patches).glob("*/c/**/0") if p.is_file()}
     assert len(times) == 16
-    result = extract_patches(catalogue, patches, size=32, shard=8)
+    result = extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=8)
     assert result["made"] == 0
     assert tree(patches) == before
     assert {p: p.stat().st_mtime_ns for p in times} == times
@@ -75,7 +75,7 @@ def test_resume_makes_only_the_missing_shard(catalogue: str, patches: str, tree:
     (Path(patches) / "store.json").unlink()
     (Path(patches) / part_name(3)).unlink()
     kept = {i: (Path(patches) / part_name(i)).stat().st_mtime_ns for i in (0, 1, 2, 4, 5, 6, 7)}
-    assert extract_patches(catalogue, patches, size=32, shard=8)["made"] == 1
+    assert extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=8)["made"] == 1
     assert tree(patches) == before
     assert {i: (Path(patches) / part_name(i)).stat().st_mtime_ns for i in kept} == kept
 
@@ -88,7 +88,7 @@ def test_a_damaged_shard_is_made_anew(
 ) -> None:
     before = tree(patches)
     flip(Path(patches) / (part_name(shard) if place == "part" else shard_object(place, shard)), at)
-    assert extract_patches(catalogue, patches, size=32, shard=8)["made"] == 1
+    assert extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=8)["made"] == 1
     assert tree(patches) == before
 
 
@@ -100,7 +100,7 @@ def test_damaged_array_metadata_is_mended(
     before = tree(patches)
     path = Path(patches) / name
     path.unlink() if content is None else path.write_bytes(content)
-    extract_patches(catalogue, patches, size=32, shard=8)
+    extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=8)
     assert tree(patches) == before
 
 
@@ -108,13 +108,13 @@ def test_a_kill_before_the_first_byte_does_not_block_the_rerun(catalogue: str, t
     output = tmp_path / "p"
     output.mkdir()
     (output / ".plan.json.0badcafe").write_text("{")
-    assert extract_patches(catalogue, str(output), size=32)["patches"] == 36
+    assert extract_patches(catalogue, str(output), geometry=Geometry(size=32))["patches"] == 36
 
 
 def test_another_recipe_at_the_same_place_is_refused(catalogue: str, patches: str, tree: Tree) -> None:
     before = tree(patches)
     with pytest.raises(UserError, match=r"patches: holds another patch store.*height .32 there, 48 asked for"):
-        extract_patches(catalogue, patches, size=48, shard=8)
+        extract_patches(catalogue, patches, geometry=Geometry(size=48), shard=8)
     assert tree(patches) == before
 
 
@@ -122,7 +122,7 @@ def test_a_folder_with_other_files_is_refused(catalogue: str, tmp_path: Path) ->
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match=r"mine: is not empty.*thesis\.tex"):
-        extract_patches(catalogue, str(tmp_path / "mine"), size=32)
+        extract_patches(catalogue, str(tmp_path / "mine"), geometry=Geometry(size=32))
     assert list_files(str(tmp_path / "mine")) == ["thesis.tex"]
 
 
@@ -157,7 +157,7 @@ def test_black_patches_survive(folders: tuple[Path, Path], tmp_path: Path, save:
             image[:64] = 0
             save(root / side / name, image)
     ingest(str(root), str(rules), str(tmp_path / "c"))
-    extract_patches(str(tmp_path / "c"), str(tmp_path / "p"), size=32, shard=8)
+    extract_patches(str(tmp_path / "c"), str(tmp_path / "p"), geometry=Geometry(size=32), shard=8)
     store = PatchStore.open(str(tmp_path / "p"))
     assert list(store.verify()) == []
     dark = [k for k, row in enumerate(store.table.to_pylist()) if row["y"] < 64]
@@ -172,11 +172,11 @@ def test_small_images_are_listed_and_none_at_all_is_an_error(
     for side, image in zip(("noisy", "clean"), pair(0, 96, 40), strict=True):
         save(root / side / "wall_100_1.png", image)
     ingest(str(root), str(rules), str(tmp_path / "c"))
-    result = extract_patches(str(tmp_path / "c"), str(tmp_path / "p"), size=64)
+    result = extract_patches(str(tmp_path / "c"), str(tmp_path / "p"), geometry=Geometry(size=64))
     assert [r["id"] for r in result["rejected"]] == ["wall_100_1"]
     assert "96 x 40" in result["rejected"][0]["reason"]
     with pytest.raises(UserError, match="smaller --size"):
-        extract_patches(str(tmp_path / "c"), str(tmp_path / "q"), size=128)
+        extract_patches(str(tmp_path / "c"), str(tmp_path / "q"), geometry=Geometry(size=128))
     assert not (tmp_path / "q").exists()
 
 
@@ -186,7 +186,7 @@ def test_mixed_kinds_are_refused(folders: tuple[Path, Path], tmp_path: Path, pai
         save(root / side / "wall_100_1.png", image)
     ingest(str(root), str(rules), str(tmp_path / "c"))
     with pytest.raises(UserError, match="several kinds"):
-        extract_patches(str(tmp_path / "c"), str(tmp_path / "p"), size=32)
+        extract_patches(str(tmp_path / "c"), str(tmp_path / "p"), geometry=Geometry(size=32))
 
 
 def test_an_image_edited_after_ingestion_is_not_cut(
@@ -195,7 +195,7 @@ def test_an_image_edited_after_ingestion_is_not_cut(
     row = load_catalogue(catalogue)[0].to_pylist()[1]
     save(Path(row["noisy"]), pair(99)[0])
     with pytest.raises(IntegrityError, match=r"street_800_2\.png: changed"):
-        extract_patches(catalogue, str(tmp_path / "p"), size=32, shard=8)
+        extract_patches(catalogue, str(tmp_path / "p"), geometry=Geometry(size=32), shard=8)
 
 
 def test_a_catalogue_made_anew_is_noticed_in_the_same_process(
@@ -205,6 +205,6 @@ def test_a_catalogue_made_anew_is_noticed_in_the_same_process(
     save(root / "noisy" / "street_100_1.png", pair(99)[0])
     ingest(str(root), str(rules), catalogue)
     with pytest.raises(UserError, match=r"another patch store.*catalogue"):
-        extract_patches(catalogue, patches, size=32, shard=8)
-    extract_patches(catalogue, str(tmp_path / "new"), size=96)
+        extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=8)
+    extract_patches(catalogue, str(tmp_path / "new"), geometry=Geometry(size=96))
     np.testing.assert_array_equal(np.moveaxis(PatchStore.open(str(tmp_path / "new")).read(0)[1], 0, -1), pair(99)[0])
