@@ -63,12 +63,14 @@ def _mean(values: Sequence[float], form: str) -> str:
 
 
 def markdown_classes(rows: Sequence[Row], limit: int = 40) -> str:
-    """The table of :func:`classes` in markdown."""
+    """The table of :func:`classes` in markdown; what is the same for all stands above it, so that it fits a screen."""
     lines = classes(rows)
-    head = [" | ".join(lines[0]), " | ".join("---" for _ in lines[0])]
-    body = [" | ".join(line.values()) for line in lines[:limit]]
+    same = [name for name in lines[0] if len(lines) > 1 and len({line[name] for line in lines}) == 1]
+    head = [name for name in lines[0] if name not in same]
+    table = [head, ["---"] * len(head), *([line[name] for name in head] for line in lines[:limit])]
+    above = f"All: {', '.join(f'{name} {lines[0][name]}' for name in same)}.\n\n" if same else ""
     more = f"\n\n… and {len(lines) - limit} more classes in the page." if len(lines) > limit else ""
-    return "\n".join(f"| {line} |" for line in [*head, *body]) + more
+    return above + "\n".join(f"| {' | '.join(cells)} |" for cells in table) + more
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:
