@@ -81,11 +81,37 @@ def read_bytes(url: str) -> bytes:
         return bytes(fs.cat_file(path))
 
 
-def open_file(url: str) -> BinaryIO:
-    """A seekable binary file, for formats that are read by slice; the caller closes it."""
+def open_file(url: str, block: int = 4 << 20) -> BinaryIO:
+    """A seekable binary file, for formats that are read by slice; the caller closes it.
+
+    Object storage is asked for ``block`` bytes ahead of what is read.
+    """
     fs, path = filesystem(url)
     with _explained(url, "reading"):
-        return cast(BinaryIO, fs.open(path, "rb"))
+        return cast(BinaryIO, fs.open(path, "rb", block_size=block))
+
+
+def read_range(url: str, start: int, stop: int) -> bytes:
+    """Some bytes of a file; fewer when it ends before ``stop``."""
+    fs, path = filesystem(url)
+    with _explained(url, "reading"):
+        return bytes(fs.cat_file(path, start=start, end=stop)) if stop > start else b""
+
+
+def is_file(url: str) -> bool:
+    """Whether a file is there, and no folder."""
+    fs, path = filesystem(url)
+    with _explained(url, "looking it up"):
+        return bool(fs.isfile(path))
+
+
+def file_stamp(url: str) -> str:
+    """What changes when the file does: size and time, or the tag that object storage gives."""
+    fs, path = filesystem(url)
+    with _explained(url, "looking it up"):
+        fs.invalidate_cache()
+        info = fs.info(path)
+        return f"{info['size']} {info.get('mtime')} {info.get('ETag')} {info.get('ino')}"
 
 
 def file_size(url: str) -> int:
@@ -123,11 +149,20 @@ def read_spans(spans: Sequence[Span]) -> list[bytes]:
         if isinstance(content, FileNotFoundError):
             raise IntegrityError(f"{span.url}: is missing; `pngnoise verify` lists what else is")
         if isinstance(content, BaseException):
-            with _explained(span.url, "reading"):
-                raise content
+            if _beyond_the_end(content):
+                content = b""
+            else:
+                with _explained(span.url, "reading"):
+                    raise content
         if len(content) != span.stop - span.start:
             raise IntegrityError(f"{span.url}: is damaged (shorter than recorded); `pngnoise verify` lists all damage")
     return [bytes(content) for content in found]
+
+
+def _beyond_the_end(error: BaseException) -> bool:
+    """Whether object storage says that a file ends before a span begins (HTTP 416)."""
+    cause = error if isinstance(error, ClientError) else error.__cause__
+    return isinstance(cause, ClientError) and cause.response["ResponseMetadata"]["HTTPStatusCode"] == 416
 
 
 def _read_local(span: Span) -> bytes | OSError:
@@ -217,22 +252,11 @@ def write_json(url: str, content: dict[str, Any]) -> None:
     write_bytes(url, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
-def zarr_store(url: str, *, read_only: bool) -> LocalStore | FsspecStore:
-    """A zarr store at ``url``; opened where it is used, since s3fs does not survive a fork."""
-    path = local_path(url)
-    if path is not None:
-        return LocalStore(path, read_only=read_only)
-    return FsspecStore.from_url(url, storage_options={"config_kwargs": _S3_CONFIG}, read_only=read_only)
-
-
-@contextmanager
-def writing(url: str) -> Iterator[None]:
-    """Context for writes that another library does (zarr): the same errors as :func:`write_bytes`."""
-    with _explained(url, "writing"):
-        yield
-
-
 def open_array(url: str) -> zarr.Array[Any]:
     """An existing zarr array, read only."""
     with _explained(url, "opening the array"):
-        return zarr.open_array(zarr_store(url, read_only=True), mode="r")
+        path = local_path(url)
+        if path is not None:
+            return zarr.open_array(LocalStore(path, read_only=True), mode="r")
+        store = FsspecStore.from_url(url, storage_options={"config_kwargs": _S3_CONFIG}, read_only=True)
+        return zarr.open_array(store, mode="r")

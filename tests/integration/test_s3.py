@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import s3fs
+import torch
 from moto.server import ThreadedMotoServer
+from torch.utils.data import DataLoader
 
 from pngmodel.bundle import save_bundle
 from pngmodel.errors import IntegrityError, UserError
@@ -19,10 +21,11 @@ from tasks.gate import GateRules, run_gate
 from tasks.generators import load_generator, model_digest
 from tasks.ingest import ingest
 from tasks.inspection import inspect, verify
-from tasks.patches import Geometry, extract_patches
+from tasks.patches import Geometry, extract_patches, finalise
 from tasks.publication import manifest_rows, publish
 from tasks.sources import open_clean
 from tasks.stores import filesystem as files
+from tasks.stores.torchdata import PatchDataset, ShuffledOrder
 from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
 
 BUCKET = "s3://noise"
@@ -125,6 +128,33 @@ def test_from_images_to_a_verified_corpus(
         verify(f"{BUCKET}/corpus")
     with pytest.raises(UserError, match="another corpus"):
         publish_corpus(parameters.model_copy(update={"seed": 1}))
+
+
+@pytest.mark.parametrize("whole_shards", [False, True])
+def test_workers_train_from_object_storage(
+    bucket: s3fs.S3FileSystem, catalogue: str, patches: str, whole_shards: bool
+) -> None:
+    url = f"{BUCKET}/patches"
+    for part in (2, 1):
+        extract_patches(catalogue, url, geometry=Geometry(size=32), shard=8, parts=f"{part}/2")
+    with pytest.raises(UserError, match=r"s3://noise/patches/store\.json: missing"):
+        PatchDataset(url)
+    finalise(url)
+    data, local = PatchDataset(url, whole_shards=whole_shards), PatchDataset(patches)
+    order = ShuffledOrder(data, 2, by_shard=whole_shards)
+    loader = DataLoader(data, 6, sampler=order, num_workers=2, multiprocessing_context="spawn")
+    seen = []
+    for batch in loader:
+        for k, index in enumerate(batch["index"].tolist()):
+            assert torch.equal(batch["clean"][k], local[index]["clean"])
+            assert torch.equal(batch["noisy"][k], local[index]["noisy"])
+            seen.append(index)
+    assert seen == list(order)
+    bucket.rm("noise/patches/noisy/c/3/0/0/0")
+    bucket.pipe_file("noise/patches/clean/c/1/0/0/0", b"short")
+    for pair, words in ((17, "noisy/c/3/0/0/0: is missing"), (8, "clean/c/1/0/0/0: is damaged")):
+        with pytest.raises(IntegrityError, match=words):
+            PatchDataset(url, whole_shards=whole_shards).__getitems__([0, pair, 35])
 
 
 def test_a_model_bundle_on_object_storage_and_its_successor(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
