@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 _SIDE = 32
 _NEAR = 0.7  # correlation of 1024 residuals; independent shots of one scene stay below .3 on real data
-_BLOCK = 4096
+_BLOCK = 2048
 _SCALE = 24.0  # int8 steps per standard deviation
 
 FINGERPRINT_BYTES = _SIDE * _SIDE
@@ -66,14 +66,22 @@ def near_duplicates(prints: Sequence[bytes]) -> dict[int, tuple[int, float]]:
     """
     if not prints:
         return {}
-    rows = np.frombuffer(b"".join(prints), np.int8).reshape(len(prints), FINGERPRINT_BYTES).astype(np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    rows = np.frombuffer(b"".join(prints), np.int8).reshape(len(prints), FINGERPRINT_BYTES)
     found: dict[int, tuple[int, float]] = {}
     for start in range(0, len(rows), _BLOCK):
-        likeness = rows[start : start + _BLOCK] @ rows[: start + _BLOCK].T
-        later, earlier = np.nonzero(np.tril(likeness, k=start - 1) > _NEAR)
-        for i, j in zip(later.tolist(), earlier.tolist(), strict=True):
-            if start + i not in found and j not in found:
-                found[start + i] = (j, float(likeness[i, j]))
+        block = _unit(rows[start : start + _BLOCK])
+        for other in range(0, start + 1, _BLOCK):
+            likeness = block @ _unit(rows[other : other + _BLOCK]).T
+            later, earlier = np.nonzero(likeness > _NEAR)
+            for i, j in zip((later + start).tolist(), (earlier + other).tolist(), strict=True):
+                if j < i and i not in found and j not in found:
+                    found[i] = (j, float(likeness[i - start, j - other]))
     return found
+
+
+def _unit(rows: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Rows of length 1; empty ones stay empty."""
+    whole = rows.astype(np.float32)
+    norms = np.linalg.norm(whole, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = np.divide(whole, norms, out=np.zeros_like(whole), where=norms > 0)
+    return unit

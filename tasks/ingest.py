@@ -103,7 +103,7 @@ def ingest(
     if not rows or share > settings.max_rejected:
         write_json(join(output, _FAILED), {"source": place.url, "rejected": rejections})
         raise UserError(_refusal(source, output, rejections, len(rows), share, settings))
-    return _publish(output, place.url, adapter_name, rows, rejections, found.ignored)
+    return _publish(output, place.url, adapter_name, rows, rejections, [*found.ignored, *place.listing.hidden])
 
 
 def _refusal(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,10 @@ import pyarrow as pa
 
 from pngmodel.errors import UserError
 from tasks.alignment import align
-from tasks.datasets.limits import Pixels
+from tasks.datasets.limits import DamagedFileError, Pixels
 from tasks.datasets.pixels import read_pixels
 from tasks.datasets.records import SIDES, PairRecord
 from tasks.duplicates import fingerprint
-from tasks.stores.filesystem import sha256
 
 _STRIP = 256  # rows; bounds the memory of statistics over images of any size
 _GROUP = 64
@@ -60,33 +60,36 @@ class Checked:
 def grouped(records: Sequence[PairRecord], max_shift: float) -> list[Group]:
     """Records of one container file in runs of at most 64, others one by one."""
     groups = []
-    for (_, container), run in groupby(records, key=lambda r: (r.noisy or r.clean, bool(r.noisy_part or r.clean_part))):
-        members, step = list(run), _GROUP if container else 1
+    for _, run in groupby(records, key=lambda r: (r.noisy, r.clean)):
+        members = list(run)
+        step = _GROUP if members[0].noisy_part or members[0].clean_part else 1
         groups += [Group(tuple(members[k : k + step]), max_shift) for k in range(0, len(members), step)]
     return groups
 
 
 def check_group(group: Group) -> list[Checked]:
-    """Read and verify each record of a group."""
+    """Read and verify each record of a group, one pair in memory at a time."""
+    done: list[Checked] = []
+    sides = [_sides(group.records, side) for side in SIDES]
     try:
-        images = [_sides(group.records, side) for side in SIDES]
+        for record, noisy, clean in zip(group.records, *sides, strict=True):
+            done.append(_check(record, noisy, clean, group.max_shift))
+    except DamagedFileError as error:
+        return [*done, *(Checked(None, reason=str(error)) for _ in group.records[len(done) :])]
     except UserError as error:
         if len(group.records) == 1:
             return [Checked(None, reason=str(error))]
         # One damaged member must not take the others with it.
-        return [check_group(Group((record,), group.max_shift))[0] for record in group.records]
-    return [
-        _check(record, noisy, clean, group.max_shift)
-        for record, noisy, clean in zip(group.records, *images, strict=True)
-    ]
+        rest = group.records[len(done) :]
+        return [*done, *(check_group(Group((record,), group.max_shift))[0] for record in rest)]
+    return done
 
 
-def _sides(records: Sequence[PairRecord], side: str) -> list[Pixels | None]:
+def _sides(records: Sequence[PairRecord], side: str) -> Iterator[Pixels | None]:
     places = [record.side(side) for record in records]
     if places[0] is None:
-        return [None] * len(records)
-    assert all(p is not None and p[0] == places[0][0] for p in places)  # a group shares its files
-    return list(read_pixels(places[0][0], [p[1] for p in places if p is not None]))
+        return repeat(None, len(records))
+    return read_pixels(places[0][0], [place[1] for place in places if place is not None])  # a group shares its files
 
 
 def _check(record: PairRecord, noisy: Pixels | None, clean: Pixels | None, max_shift: float) -> Checked:
@@ -147,8 +150,9 @@ def _disagreement(record: PairRecord, noisy: Pixels, clean: Pixels) -> str | Non
 
 def pixel_digest(image: Pixels) -> str:
     """sha256 of an image's shape, dtype and levels: the same picture in another container has the same digest."""
-    head = f"{image.shape} {image.dtype} ".encode()
-    return sha256(head + np.ascontiguousarray(image).tobytes())
+    digest = hashlib.sha256(f"{image.shape} {image.dtype} ".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
 
 
 def _means(image: Pixels) -> list[float]:

@@ -9,7 +9,7 @@ from tasks.datasets.imagefile import EXTENSIONS
 from tasks.datasets.naming import NOT_STATED, dataset_name
 from tasks.datasets.records import Found, PairRecord, Unpaired
 from tasks.datasets.source import Source
-from tasks.datasets.zarrarray import DOCUMENT, image_count, row_part
+from tasks.datasets.zarrarray import DOCUMENT, image_count, is_group, row_part
 
 
 class Clean:
@@ -18,10 +18,11 @@ class Clean:
     def find(self, source: Source) -> Found:
         """List the images; see :class:`tasks.datasets.records.Adapter`."""
         found = Found()
-        arrays = [p.removesuffix(DOCUMENT).rstrip("/") for p in source.files if PurePosixPath(p).name == DOCUMENT]
+        arrays, found.rejected[:] = _arrays(source)
+        inside = tuple(f"{array}/" if array else "" for array in arrays)
         taken: dict[str, str] = {}
         for path in source.files:
-            if any(array == "" or path.startswith(f"{array}/") for array in arrays):
+            if path.startswith(inside) or PurePosixPath(path).name == DOCUMENT:
                 continue
             if not path.lower().endswith(EXTENSIONS):
                 found.ignored.append(path)
@@ -44,6 +45,14 @@ class Clean:
         if not found.records and not found.rejected:
             raise UserError(f"{source.url}: no image ({', '.join(EXTENSIONS)}) and no Zarr array there")
         return found
+
+
+def _arrays(source: Source) -> tuple[list[str], list[Unpaired]]:
+    """Folders that are Zarr arrays (the folder itself: ""); groups only hold arrays."""
+    documents = [p for p in source.files if PurePosixPath(p).name == DOCUMENT]
+    if documents and source.archive is not None:
+        return [], [Unpaired(p, "a Zarr array in an archive is not read; unpack the archive") for p in documents]
+    return [p.removesuffix(DOCUMENT).rstrip("/") for p in documents if not is_group(source.uri(p))], []
 
 
 def _record(source: Source, key: str, uri: str, part: str) -> PairRecord:

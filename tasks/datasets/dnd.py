@@ -6,7 +6,7 @@ import re
 
 from pngmodel.errors import UserError
 from tasks.datasets.matfile import box_part, boxes
-from tasks.datasets.records import Found, PairRecord
+from tasks.datasets.records import Found, PairRecord, Unpaired
 from tasks.datasets.source import Source
 
 _IMAGE = re.compile(r"(?:.*/)?images_srgb/(?P<number>\d{4})\.mat")
@@ -30,9 +30,14 @@ class Dnd:
             if not 1 <= number <= len(windows):
                 raise UserError(f"{source.uri(info)}: has boxes for {len(windows)} images, {path} is beyond them")
             for k, (y0, x0, y1, x1) in enumerate(windows[number - 1], 1):  # from 1, end included
+                pair = f"{number:04d}_{k:02d}"
+                if not (1 <= y0 <= y1 and 1 <= x0 <= x1):
+                    reason = f"box {k} of info.mat is {(y0, x0, y1, x1)}; places count from 1"
+                    found.rejected.append(Unpaired(pair, reason))
+                    continue
                 found.records.append(
                     PairRecord(
-                        pair=f"{number:04d}_{k:02d}",
+                        pair=pair,
                         dataset="dnd",
                         scene=f"{number:04d}",
                         camera=None,

@@ -9,12 +9,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from tasks.configuration import parse_yaml
+from tasks.datasets.archives import read_whole
 from tasks.datasets.imagefile import EXTENSIONS
-from tasks.datasets.naming import NOT_STATED, dataset_name
+from tasks.datasets.naming import NOT_STATED, dataset_name, iso_of
 from tasks.datasets.pairing import CONVENTIONS, Pairing, by_convention
 from tasks.datasets.records import Found, PairRecord
 from tasks.datasets.source import Source
-from tasks.stores.filesystem import read_bytes
 
 RULES = "dataset.yaml"
 
@@ -45,7 +45,7 @@ class Case(BaseModel):
     match: Pattern = Field(description="regular expression over the whole pair id")
     scene: str | None = Field(None, description="scene; default: the group (?P<scene>...) or the pair id")
     camera: str | None = None
-    iso: int | None = Field(None, ge=1)
+    iso: int | None = Field(None, ge=1, le=10_000_000)
     split: str | None = Field(None, description="train, validation, ...")
 
 
@@ -75,8 +75,11 @@ class FolderAdapter:
         patterns = {"noisy": re.compile(self.rules.noisy), "clean": re.compile(self.rules.clean)}
         pairing, found = Pairing(), Found()
         facts: dict[str, dict[str, str]] = {}
+        found_any = any(p.fullmatch(path) for path in source.files for p in patterns.values())
+        top = "" if found_any else source.top  # an archive of a folder, and rules for what is in that folder
         for path in source.files:
-            matches = {side: m for side, pattern in patterns.items() if (m := pattern.fullmatch(path))}
+            name = path.removeprefix(top)
+            matches = {side: m for side, pattern in patterns.items() if (m := pattern.fullmatch(name))}
             if not matches:
                 found.ignored.append(path)
             elif len(matches) > 1:
@@ -96,7 +99,7 @@ class FolderAdapter:
         merged: dict[str, str | int | None] = {
             "scene": groups.get("scene", pair),
             "camera": groups.get("camera"),
-            "iso": int(groups["iso"]) if groups.get("iso", "").isdigit() else None,
+            "iso": iso_of(groups.get("iso")),
             "split": "train",
         }
         for case in self.rules.cases:
@@ -122,16 +125,11 @@ class Folders:
 
     def find(self, source: Source) -> Found:
         """List the pairs; see :class:`tasks.datasets.records.Adapter`."""
-        if RULES in source.files:
-            uri = source.uri(RULES)
-            return FolderAdapter(parse_yaml(read_bytes(uri), FolderRules, uri), uri).find(source)
-        pairing, found = Pairing(), Found()
-        for path in source.files:
-            named = by_convention(path) if path.lower().endswith(EXTENSIONS) else None
-            if named is None:
-                found.ignored.append(path)
-            else:
-                pairing.add(named[0], named[1], path)
+        if (rules := f"{source.top}{RULES}") in source.files:
+            uri = source.uri(rules)
+            return FolderAdapter(parse_yaml(read_whole(uri), FolderRules, uri), uri).find(source)
+        pairing, unnamed = by_convention([p for p in source.files if p.lower().endswith(EXTENSIONS)])
+        found = Found(ignored=[*(p for p in source.files if not p.lower().endswith(EXTENSIONS)), *unnamed])
         if not pairing:
             raise UserError(
                 f"{source.url}: no pairs found by their names; expected {CONVENTIONS}, or give a YAML rule file "

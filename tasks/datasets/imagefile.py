@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from pngmodel.errors import UserError
 from tasks.datasets import tiffpages
-from tasks.datasets.limits import Pixels, check_bytes, check_size
-from tasks.stores.filesystem import file_size, read_bytes
+from tasks.datasets.archives import read_whole
+from tasks.datasets.limits import Pixels, as_image, check_bytes, check_size
 
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 EXTENSIONS = tuple(_KINDS)
@@ -47,7 +47,7 @@ def decode(content: bytes, name: str) -> Pixels:
         # Where a lossless file is expected a JPEG in disguise would be noise that no camera made.
         raise UserError(f"{name}: is a {kind} file, its name says {expected}; rename or replace it")
     try:
-        pixels = {"PNG": _png, "JPEG": _jpeg, "TIFF": tiffpages.single}[kind](content, name)
+        pixels: Pixels = {"PNG": _png, "JPEG": _jpeg, "TIFF": tiffpages.single}[kind](content, name)
     except UserError:
         raise
     except (
@@ -67,27 +67,40 @@ def decode(content: bytes, name: str) -> Pixels:
         MemoryError,
     ) as e:
         raise UserError(f"{name}: is truncated or not an image ({e}); fetch it again") from None
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    return as_image(pixels, name)
 
 
 def _png(content: bytes, name: str) -> Pixels:
     width, height, depth, colour = struct.unpack(">IIBB", content[16:26])
-    check_size(name, (height, width))
+    check_size(name, (height, width, 3 if colour == 2 else 1), 2 if depth == 16 else 1)
     if colour not in (0, 2):
         kind = _PNG_COLOURS.get(colour, f"colour type {colour}")
         raise UserError(f"{name}: PNG with {kind}; convert it to grey or RGB first")
     if depth not in (8, 16):
         raise UserError(f"{name}: PNG of {depth} bits a value; 8 and 16 are read")
-    if b"IEND" not in content[-16:]:
+    chunks = _png_chunks(content)
+    if chunks[-1] != b"IEND":
         raise UserError(f"{name}: is truncated (a PNG without its end); fetch it again")
-    if b"tRNS" in content[:4096]:
+    if b"tRNS" in chunks:
         raise UserError(f"{name}: PNG with a transparent colour; drop the transparency first")
     pixels: Pixels = imagecodecs.png_decode(content)
     return pixels
 
 
+def _png_chunks(content: bytes) -> list[bytes]:
+    """Kinds of the whole chunks up to the end of the picture."""
+    kinds, place = [b""], 8
+    while place + 12 <= len(content) and kinds[-1] != b"IEND":
+        length, kind = struct.unpack(">I4s", content[place : place + 8])
+        place += 12 + length
+        if place <= len(content):
+            kinds.append(kind)
+    return kinds
+
+
 def _jpeg(content: bytes, name: str) -> Pixels:
     with Image.open(io.BytesIO(content)) as image:
+        check_size(name, (image.height, image.width, len(image.getbands())))
         if image.mode not in ("L", "RGB"):
             raise UserError(f"{name}: pixel mode {image.mode} is not supported; convert it to grey or RGB first")
         orientation = image.getexif().get(_ORIENTATION, 1)
@@ -101,6 +114,4 @@ def _jpeg(content: bytes, name: str) -> Pixels:
 
 def read_image(url: str) -> Pixels:
     """Fetch and :func:`decode` an image file."""
-    if "::" in url:  # a small archive may promise a huge member
-        check_bytes(url, file_size(url))
-    return decode(read_bytes(url), url)
+    return decode(read_whole(url), url)

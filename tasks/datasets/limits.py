@@ -1,7 +1,8 @@
-"""What an image may be: bounds that stop decompression bombs before anything is decoded."""
+"""What an image may be: bounds that stop decompression bombs before anything is decoded, and kinds of pixels."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,14 @@ from pngmodel.errors import UserError
 Pixels = NDArray[Any]
 """(H, W, C) levels: uint8, uint16 or float32."""
 
-MAX_PIXELS = 178_956_970
-"""Of one image; also where Pillow draws the line."""
+MAX_BYTES = 1 << 30
+"""Of one image in memory: 179 megapixels of 16-bit RGB, where Pillow draws the line too."""
 _MAX_FILE_BYTES = 2 << 30
+_DTYPES = ("uint8", "uint16", "float32")
+
+
+class DamagedFileError(UserError):
+    """Nothing in a container file can be read, whichever part is asked for."""
 
 
 def check_size(name: str, shape: tuple[int, ...], itemsize: int = 1) -> None:
@@ -23,11 +29,33 @@ def check_size(name: str, shape: tuple[int, ...], itemsize: int = 1) -> None:
     Raises:
         UserError: naming the file.
     """
-    if int(np.prod(shape, dtype=np.int64)) > 4 * MAX_PIXELS or itemsize > 8:
-        raise UserError(f"{name}: its header promises {' x '.join(map(str, shape))} values, more than is read here")
+    if math.prod(shape) * itemsize > MAX_BYTES:
+        raise UserError(
+            f"{name}: its header promises {' x '.join(map(str, shape))} values of {itemsize} bytes, more than is read "
+            "here (1 GiB an image)"
+        )
 
 
 def check_bytes(name: str, size: int) -> None:
     """Refuse an image file (or archive member, unpacked) that is larger than any image."""
     if size > _MAX_FILE_BYTES:
         raise UserError(f"{name}: {size / 1e9:.1f} GB in one image file, more than is read here")
+
+
+def as_image(pixels: NDArray[np.generic], name: str) -> Pixels:
+    """Decoded pixels as (H, W, C) in a supported dtype of this machine's byte order.
+
+    Raises:
+        UserError: not grey or RGB, or another dtype; naming the file.
+    """
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
+        raise UserError(f"{name}: shape {pixels.shape} is not a grey or RGB image; split stacks and drop alpha first")
+    if pixels.dtype == np.float64:
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and told as that
+            return pixels.astype(np.float32)
+    native = pixels.dtype.newbyteorder("=")
+    if str(native) not in _DTYPES:
+        raise UserError(f"{name}: dtype {pixels.dtype} is not supported; store one of {', '.join(_DTYPES)}")
+    return pixels.astype(native, copy=False)

@@ -1,36 +1,53 @@
 """MATLAB files by slice: version 5 (own reader) and version 7.3 (HDF5).
 
 SciPy reads whole variables into memory; the owners of SIDD publish 250 MB each, a quarter of what a worker may use.
-MATLAB stores the first index fastest, so a block of (I, J, H, W, C) lies scattered over the whole variable: all
-blocks that are wanted are gathered in one pass through the file.
+MATLAB stores the first index fastest, so a block of (I, J, H, W, C) lies scattered over the whole variable: the
+blocks that are wanted are gathered in one pass through the file (a pass for every 128 MB of them).
 
 Source: MATLAB, "MAT-File Format", level 5.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from itertools import groupby
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
 from pngmodel.errors import UserError
-from tasks.datasets.limits import Pixels, check_size
-from tasks.stores.filesystem import open_file
+from tasks.datasets.archives import opened
+from tasks.datasets.limits import MAX_BYTES, DamagedFileError, Pixels, check_size
 
 _HEADER = 128
+_HDF5, _USER_BLOCK = b"\x89HDF\r\n\x1a\n", 512  # where MATLAB's own header ends
 _COMPRESSED, _MATRIX = 15, 14
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {6: "float64", 7: "float32", 8: "int8", 9: "uint8", 10: "int16", 11: "uint16", 12: "int32", 13: "uint32"}
 _SLAB = 8 << 20
+_BATCH = 128 << 20  # bytes of blocks that are held at once
+MAX_BLOCKS = 1 << 16
 _PART = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+(?:,\d+)*)\]|\[(?P<box>\d+:\d+,\d+:\d+)\])?")
-_DAMAGED = (struct.error, zlib.error, EOFError, ValueError, IndexError, KeyError, OverflowError, MemoryError)
+_DAMAGED = (
+    struct.error,
+    zlib.error,
+    OSError,
+    EOFError,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -65,10 +82,10 @@ def variables(url: str) -> dict[str, Variable]:
     Raises:
         UserError: not a MATLAB file, or truncated.
     """
-    with open_file(url) as file, _explained(url):
+    with opened(url) as file, _explained(url):
         if _is_hdf5(file, url):
             with h5py.File(file, "r") as hdf:
-                sets = {k: v for k, v in hdf.items() if isinstance(v, h5py.Dataset)}
+                sets = {k: v for k in hdf if (v := _own(hdf, k)) is not None}
                 return {k: Variable(k, tuple(reversed(v.shape)), str(v.dtype)) for k, v in sets.items()}
         return {m.variable.name: m.variable for m in _matrices(file, url)}
 
@@ -79,7 +96,7 @@ def boxes(url: str, group: str, name: str) -> list[list[tuple[int, int, int, int
     Raises:
         UserError: no such field.
     """
-    with open_file(url) as file, _explained(url), h5py.File(file, "r") as hdf:
+    with opened(url) as file, _explained(url), h5py.File(file, "r") as hdf:
         place = f"{group}/{name}" if f"{group}/{name}" in hdf else name
         if place not in hdf:
             raise UserError(f"{url}: holds no {group}/{name}")
@@ -98,21 +115,36 @@ def read_parts(url: str, parts: Sequence[str]) -> Iterator[Pixels]:
         UserError: not a MATLAB file, truncated, or no such variable or block; names the file.
     """
     wanted = [_parse(part, url) for part in parts]
-    with open_file(url) as file, _explained(url):
+    with opened(url) as file, _explained(url):
         if _is_hdf5(file, url):
             with h5py.File(file, "r") as hdf:
-                for part in wanted:
-                    yield _from_hdf5(hdf, part, url)
+                for (name, _), run in groupby(wanted, key=_family):
+                    yield from _from_hdf5(hdf, name, list(run), url)
             return
-        found: dict[_Part, Pixels] = {}
-        for matrix in _matrices(file, url):
-            mine = list(dict.fromkeys(p for p in wanted if p.name == matrix.variable.name))
-            if mine:
-                found |= zip(mine, _gather(matrix, mine, url), strict=True)
-        for part in wanted:
-            if part not in found:
-                raise UserError(f"{url}: holds no variable {part.name!r}")
-            yield found[part]
+        for (name, depth), run in groupby(wanted, key=_family):
+            members = list(run)
+            while members:
+                matrix = next((m for m in _matrices(file, url) if m.variable.name == name), None)
+                if matrix is None:
+                    raise UserError(f"{url}: holds no variable {name!r}")
+                count = _batch(matrix.variable.shape, depth, matrix.stored.itemsize, members, url)
+                yield from _gather(matrix, members[:count], url)
+                members = members[count:]
+
+
+def _family(part: _Part) -> tuple[str, int]:
+    """Parts that one pass through a variable gives: its name, and how many leading indices are given."""
+    return part.name, len(part.index)
+
+
+def _batch(shape: tuple[int, ...], depth: int, itemsize: int, parts: Sequence[_Part], url: str) -> int:
+    """How many of ``parts`` one pass gathers; all are checked against the variable first."""
+    for part in parts:
+        _check_part(part, shape, url)
+    check_size(url, shape[depth:], itemsize)
+    if math.prod(shape[:depth]) > MAX_BLOCKS:
+        raise UserError(f"{url}: {parts[0].name} is {shape}, more blocks than are read here ({MAX_BLOCKS})")
+    return max(1, _BATCH // (math.prod(shape[depth:]) * itemsize)) if depth else len(parts)
 
 
 def _parse(part: str, url: str) -> _Part:
@@ -126,21 +158,23 @@ def _parse(part: str, url: str) -> _Part:
 
 
 @contextmanager
-def _explained(url: str) -> Iterator[None]:
+def _explained(url: str, kind: type[UserError] = DamagedFileError) -> Iterator[None]:
     try:
         yield
     except UserError:
         raise
-    except (*_DAMAGED, OSError) as error:
-        raise UserError(f"{url}: is truncated or not a MATLAB file ({error}); fetch it again") from None
+    except _DAMAGED as error:
+        raise kind(f"{url}: is truncated or not a MATLAB file ({error}); fetch it again") from None
 
 
 def _is_hdf5(file: BinaryIO, url: str) -> bool:
     file.seek(0)
     start = file.read(_HEADER)
+    file.seek(_USER_BLOCK)
+    behind = file.read(len(_HDF5))
     if not start:
         raise UserError(f"{url}: is empty; fetch it again")
-    if start.startswith(b"\x89HDF\r\n\x1a\n") or start.startswith(b"MATLAB 7.3"):
+    if start.startswith((_HDF5, b"MATLAB 7.3")) or behind == _HDF5:
         file.seek(0)
         return True
     if len(start) < _HEADER or start[126:128] not in (b"IM", b"MI"):
@@ -148,23 +182,66 @@ def _is_hdf5(file: BinaryIO, url: str) -> bool:
     return False
 
 
-def _from_hdf5(hdf: h5py.File, part: _Part, url: str) -> Pixels:
-    if part.name not in hdf:
-        raise UserError(f"{url}: holds no variable {part.name!r}")
-    found = hdf[part.name]
-    shape = tuple(reversed(found.shape))  # MATLAB's order
-    _check_part(part, shape, url)
-    at: tuple[int | slice, ...] = (*part.index, *part.box)
-    whole = (*at, *([slice(None)] * (len(shape) - len(at))))
-    check_size(url, shape[len(part.index) :], found.dtype.itemsize)
-    return np.ascontiguousarray(np.asarray(found[tuple(reversed(whole))]).T)
+def _own(hdf: h5py.File, name: str) -> h5py.Dataset | None:
+    """A variable whose numbers lie in this file: links to other files are not followed."""
+    if not isinstance(hdf.get(name, getlink=True), h5py.HardLink):
+        return None
+    found = hdf[name]
+    own = isinstance(found, h5py.Dataset) and not found.is_virtual and not found.external
+    return found if own and found.dtype.kind in "uifb" else None
+
+
+def _from_hdf5(hdf: h5py.File, name: str, parts: list[_Part], url: str) -> Iterator[Pixels]:
+    found = _own(hdf, name)
+    if found is None:
+        raise UserError(f"{url}: holds no variable {name!r}")
+    shape, depth = tuple(reversed(found.shape)), len(parts[0].index)  # MATLAB's order
+    count = _batch(shape, depth, found.dtype.itemsize, parts, url)
+    if found.chunks is not None and math.prod(found.chunks) * found.dtype.itemsize > MAX_BYTES:
+        raise UserError(f"{url}: {name} is packed in chunks of {found.chunks}, more than is read here at once")
+    if depth:
+        for start in range(0, len(parts), count):
+            yield from _gather_hdf5(found, parts[start : start + count])
+        return
+    for part in parts:
+        window = (*part.box, *([slice(None)] * (len(shape) - len(part.box))))
+        with _explained(url, UserError):  # other windows may be whole
+            pixels = np.ascontiguousarray(np.asarray(found[tuple(reversed(window))]).T)
+        yield pixels
+
+
+def _gather_hdf5(found: h5py.Dataset, parts: Sequence[_Part]) -> Iterator[Pixels]:
+    """The wanted blocks of one variable in one pass: every chunk holds some of every block, and is unpacked once."""
+    depth = len(parts[0].index)
+    inner, blocks = found.shape[:-depth], found.shape[-depth:]  # reversed: (C, W, H) and (J, I)
+    columns, where = _columns(parts, tuple(reversed(blocks)))
+    out = np.empty((len(columns), *inner), found.dtype)
+    chunk = found.chunks or (1,) * len(found.shape)
+    row = math.prod(found.shape[2:]) * found.dtype.itemsize * chunk[0]
+    step = chunk[1] * max(1, _SLAB // (row * chunk[1]))
+    for y in range(0, inner[0], chunk[0]):
+        for x in range(0, inner[1], step):
+            slab: Any = found[y : y + chunk[0], x : x + step]
+            flat = slab.reshape(*slab.shape[: len(inner)], -1)[..., columns]
+            out[:, y : y + chunk[0], x : x + step] = np.moveaxis(flat, -1, 0)
+    for k in where:
+        yield np.ascontiguousarray(out[k].T)
+
+
+def _columns(parts: Sequence[_Part], blocks: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Places of the wanted blocks among all, each once, and for every part which of them it is."""
+    places = [int(np.ravel_multi_index(p.index, blocks, order="F")) if blocks else 0 for p in parts]
+    unique = sorted(set(places))
+    order = {place: k for k, place in enumerate(unique)}
+    return unique, [order[place] for place in places]
 
 
 def _check_part(part: _Part, shape: tuple[int, ...], url: str) -> None:
     beyond = any(i >= n for i, n in zip(part.index, shape, strict=False))
     outside = any(s.stop > n or s.start >= s.stop for s, n in zip(part.box, shape, strict=False))
     if beyond or outside or len(shape) - len(part.index) not in (2, 3):
-        raise UserError(f"{url}: {part.name} is {shape}; it has no image at {part.index or part.box or 'its top'}")
+        place = ",".join([*map(str, part.index), *(f"{s.start}:{s.stop}" for s in part.box)]) or "its top"
+        raise UserError(f"{url}: {part.name} is {shape}; it has no image at {place}")
 
 
 @dataclass(frozen=True)
@@ -182,18 +259,17 @@ class _Stream:
     def __init__(self, file: BinaryIO, size: int, *, compressed: bool) -> None:
         self._file, self._left = file, size
         self._inflate = zlib.decompressobj() if compressed else None
-        self._ready = b""
 
     def read(self, count: int) -> bytes:
         """Exactly ``count`` bytes. Raises EOFError when the file ends before."""
         if self._inflate is None:
             content = self._file.read(count)
         else:
-            pieces, have = [self._ready[:count]], min(count, len(self._ready))
-            self._ready = self._ready[count:]
+            pieces, have = [], 0
             while have < count:
-                packed = self._inflate.unconsumed_tail or self._file.read(min(1 << 20, self._left))
-                if not self._inflate.unconsumed_tail:
+                packed = self._inflate.unconsumed_tail
+                if not packed:
+                    packed = self._file.read(min(1 << 20, self._left))
                     self._left -= len(packed)
                 piece = self._inflate.decompress(packed, count - have)  # may still hold output without new input
                 if not packed and not piece:
@@ -240,7 +316,7 @@ def _matrix(stream: _Stream, order: str) -> _Matrix | None:
     name = _element(stream, order)[1].decode("ascii")
     kind, size, inline = _tag(stream, order)
     stored = np.dtype(order + _STORED[kind])
-    if size != int(np.prod(shape, dtype=np.int64)) * stored.itemsize or inline is not None:
+    if min(shape, default=0) < 1 or size != math.prod(shape) * stored.itemsize or inline is not None:
         return None  # a handful of values in the tag itself is no image
     return _Matrix(Variable(name, shape, _CLASSES[cls & 0xFF]), stored, stream)
 
@@ -265,25 +341,19 @@ def _element(stream: _Stream, order: str) -> tuple[int, bytes]:
     return kind, content
 
 
-def _gather(matrix: _Matrix, parts: Sequence[_Part], url: str) -> list[Pixels]:
+def _gather(matrix: _Matrix, parts: Sequence[_Part], url: str) -> Iterator[Pixels]:
     """The wanted blocks of one variable, in one pass of bounded memory."""
-    shape = matrix.variable.shape
-    leading = {len(p.index) for p in parts}
-    if len(leading) != 1:
-        raise UserError(f"{url}: parts of {matrix.variable.name} with and without indices are asked for at once")
-    for part in parts:
-        _check_part(part, shape, url)
-    (depth,) = leading
+    depth, shape, itemsize = len(parts[0].index), matrix.variable.shape, matrix.stored.itemsize
     blocks, image = shape[:depth], shape[depth:]
-    check_size(url, image, matrix.stored.itemsize)
-    stride, values = int(np.prod(blocks, dtype=np.int64)), int(np.prod(image, dtype=np.int64))
-    columns = [int(np.ravel_multi_index(p.index, blocks, order="F")) if depth else 0 for p in parts]
-    out = np.empty((values, len(parts)), matrix.stored)
-    step = max(1, _SLAB // (stride * matrix.stored.itemsize))
+    stride, values = math.prod(blocks), math.prod(image)
+    columns, where = _columns(parts, blocks)
+    out = np.empty((len(columns), values), matrix.stored)
+    step = max(1, _SLAB // (stride * itemsize))
     for start in range(0, values, step):
         count = min(step, values - start)
-        slab = np.frombuffer(matrix.stream.read(count * stride * matrix.stored.itemsize), matrix.stored)
-        out[start : start + count] = slab.reshape(count, stride)[:, columns]
+        slab = np.frombuffer(matrix.stream.read(count * stride * itemsize), matrix.stored)
+        out[:, start : start + count] = slab.reshape(count, stride)[:, columns].T
     dtype = np.dtype(matrix.variable.dtype)
-    found = [out[:, k].reshape(image, order="F").astype(dtype, order="C", copy=False) for k in range(len(parts))]
-    return [np.ascontiguousarray(f[p.box] if p.box else f) for f, p in zip(found, parts, strict=True)]
+    for part, k in zip(parts, where, strict=True):
+        found = out[k].reshape(image, order="F")
+        yield np.ascontiguousarray(found[part.box] if part.box else found).astype(dtype, copy=False)

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from pngmodel.errors import UserError
 from tasks.datasets.matfile import variables
+from tasks.datasets.naming import iso_of
 from tasks.datasets.records import Found, PairRecord, Unpaired
 from tasks.datasets.source import Source
 
@@ -21,7 +22,6 @@ class Nam:
         """List the scenes; see :class:`tasks.datasets.records.Adapter`."""
         found = Found()
         for path in source.files:
-            stem = PurePosixPath(path).stem
             if not path.lower().endswith(".mat"):
                 found.ignored.append(path)
                 continue
@@ -33,14 +33,16 @@ class Nam:
             if missing:
                 found.rejected.append(Unpaired(path, f"holds no {' and no '.join(sorted(missing))}"))
                 continue
-            facts = _FACTS.fullmatch(stem)
+            stem = PurePosixPath(path).stem
+            names = [stem, *reversed(PurePosixPath(path).parts[:-1])]
+            facts = next((m for name in names if (m := _FACTS.fullmatch(name))), None)
             found.records.append(
                 PairRecord(
                     pair=str(PurePosixPath(path).with_suffix("")),
                     dataset="nam",
-                    scene=stem,
+                    scene=str(PurePosixPath(path).with_suffix("")),
                     camera=facts["camera"].replace(" ", "_") if facts else None,
-                    iso=int(facts["iso"]) if facts else None,
+                    iso=iso_of(facts["iso"]) if facts else None,
                     noisy=source.uri(path),
                     clean=source.uri(path),
                     noisy_part=_NAMES["noisy"],

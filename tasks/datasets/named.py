@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from pngmodel.errors import UserError
+from tasks.datasets.naming import iso_of
 from tasks.datasets.pairing import Pairing
 from tasks.datasets.records import Found, PairRecord
 from tasks.datasets.source import Source
@@ -44,7 +45,7 @@ class _Named:
                     dataset=self.dataset,
                     scene=facts[key]["scene"],
                     camera=self.cameras.get(facts[key]["camera"].lower(), facts[key]["camera"]),
-                    iso=int(facts[key]["iso"]),
+                    iso=iso_of(facts[key]["iso"]),
                     noisy=source.uri(noisy),
                     clean=source.uri(clean),
                     licence=self.licence,

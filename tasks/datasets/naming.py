@@ -11,6 +11,16 @@ NOT_STATED = "not stated"
 """Licence of a user's own images until they state one."""
 
 
+_HIGHEST_ISO = 10_000_000
+
+
+def iso_of(text: str | None) -> int | None:
+    """An ISO value as a number, or None when it can be none."""
+    if text is None or not text.isdecimal() or len(text) > 8:
+        return None
+    return value if 0 < (value := int(text)) <= _HIGHEST_ISO else None
+
+
 def dataset_name(source: Source) -> str:
     """The name of the folder or archive as a dataset's name."""
     stem = PurePosixPath(source.url).stem if source.archive else PurePosixPath(source.url).name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from tasks.datasets.records import SIDES, Unpaired
@@ -15,6 +15,10 @@ _SIDE_OF = {token: side for side, tokens in _TOKENS.items() for token in tokens}
 CONVENTIONS = "folders noisy/ and clean/ (or input/ and groundtruth/, ...), or names that end in _noisy and _clean"
 
 
+Scheme = Callable[[PurePosixPath], tuple[str, str] | None]
+"""(key, side) of a file, or None when its name says none."""
+
+
 class Pairing:
     """Paths by key and side."""
 
@@ -24,6 +28,10 @@ class Pairing:
 
     def __bool__(self) -> bool:
         return bool(self._sides)
+
+    def has(self, side: str) -> bool:
+        """Whether there is any file of ``side``."""
+        return any(side in found for found in self._sides.values())
 
     def add(self, key: str, side: str, path: str) -> None:
         """One file; a second one for the same key and side is rejected."""
@@ -44,22 +52,75 @@ class Pairing:
                 yield key, found["noisy"], found["clean"]
 
 
-def by_convention(path: str) -> tuple[str, str] | None:
-    """(key, side) of a file named as the field usually does, or None.
+def by_convention(paths: Sequence[str]) -> tuple[Pairing, list[str]]:
+    """Pairs among files named as the field usually does, and the files whose names say no side.
 
-    The side is the end of the name (``x_noisy.png``), its start (``GT_x.png``) or a folder (``noisy/x.png``).
+    The side is a word of the name (``x_noisy.png``, ``GT_x.png``, ``x/noisy.png``), a folder (``noisy/x.png``) or
+    both. Words such as ``low`` are parts of other names too, so what completes most pairs in a source comes first.
     """
-    whole = PurePosixPath(path)
-    stem = whole.stem
+    pairing, left = Pairing(), list(paths)
+    for scheme in sorted(_SCHEMES, key=lambda scheme: -len(_whole(scheme, paths))):
+        whole = _whole(scheme, left)
+        for path in left:
+            if (named := scheme(PurePosixPath(path))) is not None and named[0] in whole:
+                pairing.add(*named, path)
+        left = [p for p in left if (named := scheme(PurePosixPath(p))) is None or named[0] not in whole]
+    others = []
+    for path in left:
+        named = next((n for scheme in _SCHEMES if (n := scheme(PurePosixPath(path))) is not None), None)
+        if named is None:
+            others.append(path)
+        else:
+            pairing.add(*named, path)
+    return pairing, others
+
+
+def _whole(scheme: Scheme, paths: Sequence[str]) -> set[str]:
+    """Keys that have both sides."""
+    named = {n for path in paths if (n := scheme(PurePosixPath(path))) is not None}
+    return {key for key, _ in named if all((key, side) in named for side in SIDES)}
+
+
+def _by_end(path: PurePosixPath) -> tuple[str, str] | None:
+    """(key, side) by the last word of the name, or by all of it."""
+    stem = path.stem
+    if stem.lower() in _SIDE_OF:
+        return str(path.parent), _SIDE_OF[stem.lower()]
     for separator in ("_", "-"):
         head, _, tail = stem.rpartition(separator)
         if head and tail.lower() in _SIDE_OF:
-            return str(whole.with_name(head)), _SIDE_OF[tail.lower()]
-        head, _, tail = stem.partition(separator)
+            return str(path.with_name(head)), _SIDE_OF[tail.lower()]
+    return None
+
+
+def _by_start(path: PurePosixPath) -> tuple[str, str] | None:
+    """(key, side) by the first word of the name."""
+    for separator in ("_", "-"):
+        head, _, tail = path.stem.partition(separator)
         if tail and head.lower() in _SIDE_OF:
-            return str(whole.with_name(tail)), _SIDE_OF[head.lower()]
-    folders = whole.parts[:-1]
+            return str(path.with_name(tail)), _SIDE_OF[head.lower()]
+    return None
+
+
+def _by_folder(path: PurePosixPath) -> tuple[str, str] | None:
+    """(key, side) by the innermost folder that says one."""
+    folders = path.parts[:-1]
     for k in reversed(range(len(folders))):
         if (side := _SIDE_OF.get(folders[k].lower())) is not None:
-            return str(PurePosixPath(*folders[:k], *folders[k + 1 :], stem)), side
+            return str(PurePosixPath(*folders[:k], *folders[k + 1 :], path.stem)), side
     return None
+
+
+def _by_both(by_name: Scheme) -> Scheme:
+    """(key, side) where a word of the name and a folder say the same."""
+
+    def scheme(path: PurePosixPath) -> tuple[str, str] | None:
+        name, folder = by_name(path), _by_folder(path)
+        if name is None or folder is None or name[1] != folder[1]:
+            return None
+        return _by_folder(PurePosixPath(f"{name[0]}.x"))
+
+    return scheme
+
+
+_SCHEMES: tuple[Scheme, ...] = (_by_end, _by_start, _by_folder, _by_both(_by_end), _by_both(_by_start))

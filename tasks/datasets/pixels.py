@@ -18,11 +18,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pngmodel.errors import UserError
 from tasks.datasets import imagefile, matfile, tiffpages, zarrarray
-from tasks.datasets.limits import Pixels
-
-_DTYPES = ("uint8", "uint16", "float32")
+from tasks.datasets.limits import Pixels, as_image
 
 
 def read_pixels(uri: str, parts: Sequence[str]) -> Iterator[Pixels]:
@@ -40,16 +37,4 @@ def read_pixels(uri: str, parts: Sequence[str]) -> Iterator[Pixels]:
     else:
         found = tiffpages.read_parts(uri, parts)
     for part, pixels in zip(parts, found, strict=True):
-        yield _image(pixels, f"{uri} {part}".rstrip())
-
-
-def _image(pixels: NDArray[np.generic], name: str) -> Pixels:
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
-        raise UserError(f"{name}: shape {pixels.shape} is not a grey or RGB image; split stacks and drop alpha first")
-    if pixels.dtype == np.float64:
-        pixels = pixels.astype(np.float32)
-    if str(pixels.dtype) not in _DTYPES:
-        raise UserError(f"{name}: dtype {pixels.dtype} is not supported; store one of {', '.join(_DTYPES)}")
-    return pixels
+        yield as_image(pixels, f"{uri} {part}".rstrip())

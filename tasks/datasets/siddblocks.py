@@ -8,17 +8,18 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from pngmodel.errors import UserError
-from tasks.datasets.matfile import Variable, block_part, variables
+from tasks.datasets.archives import read_whole
+from tasks.datasets.matfile import MAX_BLOCKS, Variable, block_part, variables
 from tasks.datasets.pairing import Pairing
 from tasks.datasets.records import Found, PairRecord
 from tasks.datasets.sidd import INSTANCE, LICENCE
 from tasks.datasets.source import Source
-from tasks.stores.filesystem import read_bytes
 
 _LABELS = "validation_label.csv"
 
@@ -104,26 +105,30 @@ def _blocks_of(uri: str, name: str, axes: int) -> Variable:
     if found is None or len(found.shape) != axes + 3:
         there = ", ".join(f"{a.name} {a.shape}" for a in arrays.values()) or "nothing"
         raise UserError(f"{uri}: holds no array {name} with {axes + 3} axes; it holds {there}")
+    if math.prod(found.shape[:axes]) > MAX_BLOCKS:
+        raise UserError(f"{uri}: {name} is {found.shape}, more blocks than are read here ({MAX_BLOCKS})")
     return found
 
 
 def _labelled(records: list[PairRecord], uri: str) -> list[PairRecord]:
     """Scene, camera and ISO from the owners' list of instances, where it lies beside the blocks."""
-    rows = csv.reader(io.StringIO(read_bytes(uri).decode("utf-8", "replace")))
+    rows = csv.reader(io.StringIO(read_whole(uri).decode("utf-8", "replace")))
     names: dict[int, re.Match[str]] = {}
     for row in rows:
-        index = next((int(cell) for cell in row if cell.strip().isdigit()), None)
+        index = next((int(cell) for cell in row if cell.strip().isdecimal()), None)
         instance = next((m for cell in row if (m := INSTANCE.search(cell))), None)
         if index is not None and instance is not None:
             names[index] = instance
     if not names:
         raise UserError(f"{uri}: has no row with an index and an instance name such as 0001_001_S6_00100_00060_3200_L")
-    first = min(names)  # lists from 0 and from 1 are about
+    first = 0 if 0 in names else 1  # lists from 0 and from 1 are about
     out = []
     for record in records:
-        facts = names.get(int(record.pair.split("-")[0]) + first)
-        known = {"scene": facts["scene"], "camera": facts["camera"], "iso": int(facts["iso"])} if facts else {}
-        out.append(replace(record, **known))  # type: ignore[arg-type]
+        image = int(record.pair.split("-")[0])
+        facts = names.get(image + first)
+        if facts is None:  # with a gap nobody knows from where the list counts
+            raise UserError(f"{uri}: has no row for image {image} (rows {min(names)} to {max(names)}); complete it")
+        out.append(replace(record, scene=facts["scene"], camera=facts["camera"], iso=int(facts["iso"])))
     return out
 
 

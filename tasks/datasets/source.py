@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tarfile
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
 from pngmodel.errors import UserError
-from tasks.stores.filesystem import exists, join, list_files, local_path, open_file
+from tasks.datasets.archives import members
+from tasks.stores.filesystem import exists, is_file, join, list_files, local_path
 
-_COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
 @dataclass(frozen=True)
@@ -21,6 +19,8 @@ class Listing:
 
     files: list[str] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)  # name as it can be printed, reason
+    hidden: list[str] = field(default_factory=list)  # what systems leave beside files: .DS_Store, __MACOSX
+    stored: dict[str, str] = field(default_factory=dict)  # names as the archive has them, where they differ
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,13 @@ class Source:
                 f"{url}: a compressed tar can only be read from start to end; unpack it, or pack it as .zip or .tar"
             )
         path = local_path(url)
-        place = str(path.resolve()) if path is not None else url
+        place = str(path.resolve()) if path is not None else url.rstrip("/")
         if not exists(place):
             raise UserError(f"{url}: there is nothing; give a folder, a .zip or .tar, or a URL of one")
-        return cls(place)
+        source = cls(place)
+        if source.archive is None and is_file(place):
+            raise UserError(f"{url}: is one file; give the folder it lies in, or a .zip or .tar")
+        return source
 
     @property
     def archive(self) -> str | None:
@@ -54,19 +57,29 @@ class Source:
 
     def uri(self, path: str) -> str:
         """The URI of a file in the source."""
-        return join(self.url, path) if self.archive is None else f"{self.archive}://{path}::{self.url}"
+        if self.archive is None:
+            return join(self.url, path)
+        return f"{self.archive}://{self.listing.stored.get(path, path)}::{self.url}"
 
     @cached_property
     def listing(self) -> Listing:
         """All files, listed once; the names in an archive are data from strangers and never become paths on disk."""
-        names = self._members() if self.archive is not None else list_files(self.url)
         listing = Listing()
-        for name in sorted(set(names)):
-            reason = _refusal(name)
-            if reason is None:
-                listing.files.append(name)
-            else:
-                listing.refused.append((name.encode("utf-8", "backslashreplace").decode(), reason))
+        found = members(self.archive, self.url) if self.archive is not None else {}
+        for name in sorted(found if self.archive is not None else list_files(self.url)):
+            path = name.removeprefix("./")
+            if _is_hidden(path):
+                listing.hidden.append(_printable(path))
+                continue
+            reason = _refusal(name) or (found[name].problem if name in found else None)
+            if path in listing.stored:
+                reason = reason or f"the archive holds it twice, as {listing.stored[path]!r} too"
+            if reason is not None:
+                listing.refused.append((_printable(name), reason))
+                continue
+            listing.files.append(path)
+            listing.stored[path] = name
+        listing.files.sort()
         return listing
 
     @property
@@ -74,16 +87,27 @@ class Source:
         """Relative paths of the usable files."""
         return self.listing.files
 
-    def _members(self) -> list[str]:
-        with open_file(self.url) as file:
-            try:
-                if self.archive == "zip":
-                    with zipfile.ZipFile(file) as archive:
-                        return [i.filename for i in archive.infolist() if not i.is_dir()]
-                with tarfile.open(fileobj=file, mode="r:") as tar:
-                    return [m.name for m in tar if not m.isdir()]
-            except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, zlib.error) as error:
-                raise UserError(f"{self.url}: is no whole {self.archive} archive ({error}); fetch it again") from None
+    @cached_property
+    def top(self) -> str:
+        """The folder (with its slash) that an archive was packed from, when everything in it lies in that one."""
+        heads = {path.partition("/")[0] for path in self.files if self.archive is not None}
+        only = heads.pop() if len(heads) == 1 else ""
+        return f"{only}/" if only and all("/" in path for path in self.files) else ""
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_hidden(path: str) -> bool:
+    parts = path.split("/")
+    if ".." in parts:
+        return False
+    return (
+        any(part.startswith(".") for part in parts)
+        or "__MACOSX" in parts
+        or parts[-1].lower() in ("thumbs.db", "desktop.ini")
+    )
 
 
 def _refusal(name: str) -> str | None:
@@ -93,6 +117,9 @@ def _refusal(name: str) -> str | None:
     except UnicodeEncodeError:
         return "the file name is not UTF-8; rename the file"
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or (len(name) > 1 and name[1] == ":"):
-        return "the name in the archive leaves the archive; it is not read"
+    drive = len(name) > 2 and name[1] == ":" and name[2] in "\\/"
+    if path.is_absolute() or ".." in path.parts or drive:
+        return "the name leaves the archive it is in; it is not read"
+    if "::" in name or "\n" in name:
+        return "the file name holds '::' or a line break, which no URI can tell; rename the file"
     return None

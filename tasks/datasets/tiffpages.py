@@ -7,16 +7,17 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import tifffile
 
 from pngmodel.errors import UserError
-from tasks.datasets.limits import Pixels, check_size
-from tasks.stores.filesystem import open_file
+from tasks.datasets.archives import opened
+from tasks.datasets.limits import DamagedFileError, Pixels, as_image, check_size
 
 MEAN = "mean"
+_ORIENTATION = 274  # tag
 _COLOURS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
 _DAMAGED = (
     tifffile.TiffFileError,
@@ -72,15 +73,14 @@ def read_parts(url: str, parts: Sequence[str]) -> Iterator[Pixels]:
 
 def _index(part: str, url: str) -> int:
     key, _, number = part.partition("=")
-    if key != "page" or not number.isdigit():
+    if key != "page" or not number.isdecimal():
         raise UserError(f"{url}: {part!r} is no part of a TIFF file; parts are page=<number> and {MEAN}")
     return int(number)
 
 
 @contextmanager
 def _opened(url: str) -> Iterator[tifffile.TiffFile]:
-    stream: BinaryIO
-    with open_file(url) as stream, _explained(url), tifffile.TiffFile(stream) as file:
+    with opened(url) as stream, _explained(url), tifffile.TiffFile(stream) as file:
         yield file
 
 
@@ -101,26 +101,34 @@ def _page(file: tifffile.TiffFile, index: int, name: str) -> Pixels:
     if page.photometric not in _COLOURS:
         kind = getattr(page.photometric, "name", page.photometric)
         raise UserError(f"{name}: TIFF of kind {kind} is not supported; convert it to grey or RGB first")
+    if (orientation := getattr(page.tags.get(_ORIENTATION), "value", 1)) != 1:
+        raise UserError(f"{name}: its orientation is {orientation}, so its pixels are not upright; rotate them")
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1:
         pixels = np.moveaxis(_asarray(page, name), 0, -1)
     else:
         pixels = _asarray(page, name)
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    return as_image(pixels, name)
 
 
 def _asarray(page: Any, name: str) -> Pixels:
-    check_size(name, page.shape, page.dtype.itemsize if page.dtype is not None else 1)
+    itemsize = page.dtype.itemsize if page.dtype is not None else 1
+    check_size(name, page.shape, itemsize)
+    if page.is_tiled:  # a tile is unpacked whole, however little of it the picture needs
+        check_size(name, (page.tilelength, page.tilewidth, page.samplesperpixel), itemsize)
     pixels: Pixels = page.asarray()
     return pixels
 
 
 def _mean(file: tifffile.TiffFile, name: str) -> Pixels:
-    total = _page(file, 0, name).astype(np.float64)
-    dtype = _page(file, 0, name).dtype
-    for index in range(1, len(file.pages)):
-        page = _page(file, index, name)
-        if page.shape != total.shape or page.dtype != dtype:
-            raise UserError(f"{name}: page {index} is {page.shape} {page.dtype}, page 0 {total.shape} {dtype}")
-        total += page
+    try:
+        first = _page(file, 0, name)
+        total = first.astype(np.float64)
+        for index in range(1, len(file.pages)):
+            page = _page(file, index, name)
+            if page.shape != first.shape or page.dtype != first.dtype:
+                raise UserError(f"page {index} is {page.shape} {page.dtype}, page 0 {first.shape} {first.dtype}")
+            total += page
+    except (UserError, *_DAMAGED) as error:
+        raise DamagedFileError(f"{name}: its pages have no mean: {error}") from None
     total /= len(file.pages)
-    return total.round().astype(dtype) if np.issubdtype(dtype, np.integer) else total.astype(dtype)
+    return total.round().astype(first.dtype) if first.dtype.kind == "u" else total.astype(first.dtype)

@@ -22,16 +22,13 @@ class Tiffs:
 
     def find(self, source: Source) -> Found:
         """List the pairs; see :class:`tasks.datasets.records.Adapter`."""
-        pairing, found, stacks = Pairing(), Found(), []
-        for path in source.files:
-            if not path.lower().endswith(_EXTENSIONS):
-                found.ignored.append(path)
-            elif (named := by_convention(path)) is not None:
-                pairing.add(named[0], named[1], path)
-            else:
-                stacks.append(path)
-        if not pairing and not stacks:
+        files = [p for p in source.files if p.lower().endswith(_EXTENSIONS)]
+        if not files:
             raise UserError(f"{source.url}: no TIFF file (.tif, .tiff)")
+        found = Found(ignored=[p for p in source.files if not p.lower().endswith(_EXTENSIONS)])
+        pairing, stacks = by_convention(files)
+        if not pairing.has("clean"):  # raw.tif beside no clean image is a name like any other
+            pairing, stacks = Pairing(), files
         for key, noisy, clean in pairing.complete():
             self._pair(found, source, key, noisy, clean)
         for path in stacks:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.ingest import ingest, load_catalogue, read_catalogued
+from tasks.ingest import IngestSettings, ingest, load_catalogue, read_catalogued
 from tasks.stores.tables import decode_table
 
 
@@ -29,8 +29,9 @@ def test_every_usable_pair_gets_a_row(sidd_small: Path, tmp_path: Path) -> None:
     assert steps == [(1, 3), (2, 3), (3, 3)]
     found = rows(str(tmp_path / "c"))
     assert {(r["height"], r["width"], r["channels"], r["dtype"]) for r in found.values()} == {(80, 96, 3, "uint8")}
-    for row in found.values():
-        np.testing.assert_array_equal(read_catalogued(row, "noisy"), np.asarray(Image.open(row["noisy"])))
+    in_order = list(found.values())
+    for row, image in zip(in_order, read_catalogued(in_order, "noisy"), strict=True):
+        np.testing.assert_array_equal(image, np.asarray(Image.open(row["noisy"])))
 
 
 def test_unusable_pairs_are_kept_out_with_a_reason(
@@ -55,13 +56,25 @@ def test_unusable_pairs_are_kept_out_with_a_reason(
     assert json.loads((tmp_path / "c" / "rejected.json").read_text())["rejected"] == result["rejected"]
 
 
-def test_nothing_usable_is_an_error_and_writes_nothing(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_nothing_usable_is_an_error_and_its_reasons_are_kept(folders: tuple[Path, Path], tmp_path: Path) -> None:
     root, rules = folders
     for path in (root / "noisy").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"no usable pair \(4 rejected\).*street_100_1\.png: is empty"):
+    with pytest.raises(UserError, match=r"no usable pair \(4 rejected; all in .*street_100_1\.png: is empty"):
         ingest(str(root), str(rules), str(tmp_path / "c"))
-    assert not (tmp_path / "c").exists()
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["failed.json"]
+    assert len(json.loads((tmp_path / "c" / "failed.json").read_text())["rejected"]) == 4
+
+
+def test_too_many_rejected_pairs_end_it_where_a_limit_is_set(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    root, rules = folders
+    (root / "noisy" / "street_100_1.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"1 rejected beside 3 usable pairs, 25\.0% where max_rejected allows 10\.0%"):
+        ingest(str(root), str(rules), str(tmp_path / "c"), IngestSettings(max_rejected=0.1))
+    assert not (tmp_path / "c" / "catalogue.json").exists()
+    result = ingest(str(root), str(rules), str(tmp_path / "c"), IngestSettings(max_rejected=0.25))
+    assert result["pairs"] == 3
+    assert not (tmp_path / "c" / "failed.json").exists()
 
 
 def test_the_digest_is_of_the_content_and_not_of_the_place(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -79,7 +92,7 @@ def test_the_digest_is_of_the_content_and_not_of_the_place(folders: tuple[Path, 
 
 def test_validation_scenes_overrule_the_adapter(folders: tuple[Path, Path], tmp_path: Path) -> None:
     root, rules = folders
-    ingest(str(root), str(rules), str(tmp_path / "c"), validation_scenes=("street",))
+    ingest(str(root), str(rules), str(tmp_path / "c"), IngestSettings(validation_scenes=["street"]))
     found = {pair: r["split"] for pair, r in rows(str(tmp_path / "c")).items()}
     assert found == {
         "street_100_1": "validation",
@@ -91,7 +104,9 @@ def test_validation_scenes_overrule_the_adapter(folders: tuple[Path, Path], tmp_
 
 def test_unknown_validation_scenes_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\['street2'\].*street, wall"):
-        ingest(str(folders[0]), str(folders[1]), str(tmp_path / "c"), validation_scenes=("street2", "wall"))
+        ingest(
+            str(folders[0]), str(folders[1]), str(tmp_path / "c"), IngestSettings(validation_scenes=["street2", "wall"])
+        )
 
 
 def test_a_damaged_table_is_found(catalogue: str) -> None:
@@ -111,7 +126,7 @@ def test_a_catalogue_without_its_record_is_refused(catalogue: str) -> None:
 
 def test_a_record_that_lost_its_content_is_found(catalogue: str) -> None:
     (Path(catalogue) / "catalogue.json").write_text("{}")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(UserError, match=r"catalogue\.json: format version None, this version of pngnoise reads 2"):
         load_catalogue(catalogue)
 
 
@@ -119,7 +134,7 @@ def test_an_image_that_changed_later_is_found(catalogue: str, pair: Callable, sa
     row = load_catalogue(catalogue)[0].to_pylist()[0]
     save(Path(row["clean"]), pair(77)[1])
     with pytest.raises(IntegrityError, match=r"street_100_1\.png: changed"):
-        read_catalogued(row, "clean")
+        list(read_catalogued([row], "clean"))
 
 
 def test_another_store_at_the_output_is_left_alone(
@@ -137,3 +152,32 @@ def test_the_table_is_sorted_and_typed(catalogue: str) -> None:
     pairs = table.column("pair").to_pylist()
     assert pairs == sorted(pairs)
     assert str(table.schema.field("iso").type) == "int32"
+
+
+def test_a_share_of_scenes_is_kept_out_whole_and_always_the_same(
+    tmp_path: Path, pair: Callable, save: Callable
+) -> None:
+    for seed in range(20):
+        for side, image in zip(("noisy", "clean"), pair(seed, 40, 40), strict=True):
+            save(tmp_path / "set" / side / f"{seed:02d}.png", image)
+    settings = IngestSettings(validation_share=0.2)
+    ingest(str(tmp_path / "set"), "folders", str(tmp_path / "a"), settings)
+    ingest(str(tmp_path / "set"), "folders", str(tmp_path / "b"), settings)
+    splits = {pair: r["split"] for pair, r in rows(str(tmp_path / "a")).items()}
+    assert list(splits.values()).count("validation") == 4
+    assert splits == {pair: r["split"] for pair, r in rows(str(tmp_path / "b")).items()}
+
+
+def test_files_of_systems_are_ignored_and_counted(sidd_small: Path, tmp_path: Path) -> None:
+    instance = sidd_small / "Data" / "0001_001_S6_00100_00060_3200_L"
+    for name in (".DS_Store", "Thumbs.db", "._GT_SRGB_010.PNG"):
+        (instance / name).write_bytes(b"x")
+    result = ingest(str(sidd_small), "sidd-small", str(tmp_path / "c"))
+    assert (result["pairs"], result["rejected"], result["ignored"]) == (3, [], 4)
+    listed = json.loads((tmp_path / "c" / "rejected.json").read_text())["ignored"]
+    assert sorted(Path(p).name for p in listed) == [
+        ".DS_Store",
+        "._GT_SRGB_010.PNG",
+        "Scene_Instances.txt",
+        "Thumbs.db",
+    ]

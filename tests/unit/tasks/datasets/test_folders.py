@@ -1,0 +1,158 @@
+"""Paired folders: by rules, by a rule file inside, by the usual names."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pngmodel.errors import UserError
+from tasks.datasets import adapter
+from tasks.datasets.records import Found
+from tasks.datasets.source import Source
+
+
+def find(name: str | Path, root: Path) -> Found:
+    return adapter(str(name)).find(Source.of(str(root)))
+
+
+def reasons(found: Found) -> dict[str, str]:
+    return {r.id: r.reason for r in found.rejected}
+
+
+@pytest.mark.parametrize("form", ["rule file", "dataset.yaml inside", "archive of the folder"])
+def test_rules_tell_pairs_and_facts(
+    folders: tuple[Path, Path], tmp_path: Path, ingested: Callable, packed: Callable, form: str
+) -> None:
+    root, rules = folders
+    if form != "rule file":
+        shutil.copy(rules, root / "dataset.yaml")
+    source = packed(root, tmp_path / "x.zip", "pairs/") if form.startswith("archive") else root
+    found = ingested(source, str(rules) if form == "rule file" else "folders")
+    assert found.reasons == {}
+    assert {p: (r["scene"], r["camera"], r["iso"], r["split"]) for p, r in found.rows.items()} == {
+        "street_100_1": ("street", "GP", 100, "train"),
+        "street_800_2": ("street", "GP", 800, "validation"),
+        "wall_100_1": ("wall", None, 100, "train"),
+        "wall_100_2": ("wall", None, 100, "validation"),
+    }
+    assert {(r["licence"], r["dataset"]) for r in found.rows.values()} == {("CC0", "tiny_pairs")}
+
+
+def test_what_has_no_partner_or_comes_twice_is_told(folders: tuple[Path, Path]) -> None:
+    root, rules = folders
+    (root / "clean" / "wall_100_1.png").unlink()
+    shutil.copy(root / "noisy" / "street_100_1.png", root / "noisy" / "street_100_1.tif")
+    found = find(rules, root)
+    assert [r.pair for r in found.records] == ["street_100_1", "street_800_2", "wall_100_2"]
+    assert "clean image is missing beside noisy/wall_100_1.png" in reasons(found)["wall_100_1"]
+    assert "noisy/street_100_1.png is used" in reasons(found)["noisy/street_100_1.tif"]
+
+
+def test_a_file_cannot_be_both_halves(folders: tuple[Path, Path]) -> None:
+    root, rules = folders
+    rules.write_text("dataset: x\nlicence: CC0\nnoisy: '(?P<pair>.+)\\.png'\nclean: 'clean/(?P<pair>.+)\\.png'\n")
+    with pytest.raises(UserError, match=r"clean/street_100_1\.png.*both.*rules\.yaml"):
+        find(rules, root)
+
+
+def test_no_match_names_the_rules(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.txt").write_text("")
+    with pytest.raises(UserError, match=r"elsewhere.*rules\.yaml"):
+        find(folders[1], tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("noisy: '(?P<pair>.+'", "noisy"),
+        ("noisy: '(.+)_noisy\\.png'", "noisy"),
+        ("cases: [{match: '[a-'}]", "cases.0.match"),
+        ("cases: [{match: 'a', isso: 3}]", "cases.0.isso"),
+        ("cases: [{match: 'a', iso: 99999999999}]", "cases.0.iso"),
+        ("dtype: int16", "dtype"),
+        ("dataset: 'My Data'", "dataset"),
+    ],
+)
+def test_bad_rules_name_the_key(tmp_path: Path, line: str, key: str) -> None:
+    good = {"dataset": "x", "licence": "CC0", "noisy": "'(?P<pair>.+)_n'", "clean": "'(?P<pair>.+)_c'"}
+    good.pop(line.partition(":")[0], None)
+    path = tmp_path / "bad.yaml"
+    path.write_text("\n".join([*(f"{k}: {v}" for k, v in good.items()), line]))
+    with pytest.raises(UserError, match=rf"bad\.yaml.*'{key}'"):
+        adapter(str(path))
+
+
+def test_the_shipped_rules_are_valid() -> None:
+    names = sorted((Path(__file__).parents[4] / "configs" / "datasets").glob("*.yaml"))
+    assert names
+    for path in names:
+        adapter(str(path))
+
+
+def test_an_iso_that_is_none_is_not_made_up(tmp_path: Path, pair: Callable, save: Callable, ingested: Callable) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        "dataset: x\nlicence: CC0\nnoisy: 'noisy/(?P<pair>(?P<iso>[^_]+)_.)\\.png'\nclean: 'clean/(?P<pair>.+)\\.png'\n"
+    )
+    names = ("100_a", "²_b", "99999999999_c", "0_d")
+    for seed, name in enumerate(names):
+        for side, image in zip(("noisy", "clean"), pair(seed, 48, 48), strict=True):
+            save(tmp_path / "p" / side / f"{name}.png", image)
+    found = ingested(tmp_path / "p", str(rules))
+    assert {name: r["iso"] for name, r in found.rows.items()} == dict(zip(names, (100, None, None, None), strict=True))
+
+
+LAYOUTS = {
+    "folders": ("noisy/{}.png", "clean/{}.png"),
+    "folders deep in a tree": ("data/Input/day/{}.png", "data/GroundTruth/day/{}.png"),
+    "ends of names": ("all/{}_noisy.png", "all/{}_clean.png"),
+    "starts of names": ("NOISY_{}.PNG", "GT_{}.PNG"),
+    "dashes": ("{}-real.png", "{}-mean.png"),
+    "a folder a scene": ("{}/noisy.png", "{}/gt.png"),
+    "folders and names": ("noisy/{}_noisy.png", "clean/{}_clean.png"),
+    "other formats": ("input/{}.png", "target/{}.tif"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_usual_names_need_no_rules(
+    tmp_path: Path, pair: Callable, save: Callable, ingested: Callable, layout: str
+) -> None:
+    # words of the convention inside ordinary names must not mislead
+    for seed, name in enumerate(("a_1", "low_light", "high-rise", "street_raw")):
+        for place, image in zip(LAYOUTS[layout], pair(seed, 48, 48), strict=True):
+            save(tmp_path / "set" / place.format(name), image)
+    save(tmp_path / "set" / "notes.png", pair(9, 8, 8)[0])
+    found = ingested(tmp_path / "set", "folders", licence="mine")
+    assert len(found.rows) == 4
+    assert (found.reasons, found.ignored) == ({}, 1)
+    assert {(r["licence"], r["dataset"]) for r in found.rows.values()} == {("mine", "set")}
+    expected = {str(k): pair(k, 48, 48) for k in range(4)}
+    for k, side in enumerate(("noisy", "clean")):
+        images = [image for _, image in found.pixels(side)]
+        assert all(any(np.array_equal(image, p[k]) for p in expected.values()) for image in images)
+    for row in found.rows.values():
+        halves = [Path(row[side]).relative_to(tmp_path / "set") for side in ("noisy", "clean")]
+        name = next(n for n in ("a_1", "low_light", "high-rise", "street_raw") if n in str(halves[0]))
+        assert name in str(halves[1])
+
+
+def test_mixed_layouts_and_missing_partners(tmp_path: Path, pair: Callable, save: Callable, ingested: Callable) -> None:
+    places = ["noisy/a.png", "clean/a.png", "more/b_noisy.png", "more/b_clean.png", "noisy/c.png", "more/d_gt.png"]
+    for seed, place in enumerate(places):
+        save(tmp_path / "set" / place, pair(seed // 2, 48, 48)[seed % 2])
+    found = ingested(tmp_path / "set", "folders")
+    assert sorted(found.rows) == ["a", "more/b"]
+    assert "clean image is missing beside noisy/c.png" in found.reasons["c"]
+    assert "noisy image is missing beside more/d_gt.png" in found.reasons["more/d"]
+
+
+def test_images_of_no_side_are_refused_with_the_convention(tmp_path: Path, pair: Callable, save: Callable) -> None:
+    save(tmp_path / "a.png", pair(0, 8, 8)[0])
+    with pytest.raises(UserError, match=r"no pairs found by their names; expected folders noisy/ and clean/"):
+        find("folders", tmp_path)
