@@ -32,7 +32,7 @@ def measure(images: dict[str, Pixels], full_scale: float) -> tuple[dict[str, Any
     if len(images) == 2:
         clean, noisy = images[CLEAN], images[NOISY]
         totals = _totals(clean)
-        difference = np.subtract(noisy, clean, dtype=_WIDER[clean.dtype.name])
+        difference = np.subtract(noisy, clean, dtype=_WIDER[clean.dtype])
         noise = [n - c for n, c in zip(_totals(noisy), totals, strict=True)]
         sums["clean"] = {"sum": totals, "squares": _squares(clean)}
         sums["noise"] = {"sum": noise, "squares": _squares(difference)}
@@ -47,7 +47,7 @@ def measure(images: dict[str, Pixels], full_scale: float) -> tuple[dict[str, Any
     return columns, sums
 
 
-_WIDER = {"uint8": np.int16, "uint16": np.int32, "float64": np.float64}
+_WIDER = {np.dtype(np.uint8): np.int16, np.dtype(np.uint16): np.int32, np.dtype(np.float64): np.float64}
 
 
 def _saturated(image: Pixels) -> int:
@@ -68,12 +68,12 @@ def _totals(image: Pixels) -> list[Number]:
 
 
 def _squares(image: Pixels) -> list[Number]:
-    """Sum of the squares of every channel: per row in a type that holds it exactly, the rows in Python's integers."""
+    """Sum of the squares of every channel: per row in a type that holds it exactly, the rows in 64 bits."""
     exact: type[np.number[Any]] = np.float64 if image.dtype.itemsize > 2 or image.dtype == np.uint16 else np.int32
     rows: NDArray[Any] = np.einsum("chw,chw->ch", image, image, dtype=exact)
     if image.dtype.kind == "f":
         return [math.fsum(channel) for channel in rows.tolist()]
-    return [sum(map(int, channel)) for channel in rows.tolist()]
+    return [int(total) for total in rows.sum(1, dtype=np.int64)]
 
 
 def _moments(sums: Sums, values: int, scale: float) -> tuple[list[float], list[float]]:

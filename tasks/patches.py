@@ -43,7 +43,7 @@ class Geometry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     preset: str | None = Field(None, description=f"one of {', '.join(PRESETS)}; in the place of size and stride")
-    size: int | None = Field(None, ge=16, description="side of the square patches, pixels; default 256")
+    size: int | None = Field(None, ge=16, le=8192, description="side of the square patches, pixels; default 256")
     stride: int | None = Field(None, ge=1, description="step between patches; default the size (no overlap)")
 
     def resolved(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import imagecodecs
 import numpy as np
 import zarr
 from numcodecs.shuffle import Shuffle
-from numcodecs.zstd import Zstd
+from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 from zarr.codecs.numcodecs import Delta as ZarrDelta
@@ -57,7 +57,7 @@ class ChunkCodec:
     def encode(self, image: Pixels) -> bytes:
         """The chunk of one image; asserts that the image fits, as what does not would be stored as something else."""
         assert image.shape == (self.channels, self.height, self.width), image.shape
-        assert str(image.dtype) == self.dtype, image.dtype
+        assert image.dtype == self.dtype, image.dtype
         flat = np.ascontiguousarray(image).reshape(-1)
         if flat.dtype.kind == "u":
             difference = np.empty_like(flat)
@@ -66,7 +66,7 @@ class ChunkCodec:
             flat = difference
         flat = flat.astype(self._little, copy=False)
         size = flat.dtype.itemsize
-        return bytes(_zstd().encode(Shuffle(size).encode(flat) if size > 1 else flat))
+        return bytes(compress(Shuffle(size).encode(flat) if size > 1 else flat, _LEVEL, True))
 
     def decode(self, chunk: bytes) -> Pixels:
         """The image of a chunk.
@@ -75,7 +75,7 @@ class ChunkCodec:
             DamagedShard: the checksum does not hold, or the size is another.
         """
         try:
-            content = _zstd().decode(chunk)
+            content = decompress(chunk)
         except (RuntimeError, ValueError) as error:
             raise DamagedShard(f"a chunk does not decode ({error})") from None
         little = self._little
@@ -110,10 +110,6 @@ class ChunkCodec:
                 fill_value=0,
             )
         return bytes(memory["zarr.json"].to_bytes())
-
-
-def _zstd() -> Zstd:
-    return Zstd(level=_LEVEL, checksum=True)
 
 
 def index_size(slots: int) -> int:
