@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows.evaluate_noise import evaluate_noise
 from flows.extract_patches import PatchParameters, extract_patches
+from flows.finalise_patches import FinaliseParameters, finalise_patches
 from flows.generate_synthetic_corpus import generate_synthetic_corpus
 from flows.ingest_dataset import IngestParameters, ingest_dataset
 from flows.train_noise_model import TrainParameters, train_noise_model
@@ -67,7 +68,7 @@ def test_ingest(sidd_small: Path, tmp_path: Path) -> None:
     assert run.state is not None
     assert run.state.is_completed()
     assert run.parameters["parameters"]["adapter"] == "sidd-small"
-    assert "GT image is missing" in artifact("ingest")
+    assert "clean image is missing" in artifact("ingest")
 
 
 def test_patches(catalogue: str, tmp_path: Path) -> None:
@@ -79,6 +80,19 @@ def test_patches(catalogue: str, tmp_path: Path) -> None:
     assert run.state.is_completed()
     assert run.parameters["parameters"]["geometry"]["size"] == 32
     assert output in artifact("patches")
+
+
+def test_a_store_made_in_parts_is_finalised(catalogue: str, patches: str, tmp_path: Path, tree: Callable) -> None:
+    output = str(tmp_path / "store")
+    common = {"catalogue": catalogue, "output": output, "geometry": {"size": 32}, "shard": 8, "cluster": INLINE}
+    extract_patches(PatchParameters(parts="2/2", **common))
+    with pytest.raises(UserError, match="4 of 8 parts are missing"):
+        finalise_patches(FinaliseParameters(store=output, cluster=INLINE))
+    extract_patches(PatchParameters(parts="1/2", **common))
+    result = finalise_patches(FinaliseParameters(store=output, cluster=ClusterConfig(kind="local", workers=2)))
+    assert (result["patches"], result["shards"]) == (36, 8)
+    assert tree(output) == tree(patches)
+    assert result["digest"] in artifact("patches")
 
 
 def test_corpus_and_its_resumption(

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.clusters import ClusterConfig
 from tasks.ingest import ingest
-from tasks.patches import extract_patches
+from tasks.patches import Geometry, extract_patches
 
 PNGNOISE = Path(sys.executable).parent / "pngnoise"
 Tree = Callable[[Any], dict[str, bytes]]
@@ -90,7 +89,7 @@ def many(tmp_path: Path, pair: Callable, save: Callable) -> str:
 
 @pytest.fixture
 def undisturbed(many: str, tmp_path: Path, tree: Tree) -> dict[str, bytes]:
-    extract_patches(many, str(tmp_path / "whole"), size=SIZE, shard=SHARD, cluster=ClusterConfig(kind="inline"))
+    extract_patches(many, str(tmp_path / "whole"), geometry=Geometry(size=SIZE), shard=SHARD)
     return tree(tmp_path / "whole")
 
 
@@ -141,7 +140,7 @@ def test_a_killed_scheduler_ends_the_run_in_words_and_the_rerun_finishes_it(
     assert "run the same command again" in errors
     assert not (tmp_path / "store" / "store.json").exists()
     kept = parts(tmp_path / "store")
-    again = extract_patches(many, str(tmp_path / "store"), size=SIZE, shard=SHARD)
+    again = extract_patches(many, str(tmp_path / "store"), geometry=Geometry(size=SIZE), shard=SHARD)
     assert again["made"] <= again["shards"] - kept
     assert tree(tmp_path / "store") == undisturbed
 

@@ -114,10 +114,33 @@ def test_the_chain_prints_json_and_nothing_else(folders: tuple[Path, Path], tmp_
 
 
 @pytest.mark.usefixtures("prefect_server")
+def test_parts_and_finalise_print_the_same_keys(catalogue: str, tmp_path: Path) -> None:
+    cut = ["patches", catalogue, "--size", 32, "--shard", 8, "--cluster", "inline", "--json"]
+    for part in ("1/2", "2/2"):
+        found = json.loads(run(*cut, "--parts", part, "--out", tmp_path / "s").stdout)
+        assert (found["patches"], found["shards"], found["parts"]) == (18, 4, part)
+        if part == "1/2":
+            refused(run("finalise", tmp_path / "s", "--cluster", "inline"), "4 of 8 parts", "parts/00004.parquet")
+    found = json.loads(run("finalise", tmp_path / "s", "--cluster", "inline", "--json").stdout)
+    assert (found["patches"], found["shards"]) == (36, 8)
+    assert "noise" in run("inspect", tmp_path / "s").stdout
+    refused(run(*cut, "--parts", "3/2", "--out", tmp_path / "t"), "--parts is '3/2'")
+    refused(run(*cut, "--preset", "sidd-512", "--out", tmp_path / "t"), "either the preset or these")
+    refused(run(*cut, "--camera", "S9", "--out", tmp_path / "t"), "no image has camera 'S9'")
+    assert not (tmp_path / "t").exists()
+
+
+def test_schemas_are_printed() -> None:
+    for kind in ("patch-store", "corpus"):
+        assert json.loads(run("schema", kind).stdout)["properties"]["parts"]
+    refused(run("schema", "store"), "choose one of")
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_user_errors_of_flows(folders: tuple[Path, Path], patches: str, tmp_path: Path) -> None:
     root, rules = folders
     out = tmp_path / "out"
-    refused(run("ingest", tmp_path / "none", "--adapter", "sidd-small", "--out", out), "none: no sidd_small images")
+    refused(run("ingest", tmp_path / "none", "--adapter", "sidd-small", "--out", out), "none: there is nothing")
     refused(run("ingest", root, "--adapter", "sid", "--out", out), "adapter 'sid' does not exist")
     for path in (root / "noisy").iterdir():
         path.write_bytes(path.read_bytes()[:200])
