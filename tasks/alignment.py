@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 _WINDOW = 512  # pixels; enough for any texture, small beside decoding
 _CONVINCING = 0.1  # normalised correlation below which edges are too weak to say anything
+_CHANCE = 12.0  # over the window's side: what unrelated edges do not reach anywhere by chance (measured up to 10)
 _BETTER = 1.15  # how much better than no shift a shift has to explain the edges
 
 
@@ -21,10 +22,11 @@ class Alignment:
     dx: int
     shifted: float
     unshifted: float
+    chance: float = 0.0  # what edges that have nothing in common reach somewhere in an image of this size
 
     def moved(self, tolerance: float) -> bool:
         """Whether the images are convincingly further apart than ``tolerance`` pixels."""
-        clear = self.shifted > _CONVINCING and self.shifted > _BETTER * max(self.unshifted, 0.0)
+        clear = self.shifted > max(_CONVINCING, self.chance) and self.shifted > _BETTER * max(self.unshifted, 0.0)
         return clear and max(abs(self.dy), abs(self.dx)) > tolerance
 
 
@@ -51,6 +53,7 @@ def align(noisy: NDArray[Any], clean: NDArray[Any]) -> Alignment:
         dx - columns if dx > columns // 2 else dx,
         float(correlation[dy, dx]) / power,
         float(correlation[0, 0]) / power,
+        _CHANCE / float(np.sqrt(rows * columns)),
     )
 
 

@@ -110,6 +110,9 @@ def _tar_members(file: IO[bytes], size: int) -> dict[str, Member]:
             elif info.offset_data + info.size > size:
                 problem = "the archive ends in the middle of it; fetch the archive again"
             found[info.name] = Member(info.offset_data, info.size, info.size, problem=problem)
+        file.seek(archive.offset)
+        if any(mark := file.read(tarfile.BLOCKSIZE)) or len(mark) < tarfile.BLOCKSIZE:
+            raise EOFError("it ends without an end mark")  # cut off between two members
     return found
 
 
@@ -145,12 +148,11 @@ def opened(uri: str) -> Iterator[BinaryIO]:
     url, member = _member(kind, uri)
     if member.method == _STORED:
         with open_file(url) as archive:
-            yield cast(BinaryIO, io.BufferedReader(_Window(archive, _data_offset(kind, uri, url, member), member.size)))
+            yield _window(archive, _data_offset(kind, uri, url, member), member.size)
         return
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL) as spool:  # seeking in deflated bytes starts over each time
         _unpack(kind, uri, url, member, spool)
-        spool.seek(0)
-        yield cast(BinaryIO, spool)
+        yield _window(cast(BinaryIO, spool), 0, member.size)
 
 
 def _member(kind: str, uri: str) -> tuple[str, Member]:
@@ -197,6 +199,10 @@ def _unpack(kind: str, uri: str, url: str, member: Member, out: IO[bytes]) -> No
         raise UserError(f"{uri}: is damaged in the archive ({error}); fetch the archive again") from None
     if have != member.size or (member.crc is not None and crc != member.crc):
         raise UserError(f"{uri}: is damaged in the archive (other bytes than were packed); fetch the archive again")
+
+
+def _window(file: BinaryIO, start: int, size: int) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedReader(_Window(file, start, size)))
 
 
 class _Window(io.RawIOBase):

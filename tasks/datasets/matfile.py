@@ -45,7 +45,8 @@ _DAMAGED = (
     KeyError,
     TypeError,
     RuntimeError,
-    OverflowError,
+    ArithmeticError,
+    AttributeError,
     MemoryError,
 )
 

@@ -30,7 +30,7 @@ def read_pixels(uri: str, parts: Sequence[str]) -> Iterator[Pixels]:
     """
     if all(part == "" for part in parts):
         found: Iterator[NDArray[np.generic]] = iter([imagefile.read_image(uri)] * len(parts))
-    elif uri.lower().endswith(".mat"):
+    elif uri.split("::")[0].lower().endswith(".mat"):
         found = matfile.read_parts(uri, parts)
     elif all(map(zarrarray.is_part, parts)):
         found = zarrarray.read_parts(uri, parts)

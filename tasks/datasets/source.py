@@ -100,7 +100,7 @@ def _printable(name: str) -> str:
 
 
 def _is_hidden(path: str) -> bool:
-    parts = path.split("/")
+    parts = path.replace("\\", "/").split("/")
     if ".." in parts:
         return False
     return (

@@ -1,0 +1,123 @@
+"""Datasets on object storage, in folders and archives, against an S3-speaking server."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import s3fs
+import scipy.io
+import tifffile
+from moto.server import ThreadedMotoServer
+
+from pngmodel.errors import UserError
+from tasks.datasets.source import Source
+from tasks.ingest import ingest, load_catalogue, read_catalogued
+
+BUCKET = "s3://datasets"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3fs.S3FileSystem]:
+    """An empty bucket called datasets; the product learns of it by the environment alone."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fake")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    storage = s3fs.S3FileSystem()
+    storage.mkdir("datasets")
+    yield storage
+    storage.rm("datasets", recursive=True)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+                packed.write(path, f"{folder.name}/{path.relative_to(folder)}")
+    else:
+        with tarfile.open(archive, "w") as tar:
+            tar.add(folder, folder.name)
+    return archive
+
+
+@pytest.fixture
+def layouts(
+    tmp_path: Path, sidd_small: Path, pair: Callable, folders: tuple[Path, Path]
+) -> dict[str, tuple[Path, str]]:
+    """Folders with the adapters that read them: image files, MATLAB arrays, TIFF stacks, clean images."""
+    blocks = [np.stack([pair(seed, 40, 40)[side] for seed in range(6)]) for side in range(2)]
+    (tmp_path / "plus").mkdir()
+    for name, array, packed in zip(("noisy", "gt"), blocks, (True, False), strict=True):
+        stem = f"siddplus_valid_{name}_srgb"
+        scipy.io.savemat(tmp_path / "plus" / f"{stem}.mat", {stem: array}, do_compression=packed)
+    rng = np.random.default_rng(0)
+    scene = pair(0, 40, 40, 1, "uint16")[1][..., 0]
+    stack = np.stack([scene + rng.integers(0, 900, scene.shape, np.uint16) for _ in range(4)])
+    (tmp_path / "repeats").mkdir()
+    tifffile.imwrite(tmp_path / "repeats" / "field.tif", stack, photometric="minisblack")
+    return {
+        "sidd-small": (sidd_small, "sidd-small"),
+        "rules": (folders[0], str(folders[1])),
+        "sidd-plus": (tmp_path / "plus", "sidd-plus"),
+        "tiff": (tmp_path / "repeats", "tiff"),
+        "clean": (folders[0] / "clean", "clean"),
+    }
+
+
+@pytest.mark.parametrize("layout", ["sidd-small", "rules", "sidd-plus", "tiff", "clean"])
+def test_a_dataset_is_the_same_wherever_it_lies(
+    bucket: s3fs.S3FileSystem, layouts: dict[str, tuple[Path, str]], tmp_path: Path, layout: str
+) -> None:
+    folder, adapter = layouts[layout]
+    bucket.put(str(folder), f"datasets/{folder.name}", recursive=True)
+    places = [str(folder), f"{BUCKET}/{folder.name}/"]
+    for end in ("zip", "tar"):
+        archive = pack(folder, tmp_path / f"{folder.name}.{end}")
+        bucket.put(str(archive), f"datasets/{archive.name}")
+        places.append(f"{BUCKET}/{archive.name}")
+    results = [ingest(place, adapter, str(tmp_path / f"c{k}")) for k, place in enumerate(places)]
+    assert [r["rejected"] for r in results] == [[]] * 4
+    assert len({r["pairs"] for r in results}) == 1
+    if layout in ("sidd-small", "rules", "sidd-plus"):  # elsewhere an archive's own folder is part of the ids
+        assert len({r["digest"] for r in results}) == 1
+    side = "clean" if layout == "clean" else "noisy"
+    local, *others = (load_catalogue(str(tmp_path / f"c{k}"))[0].to_pylist() for k in range(4))
+    for rows in others:
+        for one, other in zip(read_catalogued(local, side), read_catalogued(rows, side), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_problems_on_object_storage_are_told(bucket: s3fs.S3FileSystem, sidd_small: Path, tmp_path: Path) -> None:
+    bucket.put(str(sidd_small), "datasets/raw", recursive=True)
+    first = sorted(bucket.find("datasets/raw"))[0]
+    bucket.pipe_file(first, b"")
+    result = ingest(f"{BUCKET}/raw", "sidd-small", str(tmp_path / "c"))
+    assert result["pairs"] == 2
+    assert f"s3://{first}: is empty" in result["rejected"][0]["reason"]
+    with pytest.raises(UserError, match=r"s3://datasets/none: there is nothing"):
+        Source.of(f"{BUCKET}/none")
+    with pytest.raises(UserError, match="is one file; give the folder"):
+        Source.of(f"s3://{first}")
+    bucket.pipe_file("datasets/torn.zip", pack(sidd_small, tmp_path / "x.zip").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"s3://datasets/torn\.zip: is no whole zip archive"):
+        ingest(f"{BUCKET}/torn.zip", "sidd-small", str(tmp_path / "d"))
+    with pytest.raises(UserError, match="compressed tar"):
+        Source.of(f"{BUCKET}/x.tar.gz")
