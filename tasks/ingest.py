@@ -9,6 +9,7 @@ catalogue.json      counts and digests, written last
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -124,13 +125,12 @@ def _assigned(records: list[PairRecord], settings: IngestSettings, source: str) 
     if unknown := set(settings.validation_scenes) - set(scenes):
         raise UserError(f"validation scenes {sorted(unknown)} are not in {source}; scenes there: {', '.join(scenes)}")
     validation = set(settings.validation_scenes)
-    training = [r for r in records if r.split == "train" and r.scene not in validation]
-    wanted = settings.validation_share * len(training)
-    for scene in sorted({r.scene for r in training}, key=lambda s: hashlib.sha256(s.encode()).digest()):
-        size = sum(r.scene == scene for r in training)
-        if wanted >= size / 2:  # the nearest share that whole scenes allow
+    sizes = Counter(r.scene for r in records if r.split == "train" and r.scene not in validation)
+    wanted = settings.validation_share * sizes.total()
+    for scene in sorted(sizes, key=lambda s: hashlib.sha256(s.encode()).digest()):
+        if wanted >= sizes[scene] / 2:  # the nearest share that whole scenes allow
             validation.add(scene)
-            wanted -= size
+            wanted -= sizes[scene]
     out = []
     for record in records:
         split = "validation" if record.scene in validation else record.split
