@@ -19,7 +19,8 @@ from tasks.datasets.records import SIDES, PairRecord
 from tasks.duplicates import fingerprint
 
 _STRIP = 256  # rows; bounds the memory of statistics over images of any size
-_GROUP = 64
+_GROUP = 160  # a MATLAB file is walked through once for each group: 8 times for the blocks of SIDD
+_HIGHEST = 1e12  # far beyond any count; sums of squares stay finite
 
 MEASURED = (
     ("height", pa.int32()),
@@ -58,7 +59,7 @@ class Checked:
 
 
 def grouped(records: Sequence[PairRecord], max_shift: float) -> list[Group]:
-    """Records of one container file in runs of at most 64, others one by one."""
+    """Records of one container file in runs of bounded length, others one by one."""
     groups = []
     for _, run in groupby(records, key=lambda r: (r.noisy, r.clean)):
         members = list(run)
@@ -132,6 +133,8 @@ def _unusable(image: Pixels, dtype: str | None) -> str | None:
     if image.dtype == np.float32:
         if not np.isfinite(image).all():
             return f"holds {int((~np.isfinite(image)).sum())} values that are NaN or infinite"
+        if float(image.max()) > _HIGHEST:
+            return f"holds values up to {float(image.max()):g}, which are no levels of an image"
         if float(image.min()) < 0:
             return f"holds negative values ({float(image.min()):g}); add the black level back"
     if float(image.min()) == float(image.max()):

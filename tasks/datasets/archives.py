@@ -26,6 +26,7 @@ from tasks.stores.filesystem import file_size, file_stamp, open_file, read_bytes
 _LOCAL_HEADER = struct.Struct("<IHHHHHIIIHH")
 _STORED, _DEFLATED, _ENCRYPTED = 0, 8, 1
 _SPOOL = 64 << 20  # bytes that are unpacked in memory before a temporary file is used
+_MAX_SPOOL = 4 << 30  # and what such a file may hold
 _STEP = 4 << 20
 _DIRECTORY_BLOCK = 1 << 16  # bytes asked for at once: headers in a tar lie far apart
 
@@ -150,6 +151,8 @@ def opened(uri: str) -> Iterator[BinaryIO]:
         with open_file(url) as archive:
             yield _window(archive, _data_offset(kind, uri, url, member), member.size)
         return
+    if member.size > _MAX_SPOOL:
+        raise UserError(f"{uri}: unpacks to {member.size / 1e9:.1f} GB; unpack the archive first")
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL) as spool:  # seeking in deflated bytes starts over each time
         _unpack(kind, uri, url, member, spool)
         yield _window(cast(BinaryIO, spool), 0, member.size)

@@ -15,7 +15,7 @@ Pixels = NDArray[Any]
 
 MAX_BYTES = 1 << 30
 """Of one image in memory: 179 megapixels of 16-bit RGB, where Pillow draws the line too."""
-_MAX_FILE_BYTES = 2 << 30
+_MAX_FILE_BYTES = MAX_BYTES + (16 << 20)  # of which a file adds some to its pixels
 _DTYPES = ("uint8", "uint16", "float32")
 
 

@@ -62,11 +62,11 @@ def test_the_digest_is_of_levels_and_not_of_memory(order: str) -> None:
 
 def test_a_group_shares_its_files_and_stays_small(tmp_path: Path) -> None:
     records = [
-        replace(RECORD, pair=f"{k}", noisy=f"n{k // 100}.mat", clean="c.mat", noisy_part="x", clean_part="y")
-        for k in range(200)
+        replace(RECORD, pair=f"{k}", noisy=f"n{k // 200}.mat", clean="c.mat", noisy_part="x", clean_part="y")
+        for k in range(400)
     ] + [replace(RECORD, pair=f"f{k}", noisy=f"{k}.png", clean=f"{k}_.png") for k in range(3)]
     groups = grouped(records, 1.0)
-    assert [len(g.records) for g in groups] == [64, 36, 64, 36, 1, 1, 1]
+    assert [len(g.records) for g in groups] == [160, 40, 160, 40, 1, 1, 1]
     assert [r for g in groups for r in g.records] == records
 
 

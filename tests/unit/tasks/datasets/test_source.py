@@ -182,17 +182,12 @@ def lying(archive: Path, name: str, claimed: int) -> None:
     archive.write_bytes(data)
 
 
-@pytest.mark.parametrize("claimed", [None, 1000])
-def test_a_member_that_inflates_hugely_is_not_unpacked(tmp_path: Path, claimed: int | None) -> None:
+@pytest.mark.parametrize("claimed", [1000, (2 << 30) - 1])
+def test_a_member_that_inflates_hugely_is_not_unpacked(tmp_path: Path, claimed: int) -> None:
     archive = tmp_path / "bomb.zip"
-    with (
-        zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file,
-        file.open("big.png", "w", force_zip64=True) as out,
-    ):
-        for _ in range(3 if claimed else 2200):
-            out.write(bytes(1 << 20))
-    if claimed:
-        lying(archive, "big.png", claimed)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("big.png", bytes(3 << 20))
+    lying(archive, "big.png", claimed)
     with pytest.raises(
         UserError, match=r"big\.png.*(more than is read here|more than the archive's directory promises)"
     ):
