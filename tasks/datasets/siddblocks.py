@@ -114,11 +114,14 @@ def _labelled(records: list[PairRecord], uri: str) -> list[PairRecord]:
     """Scene, camera and ISO from the owners' list of instances, where it lies beside the blocks."""
     rows = csv.reader(io.StringIO(read_whole(uri).decode("utf-8", "replace")))
     names: dict[int, re.Match[str]] = {}
-    for row in rows:
-        index = next((int(cell) for cell in row if cell.strip().isdecimal()), None)
-        instance = next((m for cell in row if (m := INSTANCE.search(cell))), None)
-        if index is not None and instance is not None:
-            names[index] = instance
+    try:
+        for row in rows:
+            index = next((int(cell) for cell in row if cell.strip().isdecimal()), None)
+            instance = next((m for cell in row if (m := INSTANCE.search(cell))), None)
+            if index is not None and instance is not None:
+                names[index] = instance
+    except (csv.Error, ValueError) as error:
+        raise UserError(f"{uri}: is no list of instances ({error}); fetch it again or remove it") from None
     if not names:
         raise UserError(f"{uri}: has no row with an index and an instance name such as 0001_001_S6_00100_00060_3200_L")
     first = 0 if 0 in names else 1  # lists from 0 and from 1 are about

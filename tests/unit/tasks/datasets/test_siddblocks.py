@@ -131,3 +131,12 @@ def test_a_variable_under_another_name_is_found_by_its_shape(
     for name, array in zip(NAMES, blocks(2, 1), strict=True):
         scipy.io.savemat(tmp_path / f"{name}.mat", {"meta": np.eye(3), "x": array})
     assert len(ingested(tmp_path, "sidd-validation").rows) == 2
+
+
+@pytest.mark.parametrize("text", ["", "x" * 200_000, "9" * 5000 + ",0001_001_S6_00100_00060_3200_L", "a,b\n1,2\n"])
+def test_labels_that_are_none_are_refused_by_name(tmp_path: Path, blocks: Callable, text: str) -> None:
+    for name, array in zip(NAMES, blocks(1, 1), strict=True):
+        scipy.io.savemat(tmp_path / f"{name}.mat", {name: array})
+    (tmp_path / "validation_label.csv").write_text(text)
+    with pytest.raises(UserError, match=r"validation_label\.csv"):
+        adapter("sidd-validation").find(Source.of(str(tmp_path)))
