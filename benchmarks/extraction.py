@@ -24,7 +24,7 @@ import imagecodecs
 import numpy as np
 
 from tasks.clusters import ClusterConfig
-from tasks.ingest import ingest
+from tasks.ingest import ingest, load_catalogue
 from tasks.patches import PRESETS, Geometry, extract_patches, finalise
 from tasks.stores.patches import PatchStore
 
@@ -33,7 +33,7 @@ RULES = "dataset: tiled\nlicence: as the source\nnoisy: noisy/(?P<pair>.+)\\.png
 INLINE = ClusterConfig(kind="inline")
 
 
-def make_pairs(source: Path, folder: Path, count: int) -> list[Path]:
+def make_pairs(source: Path, folder: Path, count: int) -> None:
     """Tile pairs of full size; the same order of tiles on both sides."""
     crops = []
     for noisy in sorted(source.glob("*_noisy.png")):
@@ -51,7 +51,9 @@ def make_pairs(source: Path, folder: Path, count: int) -> list[Path]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(image), level=6))
     (folder / "rules.yaml").write_text(RULES)
-    return sorted(folder.glob("*/pair*.png"))
+    for path in folder.glob("*/pair*.png"):
+        if int(path.stem.removeprefix("pair")) >= count:
+            path.unlink()  # of an earlier run with more pairs
 
 
 def decode_seconds(files: list[Path]) -> float:
@@ -113,13 +115,14 @@ def main() -> None:
     if arguments.worker:
         extract(*arguments.worker)
         return
-    work, count = arguments.work, arguments.pairs
-    files = make_pairs(arguments.source, work / "images", count)
-    few = make_pairs(arguments.source, work / "few", max(1, count // 5))
-    catalogues = {}
-    for name in ("images", "few"):
+    work, catalogues, rows = arguments.work, {}, {}
+    for name, wanted in (("images", arguments.pairs), ("few", max(1, arguments.pairs // 5))):
+        make_pairs(arguments.source, work / name, wanted)
         catalogues[name] = str(work / f"catalogue-{name}")
         ingest(str(work / name), str(work / name / "rules.yaml"), catalogues[name])
+        rows[name] = load_catalogue(catalogues[name])[0].to_pylist()
+    count = len(rows["images"])  # what was rejected is neither decoded nor extracted
+    files = [Path(row[side]) for row in rows["images"] for side in ("clean", "noisy")]
     decode: dict[int, float] = {}
     seconds: dict[int, float] = {}
     peaks: dict[int, float] = {}
@@ -137,7 +140,7 @@ def main() -> None:
     print(
         f"| extraction, 2 workers | {seconds[2]:.3f} | {seconds[1] / seconds[2]:.2f} x faster | {peaks[2] / 1e6:.0f} |"
     )
-    print(f"| extraction, 1 worker, {len(few) // 2} pairs | | | {few_peak / 1e6:.0f} |")
+    print(f"| extraction, 1 worker, {len(rows['few'])} pairs | | | {few_peak / 1e6:.0f} |")
     stores = [work / f"catalogue-images-patches-{n}" for n in (1, 2)]
     for store in stores:
         finalise(str(store))
