@@ -23,8 +23,9 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
+from tasks.catalogue import load_catalogue
 from tasks.clusters import ClusterConfig
-from tasks.ingest import ingest, load_catalogue
+from tasks.ingest import ingest
 from tasks.patches import PRESETS, Geometry, extract_patches, finalise
 from tasks.stores.patches import PatchStore
 

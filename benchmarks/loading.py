@@ -26,8 +26,8 @@ from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 from torch.utils.data import DataLoader, Dataset
 
+from tasks.catalogue import load_catalogue, read_one
 from tasks.clusters import ClusterConfig
-from tasks.ingest import load_catalogue, read_one
 from tasks.patches import Geometry, extract_patches
 from tasks.stores.filesystem import Span, read_bytes, read_spans
 from tasks.stores.layout import shard_object

@@ -224,7 +224,7 @@ def verify(
 
 @app.command(epilog=_example("pngnoise schema patch-store"))
 def schema(
-    kind: Annotated[str, typer.Argument(help="patch-store or corpus")],
+    kind: Annotated[str, typer.Argument(help="catalogue, patch-store or corpus")],
 ) -> None:
     """Print the JSON schema of a store's commit record."""
     with user_errors():

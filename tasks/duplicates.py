@@ -83,8 +83,8 @@ def _blurred(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 def near_duplicates(prints: Sequence[bytes]) -> dict[int, tuple[int, float]]:
     """For each later one of a near-equal couple: (index of the earlier one, correlation).
 
-    Every couple is compared up to 100 000 images (20 000 take a few seconds on one core); in larger sets each image with
-    as many before it, so that the time grows in proportion.
+    Every couple is compared up to 100 000 images (20 000 take ten seconds on one core); in larger sets each image
+    with as many before it, so that the time grows in proportion.
     """
     if not prints:
         return {}

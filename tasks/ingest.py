@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -21,35 +20,32 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
-from pngmodel.errors import IntegrityError, UserError
+from pngmodel.errors import UserError
+from tasks.catalogue import (
+    COMMIT,
+    FORMAT_VERSION,
+    REJECTED,
+    REPORT,
+    SCHEMA,
+    TABLE,
+    CatalogueRecord,
+    load_catalogue,
+    read_one,
+)
 from tasks.catalogue_report import catalogue_markdown, catalogue_page
 from tasks.clusters import ClusterConfig, run_each
 from tasks.datasets import adapter
-from tasks.datasets.limits import Pixels
 from tasks.datasets.naming import NOT_STATED
-from tasks.datasets.pixels import read_pixels
-from tasks.datasets.records import PAIR_COLUMNS, SIDES, PairRecord, Unpaired
+from tasks.datasets.records import SIDES, PairRecord, Unpaired
 from tasks.datasets.source import Source
 from tasks.duplicates import near_duplicates
 from tasks.provenance import content_key, packages
-from tasks.stores.filesystem import exists, join, read_bytes, read_json, remove, sha256, write_bytes, write_json
-from tasks.stores.tables import decode_table, encode_table
-from tasks.verification import MEASURED, Checked, check_group, grouped, pixel_digest
+from tasks.stores.filesystem import exists, join, read_json, remove, sha256, write_bytes, write_json
+from tasks.stores.tables import encode_table
+from tasks.verification import Checked, check_group, grouped
 
-COMMIT, REPORT = "catalogue.json", "report.html"
-FORMAT_VERSION = 2
-_TABLE, _REJECTED, _FAILED = "catalogue.parquet", "rejected.json", "failed.json"
+_FAILED = "failed.json"
 _FULL_SCALES = (1.0, 255.0, 4095.0, 16383.0, 65535.0)  # of floats: unit range, or counts of 8, 12, 14, 16 bits
-
-SCHEMA = pa.schema(
-    [
-        *PAIR_COLUMNS,
-        *MEASURED,
-        ("full_scale", pa.float64()),
-        *((name, pa.string()) for side in SIDES for name in (side, f"{side}_part", f"{side}_sha256")),
-    ]
-)
-"""Statistics are fractions of ``full_scale``; a side that is not published is null; ``*_sha256`` is over pixels."""
 
 
 class IngestSettings(BaseModel):
@@ -203,13 +199,13 @@ def _publish(
     table = pa.Table.from_pylist(rows, SCHEMA)
     content = encode_table(table)
     remove(join(output, COMMIT))  # from here on an older catalogue at this place is no more
-    write_bytes(join(output, _TABLE), content)
-    write_json(join(output, _REJECTED), {"rejected": rejections, "ignored": ignored})
+    write_bytes(join(output, TABLE), content)
+    write_json(join(output, REJECTED), {"rejected": rejections, "ignored": ignored})
     remove(join(output, _FAILED))
     # Where the files lie does not make another dataset: the digest covers facts and pixels.
     places = {name for side in SIDES for name in (side, f"{side}_part")}
     facts = [{k: v for k, v in row.items() if k not in places} for row in table.to_pylist()]
-    commit = {
+    commit: dict[str, Any] = {
         "format": "pngnoise-catalogue",
         "format_version": FORMAT_VERSION,
         "source": source,
@@ -221,6 +217,7 @@ def _publish(
         "digest": content_key(facts),
         "packages": packages(),
     }
+    CatalogueRecord.model_validate(commit)  # the printed schema is true of what is written
     page = catalogue_page(commit, table.to_pylist(), rejections, read_one)
     write_bytes(join(output, REPORT), page.encode())
     write_json(join(output, COMMIT), commit)
@@ -234,55 +231,10 @@ def _publish(
     }
 
 
-def load_catalogue(url: str) -> tuple[pa.Table, str]:
-    """The table of a committed catalogue and its digest.
-
-    Raises:
-        UserError: no catalogue there, or one of another format version. IntegrityError: the table does not fit it.
-    """
-    place = join(url, COMMIT)
-    if not exists(place):
-        raise UserError(f"{place}: missing; {url} is not a (finished) catalogue, make one with `pngnoise ingest`")
-    record = read_json(place)
-    if record.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{place}: format version {record.get('format_version')}, this version of pngnoise reads {FORMAT_VERSION}; "
-            "run `pngnoise ingest` again"
-        )
-    content = read_bytes(join(url, _TABLE))
-    if sha256(content) != record.get("table_sha256"):
-        raise IntegrityError(f"{join(url, _TABLE)}: sha256 differs from {COMMIT}; run `pngnoise ingest` again")
-    return decode_table(content), str(record["digest"])
-
-
-def read_catalogued(rows: Sequence[dict[str, Any]], side: str) -> Iterator[Pixels]:
-    """Yield the ``noisy`` or ``clean`` image of catalogue rows, (H, W, C) each, in order.
-
-    Consecutive rows of one container file are read in one pass through it.
-
-    Raises:
-        UserError: that side is not published. IntegrityError: an image is not the one that was catalogued.
-    """
-    for uri, run in groupby(rows, key=lambda row: row[side]):
-        members = list(run)
-        if uri is None:
-            raise UserError(f"{members[0]['pair']}: the dataset publishes no {side} image")
-        # Plain files are read one by one: two rows of the same file are rare, holding both images is not free.
-        for row, image in zip(members, read_pixels(uri, [row[f"{side}_part"] for row in members]), strict=True):
-            if pixel_digest(image) != row[f"{side}_sha256"]:
-                raise IntegrityError(f"{uri}: changed since it was catalogued; run `pngnoise ingest` again")
-            yield image
-
-
 def describe(url: str) -> str:
     """A catalogue in markdown with a small picture, for the run's artifact."""
     rows = load_catalogue(url)[0].to_pylist()
-    return catalogue_markdown(rows, read_json(join(url, _REJECTED))["rejected"], read_one)
-
-
-def read_one(row: dict[str, Any], side: str) -> Pixels:
-    """One image of one catalogue row; see :func:`read_catalogued`."""
-    return next(read_catalogued([row], side))
+    return catalogue_markdown(rows, read_json(join(url, REJECTED))["rejected"], read_one)
 
 
 task_ingest = task(cache_policy=NO_CACHE, name="ingest")(ingest)

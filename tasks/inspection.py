@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from pydantic import BaseModel
+
 from pngmodel.bundle import bundle_config, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
+from tasks.catalogue import COMMIT as CATALOGUE
+from tasks.catalogue import CatalogueRecord, load_catalogue
 from tasks.generators import bundle_folder
-from tasks.ingest import COMMIT as CATALOGUE
-from tasks.ingest import load_catalogue
 from tasks.stores.corpus import COMMIT as CORPUS
 from tasks.stores.corpus import Corpus
 from tasks.stores.filesystem import exists, join, read_json
 from tasks.stores.layout import PLAN
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
-from tasks.stores.records import SCHEMAS
+from tasks.stores.records import CorpusRecord, PatchStoreRecord
 
 _BUNDLE = "digest.json"
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "catalogue": CatalogueRecord,
+    "patch-store": PatchStoreRecord,
+    "corpus": CorpusRecord,
+}
+"""Commit records by the name that `pngnoise schema` takes."""
 
 
 def kind_of(url: str) -> str:

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks import levels
+from tasks.catalogue import load_catalogue, read_catalogued
 from tasks.clusters import ClusterConfig, run_each
 from tasks.datasets.records import PAIR_COLUMNS
-from tasks.ingest import load_catalogue, read_catalogued
 from tasks.stores.layout import ARRAYS, Layout, part_name, peak
 from tasks.stores.patches import COMMIT, KIND, schema
 from tasks.stores.records import PatchStoreRecord

@@ -53,12 +53,13 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+_DECODERS = ("pillow", "imagecodecs", "tifffile", "h5py")
+_DECIDING = ("pngnoise", "torch", "numpy", "zarr", "numcodecs", "pyarrow", "matplotlib", *_DECODERS)
+
+
 def packages() -> dict[str, str]:
     """Versions of the packages that decide a result's bytes."""
-    return {
-        name: _version(name)
-        for name in ("pngnoise", "torch", "numpy", "zarr", "numcodecs", "pyarrow", "pillow", "matplotlib")
-    }
+    return {name: _version(name) for name in _DECIDING}
 
 
 def device_name(device: str) -> str:

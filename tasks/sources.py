@@ -16,9 +16,9 @@ import numpy as np
 
 import pngmodel
 from pngmodel.errors import IntegrityError, UserError
+from tasks.catalogue import COMMIT as CATALOGUE
+from tasks.catalogue import load_catalogue, read_one
 from tasks.datasets.imagefile import EXTENSIONS, decode, read_image
-from tasks.ingest import COMMIT as CATALOGUE
-from tasks.ingest import load_catalogue, read_one
 from tasks.provenance import content_key
 from tasks.stores.filesystem import exists, join, list_files, read_bytes, sha256
 from tasks.stores.layout import CLEAN, NOISY

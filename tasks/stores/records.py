@@ -81,7 +81,3 @@ class CorpusRecord(StoreRecord):
     figures: dict[str, dict[str, float]] = Field(description="protocol figures of model, baselines and floor")
     protocol: str
     files: dict[str, str] = Field(description=f"{SHA256}, of manifest, gate, card and report, by path")
-
-
-SCHEMAS: dict[str, type[BaseModel]] = {"patch-store": PatchStoreRecord, "corpus": CorpusRecord}
-"""By the name that `pngnoise schema` takes."""

@@ -15,8 +15,9 @@ import tifffile
 from moto.server import ThreadedMotoServer
 
 from pngmodel.errors import UserError
+from tasks.catalogue import load_catalogue, read_catalogued
 from tasks.datasets.source import Source
-from tasks.ingest import ingest, load_catalogue, read_catalogued
+from tasks.ingest import ingest
 
 BUCKET = "s3://datasets"
 

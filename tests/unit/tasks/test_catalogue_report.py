@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.catalogue import load_catalogue
 from tasks.catalogue_report import classes, markdown_classes, shown
-from tasks.ingest import IngestSettings, describe, ingest, load_catalogue
+from tasks.ingest import IngestSettings, describe, ingest
 
 MARKUP = "<img src=x onerror=alert(1)>"
 

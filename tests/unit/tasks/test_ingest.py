@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.ingest import IngestSettings, ingest, load_catalogue, read_catalogued
+from tasks.catalogue import load_catalogue, read_catalogued
+from tasks.ingest import IngestSettings, ingest
 from tasks.stores.tables import decode_table
 
 

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pngmodel.errors import IntegrityError, UserError
+from tasks.catalogue import load_catalogue, read_one
 from tasks.clusters import ClusterConfig
-from tasks.ingest import ingest, load_catalogue, read_one
+from tasks.ingest import ingest
 from tasks.inspection import inspect, record_schema, verify
 from tasks.patches import PRESETS, Geometry, Selection, extract_patches, finalise, pack, share
 from tasks.sources import open_clean, open_references
@@ -191,7 +192,7 @@ def one_sided(root: Path, tmp_path: Path, side: str) -> str:
     """A store of a catalogue that has only one side: as an adapter for benchmarks or clean sets yields it."""
     import pyarrow as pa
 
-    from tasks.ingest import COMMIT, SCHEMA
+    from tasks.catalogue import COMMIT, SCHEMA
     from tasks.stores.filesystem import sha256
     from tasks.stores.tables import encode_table
 
@@ -277,7 +278,10 @@ def test_the_printed_schema_is_that_of_the_record(patches: str) -> None:
         "title": "Format Version",
         "type": "integer",
     }
-    with pytest.raises(UserError, match="choose one of patch-store, corpus"):
+    catalogue = record_schema("catalogue")
+    assert catalogue["properties"]["format_version"]["const"] == 2
+    assert set(catalogue["required"]) >= {"source", "adapter", "pairs", "digest"}
+    with pytest.raises(UserError, match="choose one of catalogue, patch-store, corpus"):
         record_schema("patches")
 
 

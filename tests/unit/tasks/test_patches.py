@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.ingest import ingest, load_catalogue, read_one
+from tasks.catalogue import load_catalogue, read_one
+from tasks.ingest import ingest
 from tasks.patches import Geometry, corners, extract_patches
 from tasks.stores.filesystem import list_files
 from tasks.stores.layout import part_name, shard_object

@@ -32,7 +32,7 @@ def test_workers_are_needed() -> None:
 
 def test_an_option_that_the_cluster_does_not_know_is_named() -> None:
     config = ClusterConfig(kind="slurm", workers=1, options={"coers": 1, "cores": 1, "memory": "1GB"})
-    with pytest.raises(UserError, match="'options'.*coers"):
+    with pytest.raises(UserError, match=r"'options'.*coers"):
         list(run_each(config, abs, [1]))
 
 

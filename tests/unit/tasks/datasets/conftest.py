@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tasks.ingest import IngestSettings, ingest, load_catalogue, read_catalogued
+from tasks.catalogue import load_catalogue, read_catalogued
+from tasks.ingest import IngestSettings, ingest
 
 Blocks = tuple[np.ndarray, np.ndarray]
 
