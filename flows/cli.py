@@ -28,7 +28,9 @@ def _example(text: str) -> str:
     epilog=_example("pngnoise ingest data/SIDD_Small_sRGB_Only --adapter sidd-small --out runs/sidd/catalogue")
 )
 def ingest(
-    source: Annotated[str, typer.Argument(help="folder or URL of the dataset, as its owners ship it")],
+    source: Annotated[
+        str, typer.Argument(help="the dataset as its owners ship it: a folder, .zip or .tar, or a URL of one (s3://)")
+    ],
     adapter: Annotated[
         str,
         typer.Option(
@@ -42,6 +44,7 @@ def ingest(
     ] = None,
     validation_share: Annotated[float, typer.Option(help="share of the pairs to keep out, whole scenes")] = 0.0,
     licence: Annotated[str | None, typer.Option(help="licence of images whose layout does not say it")] = None,
+    full_scale: Annotated[float | None, typer.Option(help="level of float images that stands for 1")] = None,
     max_shift: Annotated[float, typer.Option(help="pixels that noisy and clean may be apart")] = 2.0,
     max_rejected: Annotated[float, typer.Option(help="fail above this share of rejected pairs; 1: never")] = 1.0,
     cluster: Cluster = "inline",
@@ -51,7 +54,7 @@ def ingest(
     with user_errors():
         from flows.ingest_dataset import IngestParameters, ingest_dataset
         from tasks.clusters import load_cluster
-        from tasks.ingest import IngestSettings
+        from tasks.ingest import IngestSettings, RejectedError
 
         parameters = IngestParameters(
             source=source,
@@ -61,13 +64,19 @@ def ingest(
                 validation_scenes=validation_scene or [],
                 validation_share=validation_share,
                 licence=licence,
+                full_scale=full_scale,
                 max_shift=max_shift,
                 max_rejected=max_rejected,
             ),
             cluster=load_cluster(cluster),
         )
-        with progress_bar(quiet=json):
-            result = ingest_dataset(parameters)
+        try:
+            with progress_bar(quiet=json):
+                result = ingest_dataset(parameters)
+        except RejectedError as error:
+            if json:  # whoever parses the answer learns the reasons; the exit code is that of an error
+                show({"pairs": 0, "rejected": error.rejected}, as_json=True, title="")
+            raise
     show(result, as_json=json, title="Catalogue")
 
 

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from tasks.datasets.limits import Pixels
 from tasks.datasets.records import SIDES
 from tasks.pages import TEMPLATES, data_uri, picture
 
 Row = dict[str, Any]
-Read = Callable[[Row, str], Pixels]
+Crop = NDArray[np.float32]
+Read = Callable[[Sequence[Row], str], Iterator[Pixels]]
+"""Images of rows by side, in order; see :func:`tasks.catalogue.read_catalogued`."""
 
 _SHOWN = 6
 _COLUMNS = 6
@@ -112,25 +115,28 @@ def grid(rows: Sequence[Row], read: Read, *, small: bool = False) -> str:
     axes = figure.subplots(lines, _COLUMNS, squeeze=False).reshape(-1, columns)
     for axis in axes.flatten():
         axis.axis("off")
-    for line, row in zip(axes, rows, strict=False):
-        for axis, (title, image) in zip(line, _crops(row, read), strict=False):
+    # All rows of a side at once: a container file is walked through once, not once per picture.
+    crops = [list(_crops(rows, side, read)) for side in SIDES if rows[0][side] is not None]
+    for line, row, *sides in zip(axes, rows, *crops, strict=False):
+        for axis, (title, image) in zip(line, _titled(row, sides), strict=False):
             axis.imshow(picture(np.moveaxis(image, -1, 0)), interpolation="nearest")
             axis.set_title(title, fontsize=8, loc="left")
     return data_uri(figure, small=small)
 
 
-def _crops(row: Row, read: Read) -> Iterator[tuple[str, Any]]:
-    found = {}
-    label = f"{row['camera'] or row['pair'][-24:]} {'ISO ' + str(row['iso']) if row['iso'] else ''}".rstrip()
-    for side in SIDES:
-        if row[side] is None:
-            continue
+def _crops(rows: Sequence[Row], side: str, read: Read) -> Iterator[Crop]:
+    for row, levels in zip(rows, read(rows, side), strict=True):
         top, left = (max(0, (row[axis] - _SIDE) // 2) for axis in ("height", "width"))
-        levels = read(row, side)[top : top + _SIDE, left : left + _SIDE]
-        found[side] = levels.astype(np.float32) / row["full_scale"]
-        yield (label if len(found) == 1 else side), found[side]
-    if len(found) == 2:
-        yield f"noise ×{_GAIN}", 0.5 + _GAIN * (found["noisy"] - found["clean"])
+        yield levels[top : top + _SIDE, left : left + _SIDE].astype(np.float32) / row["full_scale"]
+
+
+def _titled(row: Row, sides: Sequence[Crop]) -> Iterator[tuple[str, Crop]]:
+    label = f"{row['camera'] or row['pair'][-24:]} {'ISO ' + str(row['iso']) if row['iso'] else ''}".rstrip()
+    yield label, sides[0]
+    if len(sides) == 2:
+        noisy, clean = sides
+        yield "clean", clean
+        yield f"noise ×{_GAIN}", 0.5 + _GAIN * (noisy - clean)
 
 
 def _strength(rows: Sequence[Row]) -> str | None:
@@ -154,7 +160,7 @@ def _strength(rows: Sequence[Row]) -> str | None:
 
 
 def catalogue_page(commit: dict[str, Any], rows: Sequence[Row], rejected: Sequence[dict[str, str]], read: Read) -> str:
-    """The page of a catalogue as text; ``read`` gives the pixels of a row's side."""
+    """The page of a catalogue as text; ``read`` gives the pixels of rows."""
     pictures = [
         {
             "title": "Examples",

@@ -30,7 +30,7 @@ from tasks.catalogue import (
     TABLE,
     CatalogueRecord,
     load_catalogue,
-    read_one,
+    read_catalogued,
 )
 from tasks.catalogue_report import catalogue_markdown, catalogue_page
 from tasks.clusters import ClusterConfig, run_each
@@ -46,6 +46,15 @@ from tasks.verification import Checked, check_group, grouped
 
 _FAILED = "failed.json"
 _FULL_SCALES = (1.0, 255.0, 4095.0, 16383.0, 65535.0)  # of floats: unit range, or counts of 8, 12, 14, 16 bits
+_ROOM = 1.1
+
+
+class RejectedError(UserError):
+    """Nothing was catalogued because too much, or everything, was rejected; ``rejected`` holds each id and reason."""
+
+    def __init__(self, message: str, rejected: list[dict[str, str]]) -> None:
+        super().__init__(message)
+        self.rejected = rejected
 
 
 class IngestSettings(BaseModel):
@@ -58,6 +67,9 @@ class IngestSettings(BaseModel):
         0.0, ge=0, lt=1, description="share of the training pairs to keep out, whole scenes, picked by their names"
     )
     licence: str | None = Field(None, description="licence of images whose layout does not say it")
+    full_scale: float | None = Field(
+        None, gt=0, description="level of float images that stands for 1; default: the smallest usual one that fits"
+    )
     max_shift: float = Field(2.0, ge=0, description="pixels that noisy and clean may be apart")
     max_rejected: float = Field(
         1.0, ge=0, le=1, description="share of rejected pairs above which nothing is catalogued; 1: never"
@@ -94,12 +106,12 @@ def ingest(
         else:
             unique[record.pair] = record
     checked = _checked(list(unique.values()), settings, cluster, progress)
-    rows = _rows(unique, checked, rejected)
+    rows = _rows(unique, checked, rejected, settings.full_scale)
     rejections = [{"id": r.id, "reason": r.reason} for r in sorted(rejected, key=lambda r: (r.id, r.reason))]
     share = len(rejections) / max(1, len(rows) + len(rejections))
     if not rows or share > settings.max_rejected:
         write_json(join(output, _FAILED), {"source": place.url, "rejected": rejections})
-        raise UserError(_refusal(source, output, rejections, len(rows), share, settings))
+        raise RejectedError(_refusal(source, output, rejections, len(rows), share, settings), rejections)
     return _publish(output, place.url, adapter_name, rows, rejections, [*found.ignored, *place.listing.hidden])
 
 
@@ -150,7 +162,7 @@ def _checked(
 
 
 def _rows(
-    records: dict[str, PairRecord], checked: dict[str, Checked], rejected: list[Unpaired]
+    records: dict[str, PairRecord], checked: dict[str, Checked], rejected: list[Unpaired], full_scale: float | None
 ) -> list[dict[str, Any]]:
     """Table rows of what is usable, sorted by pair; the reasons of the rest go to ``rejected``."""
     usable: dict[str, dict[str, Any]] = {}
@@ -171,16 +183,20 @@ def _rows(
         reason = f"the same {what} as {pairs[earlier]!r} (correlation {likeness:.2f}): one shot stored twice"
         rejected.append(Unpaired(pairs[later], reason))
         del usable[pairs[later]]
-    return _scaled(list(usable.values()))
+    return _scaled(list(usable.values()), full_scale)
 
 
-def _scaled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Statistics as fractions of full scale. Floats of one dataset share the smallest usual scale that holds them."""
-    highest = max((row["high"] for row in rows if row["dtype"] == "float32"), default=1.0)
-    floats = next((scale for scale in _FULL_SCALES if highest <= scale), highest)
+def _scaled(rows: list[dict[str, Any]], full_scale: float | None) -> list[dict[str, Any]]:
+    """Statistics as fractions of full scale. Floats of one dataset share the smallest usual scale that holds them.
+
+    The clean side decides (or the only one), with some room: noise rightly overshoots white.
+    """
+    highest = max((row["top"] for row in rows if row["dtype"] == "float32"), default=1.0)
+    floats = full_scale or next((scale for scale in _FULL_SCALES if highest <= _ROOM * scale), highest)
     for row in rows:
         scale = floats if row["dtype"] == "float32" else float(np.iinfo(row["dtype"]).max)
         row["full_scale"] = scale
+        del row["top"]  # needed only for this
         for name in ("mean", "noise_mean", "noise_std"):
             if name in row:
                 row[name] = [value / scale for value in row[name]]
@@ -218,7 +234,7 @@ def _publish(
         "packages": packages(),
     }
     CatalogueRecord.model_validate(commit)  # the printed schema is true of what is written
-    page = catalogue_page(commit, table.to_pylist(), rejections, read_one)
+    page = catalogue_page(commit, table.to_pylist(), rejections, read_catalogued)
     write_bytes(join(output, REPORT), page.encode())
     write_json(join(output, COMMIT), commit)
     return {
@@ -234,7 +250,7 @@ def _publish(
 def describe(url: str) -> str:
     """A catalogue in markdown with a small picture, for the run's artifact."""
     rows = load_catalogue(url)[0].to_pylist()
-    return catalogue_markdown(rows, read_json(join(url, REJECTED))["rejected"], read_one)
+    return catalogue_markdown(rows, read_json(join(url, REJECTED))["rejected"], read_catalogued)
 
 
 task_ingest = task(cache_policy=NO_CACHE, name="ingest")(ingest)

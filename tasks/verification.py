@@ -118,7 +118,8 @@ def _check(record: PairRecord, noisy: Pixels | None, clean: Pixels | None, max_s
         facts.setdefault("shift_y", 0)
         facts.setdefault("shift_x", 0)
         facts |= _noise(noisy, clean)
-    facts["mean"] = _means(clean if clean is not None else first)
+    settled = clean if clean is not None else first
+    facts |= {"mean": _means(settled), "top": float(settled.max())}
     return Checked(facts, fingerprint(noisy, clean))
 
 

@@ -136,6 +136,20 @@ def test_schemas_are_printed() -> None:
     refused(run("schema", "store"), "choose one of")
 
 
+def test_a_dataset_without_a_usable_pair_answers_in_json_and_fails(
+    prefect_server: None, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for path in (folders[0] / "clean").iterdir():
+        path.write_bytes(b"")
+    result = run("ingest", folders[0], "--adapter", folders[1], "--out", tmp_path / "c", "--json")
+    assert result.exit_code == 2
+    answer = json.loads(result.stdout)
+    assert answer["pairs"] == 0
+    assert {r["id"] for r in answer["rejected"]} == {"street_100_1", "street_800_2", "wall_100_1", "wall_100_2"}
+    assert all("is empty" in r["reason"] for r in answer["rejected"])
+    assert "no usable pair" in result.stderr
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_user_errors_of_flows(folders: tuple[Path, Path], patches: str, tmp_path: Path) -> None:
     root, rules = folders

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.catalogue import load_catalogue, read_catalogued
-from tasks.ingest import IngestSettings, ingest
+from tasks.ingest import IngestSettings, RejectedError, ingest
 from tasks.stores.tables import decode_table
 
 
@@ -182,3 +183,42 @@ def test_files_of_systems_are_ignored_and_counted(sidd_small: Path, tmp_path: Pa
         "Scene_Instances.txt",
         "Thumbs.db",
     ]
+
+
+def float_pairs(folder: Path, pair: Callable, peak: float) -> None:
+    """Three float32 TIFF pairs of this full scale, one noisy value a little above white."""
+    folder.mkdir()
+    for k in range(3):
+        noisy, clean = (image.astype(np.float32) / 255 * peak for image in pair(k))
+        noisy[0, 0, 0] = 1.2 * peak
+        clean[0, 0, 0] = peak
+        for side, image in (("noisy", noisy), ("clean", clean)):
+            tifffile.imwrite(folder / f"{k}_{side}.tif", image, photometric="rgb")
+
+
+@pytest.mark.parametrize("peak", [1.0, 255.0, 65535.0])
+def test_noise_above_white_does_not_change_what_white_is(peak: float, tmp_path: Path, pair: Callable) -> None:
+    float_pairs(tmp_path / "d", pair, peak)
+    ingest(str(tmp_path / "d"), "tiff", str(tmp_path / "c"))
+    for row in rows(str(tmp_path / "c")).values():
+        assert row["full_scale"] == peak
+        assert row["high"] == pytest.approx(1.2)
+        assert 0.005 < row["noise_std"][0] < 0.1
+
+
+def test_full_scale_may_be_said(tmp_path: Path, pair: Callable) -> None:
+    float_pairs(tmp_path / "d", pair, 1.0)
+    ingest(str(tmp_path / "d"), "tiff", str(tmp_path / "c"), IngestSettings(full_scale=2.0))
+    assert {row["full_scale"] for row in rows(str(tmp_path / "c")).values()} == {2.0}
+
+
+def test_a_failed_run_leaves_the_catalogue_that_was_there(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    root, rules = folders
+    ingest(str(root), str(rules), str(tmp_path / "c"))
+    before = (tmp_path / "c" / "catalogue.json").read_bytes()
+    (root / "clean" / "wall_100_1.png").write_bytes(b"")
+    with pytest.raises(RejectedError) as error:
+        ingest(str(root), str(rules), str(tmp_path / "c"), IngestSettings(max_rejected=0.1))
+    assert [r["id"] for r in error.value.rejected] == ["wall_100_1"]
+    assert (tmp_path / "c" / "catalogue.json").read_bytes() == before
+    assert json.loads((tmp_path / "c" / "failed.json").read_text())["rejected"] == error.value.rejected
