@@ -98,8 +98,12 @@ def _check(record: PairRecord, noisy: Pixels | None, clean: Pixels | None, max_s
     for side, image in both:
         if reason := _unusable(image, record.dtype):
             return Checked(None, reason=f"{side} {_place(record, side)} {reason}")
+    # A clean side may rightly be flat (a grey card); an image that is to show noise or a scene may not.
+    side, first = both[0]
+    if float(first.min()) == float(first.max()):
+        flat = f"{side} {_place(record, side)} is one flat level ({float(first.min()):g} everywhere)"
+        return Checked(None, reason=flat)
     facts: dict[str, Any] = {f"{side}_sha256": pixel_digest(image) for side, image in both}
-    first = both[0][1]
     facts |= dict(zip(("height", "width", "channels"), first.shape, strict=True)) | {"dtype": str(first.dtype)}
     facts |= {"low": min(float(i.min()) for _, i in both), "high": max(float(i.max()) for _, i in both)}
     if noisy is not None and clean is not None:
@@ -138,8 +142,6 @@ def _unusable(image: Pixels, dtype: str | None) -> str | None:
             return f"holds values up to {float(image.max()):g}, which are no levels of an image"
         if float(image.min()) < 0:
             return f"holds negative values ({float(image.min()):g}); add the black level back"
-    if float(image.min()) == float(image.max()):
-        return f"is one flat level ({float(image.min()):g} everywhere)"
     return None
 
 

@@ -72,8 +72,8 @@ def test_a_group_shares_its_files_and_stays_small(tmp_path: Path) -> None:
 
 def test_one_bad_part_does_not_take_the_others_with_it(tmp_path: Path, pair: Callable) -> None:
     noisy, clean = (np.stack([pair(seed, 40, 40)[side] for seed in range(5)]) for side in range(2))
-    clean = clean.copy()
-    clean[2] = 7
+    noisy = noisy.copy()
+    noisy[2] = 7
     for name, array in (("noisy", noisy), ("clean", clean)):
         scipy.io.savemat(tmp_path / f"{name}.mat", {"b": array})
     places = {"noisy": str(tmp_path / "noisy.mat"), "clean": str(tmp_path / "clean.mat")}
@@ -104,3 +104,10 @@ def test_a_stack_without_a_mean_is_given_up_at_once(tmp_path: Path, monkeypatch:
     found = check_group(Group(tuple(records), 2.0))
     assert all("its pages have no mean" in str(f.reason) for f in found)
     assert len(reads) < 2 * 31
+
+
+def test_a_grey_card_is_a_scene_too(tmp_path: Path) -> None:
+    clean = np.full((64, 64, 3), 120, np.uint8)
+    noisy = np.random.default_rng(3).normal(120, 6, clean.shape).round().astype(np.uint8)
+    assert check_group(Group((written(tmp_path, noisy, clean),), 2.0))[0].reason is None
+    assert "one flat level" in str(check_group(Group((written(tmp_path, clean, noisy),), 2.0))[0].reason)
