@@ -1,4 +1,4 @@
-"""Decode image files: PNG, JPEG and one-page TIFF, grey and RGB, bit depth kept."""
+"""Decode image files: PNG, JPEG, BMP and one-page TIFF, grey and RGB, bit depth kept."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from tasks.datasets import tiffpages
 from tasks.datasets.archives import read_whole
 from tasks.datasets.limits import Pixels, as_image, check_bytes, check_size
 
-_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 EXTENSIONS = tuple(_KINDS)
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",
@@ -41,12 +42,12 @@ def decode(content: bytes, name: str) -> Pixels:
     kind = next((k for signature, k in _SIGNATURES.items() if content.startswith(signature)), None)
     expected = _KINDS.get(PurePosixPath(name.split("::")[0]).suffix.lower())
     if kind is None:
-        raise UserError(f"{name}: is not an image ({expected or 'PNG, JPEG or TIFF'} expected); fetch it again")
+        raise UserError(f"{name}: is not an image ({expected or 'PNG, JPEG, BMP or TIFF'} expected); fetch it again")
     if expected is not None and kind != expected:
         # Where a lossless file is expected a JPEG in disguise would be noise that no camera made.
         raise UserError(f"{name}: is a {kind} file, its name says {expected}; rename or replace it")
     try:
-        pixels: Pixels = {"PNG": _png, "JPEG": _jpeg, "TIFF": tiffpages.single}[kind](content, name)
+        pixels: Pixels = {"PNG": _png, "JPEG": _jpeg, "BMP": _bmp, "TIFF": tiffpages.single}[kind](content, name)
     except UserError:
         raise
     except Exception as error:  # decoders raise whatever strangers' bytes lead them to
@@ -93,6 +94,19 @@ def _jpeg(content: bytes, name: str) -> Pixels:
                 f"{name}: its EXIF orientation is {orientation}, so its pixels are not upright; "
                 "rotate the pixels without loss (jpegtran) and drop the tag"
             )
+        return np.asarray(image)
+
+
+def _bmp(content: bytes, name: str) -> Pixels:
+    start, header, width, height, _, depth, compression = struct.unpack("<IIiiHHI", content[10:34])
+    if header < 40 or depth not in (8, 24) or compression != 0:
+        raise UserError(f"{name}: BMP that is not 8 bits grey or 24 bits RGB, uncompressed; convert it to PNG first")
+    check_size(name, (abs(height), abs(width), depth // 8))
+    if len(content) < start + abs(height) * ((depth * width + 31) // 32 * 4):  # rows are padded to four bytes
+        raise UserError(f"{name}: is truncated; fetch it again")
+    with Image.open(io.BytesIO(content), formats=["BMP"]) as image:
+        if image.mode not in ("L", "RGB"):
+            raise UserError(f"{name}: BMP with a palette; convert it to grey or RGB first")
         return np.asarray(image)
 
 

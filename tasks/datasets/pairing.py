@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from tasks.datasets.records import SIDES, Unpaired
 
-_TOKENS = {
-    "noisy": ("noisy", "real", "raw", "input", "low"),
-    "clean": ("clean", "mean", "gt", "groundtruth", "ground_truth", "target", "reference", "high"),
+_WORDS = {
+    "noisy": ("noisy", "noise", "real", "raw", "input", "low", "lq", "degraded"),
+    "clean": ("clean", "mean", "gt", "groundtruth", "target", "reference", "high", "hq"),
 }
-_SIDE_OF = {token: side for side, tokens in _TOKENS.items() for token in tokens}
-CONVENTIONS = "folders noisy/ and clean/ (or input/ and groundtruth/, ...), or names that end in _noisy and _clean"
+_SIDE_OF = {word: side for side, words in _WORDS.items() for word in words}
+_VAGUE = ("low", "high", "real", "raw", "mean")
+"""Beside other words of a folder's name (``low_light``) these say nothing of a side."""
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(words).replace("groundtruth", "ground[ _-]?truth")
+
+
+_ANY = _any_of(_SIDE_OF)
+_END = re.compile(rf"(?:(?P<rest>.+)[ _-])?(?P<word>{_ANY})", re.IGNORECASE)
+_START = re.compile(rf"(?P<word>{_ANY})[ _-](?P<rest>.+)", re.IGNORECASE)
+_WHOLE = re.compile(_ANY, re.IGNORECASE)
+_INSIDE = re.compile(rf"(?<![^ _-])(?:{_any_of(w for w in _SIDE_OF if w not in _VAGUE)})(?![^ _-])", re.IGNORECASE)
+_RESIDUAL = re.compile(r"(?<![^ /_-])noise(?![^ /._-])", re.IGNORECASE)
+CONVENTIONS = (
+    "folders noisy/ and clean/ (or input/ and groundtruth/, LQ/ and GT/, ...), or names that end in _noisy and _clean"
+)
 
 
 Scheme = Callable[[PurePosixPath], tuple[str, str] | None]
@@ -58,7 +75,8 @@ def by_convention(paths: Sequence[str]) -> tuple[Pairing, list[str]]:
     The side is a word of the name (``x_noisy.png``, ``GT_x.png``, ``x/noisy.png``), a folder (``noisy/x.png``) or
     both. Words such as ``low`` are parts of other names too, so what completes most pairs in a source comes first.
     """
-    pairing, left = Pairing(), list(paths)
+    # Where something else is the noisy image, what is called noise is the residual.
+    pairing, left = Pairing(), sorted(paths, key=lambda path: _RESIDUAL.search(path) is not None)
     for scheme in sorted(_SCHEMES, key=lambda scheme: -len(_whole(scheme, paths))):
         whole = _whole(scheme, left)
         for path in left:
@@ -81,34 +99,39 @@ def _whole(scheme: Scheme, paths: Sequence[str]) -> set[str]:
     return {key for key, _ in named if all((key, side) in named for side in SIDES)}
 
 
+def _side(word: str) -> str:
+    return _SIDE_OF[re.sub("[ _-]", "", word.lower())]
+
+
 def _by_end(path: PurePosixPath) -> tuple[str, str] | None:
     """(key, side) by the last word of the name, or by all of it."""
-    stem = path.stem
-    if stem.lower() in _SIDE_OF:
-        return str(path.parent), _SIDE_OF[stem.lower()]
-    for separator in ("_", "-"):
-        head, _, tail = stem.rpartition(separator)
-        if head and tail.lower() in _SIDE_OF:
-            return str(path.with_name(head)), _SIDE_OF[tail.lower()]
-    return None
+    if (match := _END.fullmatch(path.stem)) is None:
+        return None
+    return str(path.parent / (match["rest"] or "")), _side(match["word"])
 
 
 def _by_start(path: PurePosixPath) -> tuple[str, str] | None:
     """(key, side) by the first word of the name."""
-    for separator in ("_", "-"):
-        head, _, tail = path.stem.partition(separator)
-        if tail and head.lower() in _SIDE_OF:
-            return str(path.with_name(tail)), _SIDE_OF[head.lower()]
-    return None
+    match = _START.fullmatch(path.stem)
+    return None if match is None else (str(path.parent / match["rest"]), _side(match["word"]))
 
 
 def _by_folder(path: PurePosixPath) -> tuple[str, str] | None:
-    """(key, side) by the innermost folder that says one."""
+    """(key, side) by the innermost folder that says one; its other words stay in the key (``input_crops``)."""
     folders = path.parts[:-1]
     for k in reversed(range(len(folders))):
-        if (side := _SIDE_OF.get(folders[k].lower())) is not None:
-            return str(PurePosixPath(*folders[:k], *folders[k + 1 :], path.stem)), side
+        if (said := _said(folders[k])) is not None:
+            return str(PurePosixPath(*folders[:k], said[0], *folders[k + 1 :], path.stem)), said[1]
     return None
+
+
+def _said(folder: str) -> tuple[str, str] | None:
+    """(other words, side) of a folder's name, or None when it says no side, or both."""
+    if _WHOLE.fullmatch(folder):
+        return "", _side(folder)
+    sides = {_side(word) for word in _INSIDE.findall(folder)}
+    rest = re.sub("[ _-]+", "_", _INSIDE.sub("", folder)).strip("_")
+    return (rest, sides.pop()) if len(sides) == 1 else None
 
 
 def _by_both(by_name: Scheme) -> Scheme:

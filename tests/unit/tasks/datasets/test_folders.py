@@ -116,6 +116,15 @@ LAYOUTS = {
     "a folder a scene": ("{}/noisy.png", "{}/gt.png"),
     "folders and names": ("noisy/{}_noisy.png", "clean/{}_clean.png"),
     "other formats": ("input/{}.png", "target/{}.tif"),
+    "low and high quality": ("LQ/{}.png", "GT/{}.png"),
+    "ends of low and high quality": ("{}_lq.png", "{}_hq.png"),
+    "noise": ("noise/{}.png", "clean/{}.png"),
+    "degraded": ("degraded/{}.bmp", "reference/{}.bmp"),
+    "words in folders": ("train/noisy_images/{}.png", "train/clean_images/{}.png"),
+    "crops": ("input-crops/{}.png", "target crops/{}.png"),
+    "two words": ("noisy/{}.png", "Ground Truth/{}.png"),
+    "two words at the end": ("{}-input.png", "{}-ground-truth.png"),
+    "sets": ("x_noisy/{}.png", "x_gt/{}.png"),
 }
 
 
@@ -128,9 +137,12 @@ def test_the_usual_names_need_no_rules(
         for place, image in zip(LAYOUTS[layout], pair(seed, 48, 48), strict=True):
             save(tmp_path / "set" / place.format(name), image)
     save(tmp_path / "set" / "notes.png", pair(9, 8, 8)[0])
+    (tmp_path / "set" / "notes.txt").write_text("")
     found = ingested(tmp_path / "set", "folders", licence="mine")
     assert len(found.rows) == 4
-    assert (found.reasons, found.ignored) == ({}, 1)
+    assert list(found.reasons) == ["notes.png"]
+    assert "neither noisy nor clean by its name; expected folders noisy/" in found.reasons["notes.png"]
+    assert found.ignored == 1
     assert {(r["licence"], r["dataset"]) for r in found.rows.values()} == {("mine", "set")}
     expected = {str(k): pair(k, 48, 48) for k in range(4)}
     for k, side in enumerate(("noisy", "clean")):
@@ -156,3 +168,60 @@ def test_images_of_no_side_are_refused_with_the_convention(tmp_path: Path, pair:
     save(tmp_path / "a.png", pair(0, 8, 8)[0])
     with pytest.raises(UserError, match=r"no pairs found by their names; expected folders noisy/ and clean/"):
         find("folders", tmp_path)
+
+
+def test_residuals_beside_noisy_images_are_no_noisy_images(tmp_path: Path, pair: Callable, save: Callable) -> None:
+    for place in ("a_noise.png", "a_noisy.png", "a_clean.png", "noise/b.png", "noisy/b.png", "gt/b.png"):
+        save(tmp_path / "set" / place, pair(0, 48, 48)[0])
+    found = find("folders", tmp_path / "set")
+    assert {Path(str(r.noisy)).relative_to(tmp_path / "set").as_posix() for r in found.records} == {
+        "a_noisy.png",
+        "noisy/b.png",
+    }
+    assert "a_noisy.png is used" in reasons(found)["a_noise.png"]
+    assert "noisy/b.png is used" in reasons(found)["noise/b.png"]
+
+
+REPEATS = """
+dataset: renoir
+licence: CC0
+noisy: '(?P<pair>(?P<camera>\w+)_Aligned/Batch_\d+)/(?P<repeat>IMG_\d+)Noisy(?:_iso(?P<iso>\d+))?\.bmp'
+clean: '(?P<pair>.+)/IMG_\d+Reference\.bmp'
+cases: [{match: '.+Batch_002', split: validation}]
+"""
+
+
+def test_repeats_share_a_clean_image(tmp_path: Path, pair: Callable, save: Callable, ingested: Callable) -> None:
+    clean = pair(0, 48, 48)[1]
+    for batch in ("001", "002"):
+        root = tmp_path / "set" / "Mi3_Aligned" / f"Batch_{batch}"
+        save(root / "IMG_9Reference.bmp", clean)
+        for seed, name in enumerate(("IMG_1Noisy_iso400", "IMG_2Noisy_iso800", "IMG_2Noisy")):
+            noise = np.random.default_rng([int(batch), seed]).normal(0, 6, clean.shape)
+            save(root / f"{name}.bmp", (clean + noise).round().clip(0, 255).astype(np.uint8))
+        save(root / "IMG_8Full.bmp", clean)
+    (tmp_path / "renoir.yaml").write_text(REPEATS)
+    found = ingested(tmp_path / "set", str(tmp_path / "renoir.yaml"))
+    one, two = "Mi3_Aligned/Batch_001", "Mi3_Aligned/Batch_002"
+    assert {p: (r["scene"], r["camera"], r["iso"], r["split"]) for p, r in found.rows.items()} == {
+        f"{one}:IMG_1": (one, "Mi3", 400, "train"),
+        f"{one}:IMG_2": (one, "Mi3", None, "train"),
+        f"{two}:IMG_1": (two, "Mi3", 400, "validation"),
+        f"{two}:IMG_2": (two, "Mi3", None, "validation"),
+    }
+    assert sorted(found.reasons) == [f"{batch}/IMG_2Noisy_iso800.bmp" for batch in (one, two)]
+    assert found.ignored == 2
+    assert {r["clean"].rpartition("/")[2] for r in found.rows.values()} == {"IMG_9Reference.bmp"}
+
+
+def test_repeats_without_their_clean_image_and_repeats_of_clean_images(
+    tmp_path: Path, pair: Callable, save: Callable
+) -> None:
+    save(tmp_path / "set" / "Mi3_Aligned" / "Batch_003" / "IMG_1Noisy.bmp", pair(0, 48, 48)[0])
+    rules = tmp_path / "renoir.yaml"
+    rules.write_text(REPEATS)
+    found = find(rules, tmp_path / "set")
+    assert "clean image is missing" in reasons(found)["Mi3_Aligned/Batch_003:IMG_1"]
+    rules.write_text(REPEATS.replace("IMG_\\d+Reference", "(?P<repeat>IMG_\\d+)Reference"))
+    with pytest.raises(UserError, match=r"renoir\.yaml.*'clean'.*repeat.*belongs to 'noisy'"):
+        find(rules, tmp_path / "set")

@@ -163,3 +163,37 @@ def test_what_cannot_be_used_is_named(name: str, content: bytes, words: str) -> 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.png"):
         read_image(str(tmp_path / "gone.png"))
+
+
+def bmp(pixels: np.ndarray, mode: str | None = None) -> bytes:
+    image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("width", [24, 27])
+def test_bmp_keeps_every_level(pair: Callable, channels: int, width: int) -> None:
+    pixels = pair(3, 20, width, channels)[0]
+    content = bmp(pixels[..., 0] if channels == 1 else pixels)
+    np.testing.assert_array_equal(decode(content, "x.bmp"), pixels)
+    for length in range(0, len(content), 7):
+        with pytest.raises(UserError, match=r"x\.bmp: is (empty|not an image|truncated)"):
+            decode(content[:length], "x.bmp")
+
+
+def test_other_bmp_is_refused(pair: Callable) -> None:
+    pixels = pair(3, 20, 28)[0]
+    for mode in ("P", "RGBA", "1"):
+        with pytest.raises(UserError, match=r"x\.bmp: BMP (with a palette|that is not 8 bits)"):
+            decode(bmp(pixels, mode), "x.bmp")
+    content = bytearray(bmp(pixels))
+    content[30] = 1  # run lengths
+    with pytest.raises(UserError, match=r"x\.bmp: BMP that is not 8 bits.*uncompressed"):
+        decode(bytes(content), "x.bmp")
+    content[30], content[18:26] = 0, struct.pack("<ii", 1 << 30, -(1 << 30))
+    with pytest.raises(UserError, match=r"x\.bmp: its header promises"):
+        decode(bytes(content), "x.bmp")
+    with pytest.raises(UserError, match=r"x\.png: is a BMP file"):
+        decode(bmp(pixels), "x.png")
