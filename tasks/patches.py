@@ -1,7 +1,8 @@
-"""Patch extraction: catalogued images -> a sharded patch store. Every image is decoded once.
+"""Patch extraction: catalogued images -> a sharded patch store.
 
 A task is a run of consecutive catalogue rows whose patches fill whole shards that no other task touches: many small
-images in one shard, one large image in several. The last shard of a task is padded.
+images in one shard, one large image in several. The last shard of a task is padded. A process
+that cuts one task after the other decodes what they share (the clean image of repeats) once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice, repeat, takewhile
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks import levels
+from tasks.catalogue import COMMIT as CATALOGUE
 from tasks.catalogue import load_catalogue, read_catalogued
 from tasks.clusters import ClusterConfig, run_each
 from tasks.datasets.records import PAIR_COLUMNS
+from tasks.stores.filesystem import exists, join, read_json
 from tasks.stores.layout import ARRAYS, Layout, part_name, peak
 from tasks.stores.patches import COMMIT, KIND, schema
 from tasks.stores.records import PatchStoreRecord
@@ -102,6 +105,7 @@ class UnitTask:
     url: str
     key: str
     catalogue: str
+    table_sha256: str | None
     unit: Unit
 
 
@@ -175,6 +179,7 @@ def extract_patches(
         UserError: no catalogue, images of several kinds, no patch fits, or the output is another store.
     """
     size, stride = (geometry or Geometry()).resolved()
+    table_sha256 = _table_sha256(catalogue)
     table, digest = load_catalogue(catalogue)
     recipe = {
         "catalogue": digest,
@@ -192,7 +197,7 @@ def extract_patches(
     store.prepare()
     total, finished, made = sum(u.shards[1] - u.shards[0] for u in mine), 0, 0
     progress(finished, total)
-    todo = [UnitTask(output, store.key, catalogue, unit) for unit in mine]
+    todo = [UnitTask(output, store.key, catalogue, table_sha256, unit) for unit in mine]
     for work, count in run_each(cluster, make_unit, todo):
         finished += work.unit.shards[1] - work.unit.shards[0]
         made += count
@@ -237,24 +242,30 @@ def _usable(
     return usable, rejected
 
 
+def _table_sha256(catalogue: str) -> str | None:
+    """What the catalogue's table is known by, places of files included, which its digest leaves out."""
+    place = join(catalogue, CATALOGUE)
+    return read_json(place).get("table_sha256") if exists(place) else None
+
+
 @lru_cache(maxsize=4)
-def _planned(url: str, key: str, catalogue: str) -> tuple[ShardWriter, list[dict[str, Any]]]:
+def _planned(url: str, key: str, catalogue: str, table_sha256: str | None) -> tuple[ShardWriter, list[dict[str, Any]]]:
     """A store that was begun, and the catalogue's rows that go into it; read once per process."""
     store = ShardWriter.planned(url)
     table, digest = load_catalogue(catalogue)
-    if store.key != key or digest != store.recipe["catalogue"]:
+    if (store.key, digest, _table_sha256(catalogue)) != (key, store.recipe["catalogue"], table_sha256):
         raise IntegrityError(f"{catalogue}: changed while patches were cut from it; run the same command again")
     return store, _usable(table.to_pylist(), store.recipe, catalogue)[0]
 
 
 def make_unit(work: UnitTask) -> int:
     """Cut and publish the shards of one unit that are not there or not whole; returns how many those were."""
-    store, rows = _planned(work.url, work.key, work.catalogue)
+    store, rows = _planned(work.url, work.key, work.catalogue, work.table_sha256)
     indices = range(*work.unit.shards)
     missing = [index for index in indices if not store.done(index)]
     if not missing:
         return 0
-    patches = _patches(rows[slice(*work.unit.rows)], store)
+    patches = _patches(rows, work.unit, store)
     for index in indices:
         ours = islice(patches, len(store.layout.rows(index)))
         if index in missing:
@@ -265,16 +276,33 @@ def make_unit(work: UnitTask) -> int:
 
 
 def _patches(
-    rows: list[dict[str, Any]], store: ShardWriter
+    rows: list[dict[str, Any]], unit: Unit, store: ShardWriter
 ) -> Iterator[tuple[dict[str, Any], int, int, dict[str, Pixels]]]:
     """(row, y, x, images) of every patch in order. One image (or pair) is held at a time."""
     size, stride = store.recipe["size"], store.recipe["stride"]
-    readers = {side: read_catalogued(rows, side) for side in store.layout.arrays}
-    for row in rows:
+    readers = {side: _images(rows, unit, side) for side in store.layout.arrays}
+    for row in rows[slice(*unit.rows)]:
         whole = {side: np.moveaxis(next(reader), -1, 0) for side, reader in readers.items()}
         for y, x in _windows(row, size, stride):
             square = np.s_[:, y : y + size, x : x + size]
             yield row, y, x, {side: np.ascontiguousarray(image[square]) for side, image in whole.items()}
+
+
+_kept: dict[str, tuple[str, Pixels]] = {}
+"""By side: digest and pixels of an image that the next unit begins with."""
+
+
+def _images(rows: list[dict[str, Any]], unit: Unit, side: str) -> Iterator[Pixels]:
+    """The images of a unit's rows. What its first rows share with the unit before is not decoded again."""
+    start, stop = unit.rows
+    digests = [row[f"{side}_sha256"] for row in rows[start : stop + 1]]
+    digest, image = _kept.pop(side, ("", np.empty(0)))
+    again = sum(1 for _ in takewhile(lambda other: other == digest, digests[: stop - start]))
+    images = chain(repeat(image, again), read_catalogued(rows[start + again : stop], side))
+    for number, image in enumerate(images):
+        if start + number + 1 == stop and digests[number + 1 :] == [digests[number]]:
+            _kept[side] = digests[number], image
+        yield image
 
 
 def _write_shard(

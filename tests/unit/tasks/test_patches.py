@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pngmodel.errors import IntegrityError, UserError
+from tasks import patches as patches_module
 from tasks.catalogue import load_catalogue, read_one
+from tasks.datasets import tiffpages
 from tasks.ingest import ingest
 from tasks.patches import Geometry, corners, extract_patches
 from tasks.stores.filesystem import list_files
@@ -209,3 +213,40 @@ def test_a_catalogue_made_anew_is_noticed_in_the_same_process(
         extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=8)
     extract_patches(catalogue, str(tmp_path / "new"), geometry=Geometry(size=96))
     np.testing.assert_array_equal(np.moveaxis(PatchStore.open(str(tmp_path / "new")).read(0)[1], 0, -1), pair(99)[0])
+
+
+def test_the_clean_image_of_repeats_is_made_once(
+    tmp_path: Path, pair: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = pair(0, 48, 48)[1]
+    noise = np.random.default_rng(0).normal(0, 6, (12, *clean.shape))
+    pages = (clean + noise).round().clip(0, 255).astype(np.uint8)
+    (tmp_path / "set").mkdir()
+    for name, images in (("a", pages[:7]), ("b", pages[7:])):
+        tifffile.imwrite(tmp_path / "set" / f"{name}.tif", images, photometric="rgb")
+    ingest(str(tmp_path / "set"), "tiff", str(tmp_path / "c"))
+    calls: list[str] = []
+    for name in ("_mean", "_page"):
+        whole = getattr(tiffpages, name)
+        monkeypatch.setattr(tiffpages, name, lambda *given, name=name, whole=whole: calls.append(name) or whole(*given))
+    extract_patches(str(tmp_path / "c"), str(tmp_path / "p"), geometry=Geometry(size=16), shard=18)
+    assert Counter(calls) == {"_mean": 2, "_page": 2 * 12}  # each page as a noisy image and for the mean
+    assert patches_module._kept == {}
+    store = PatchStore.open(str(tmp_path / "p"))
+    assert store.layout.shards == 6
+    images = {row["pair"]: row for row in load_catalogue(str(tmp_path / "c"))[0].to_pylist()}
+    for k, row in enumerate(store.table.to_pylist()):
+        for side, patch in zip(("clean", "noisy"), store.read(k), strict=True):
+            window = read_one(images[row["pair"]], side)[row["y"] : row["y"] + 16, row["x"] : row["x"] + 16]
+            np.testing.assert_array_equal(np.moveaxis(patch, 0, -1), window)
+
+
+def test_a_dataset_that_moved_is_read_where_it_is_now(
+    folders: tuple[Path, Path], catalogue: str, patches: str, tmp_path: Path, tree: Tree
+) -> None:
+    root, rules = folders
+    before = tree(patches)
+    ingest(str(root.rename(tmp_path / "elsewhere")), str(rules), catalogue)
+    (Path(patches) / part_name(3)).unlink()
+    assert extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=8)["made"] == 1
+    assert tree(patches) == before
