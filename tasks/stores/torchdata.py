@@ -1,8 +1,14 @@
 """Patch stores for PyTorch: a map-style dataset, and an order that can be taken up again at any sample.
 
-patches = PatchDataset("s3://bucket/patches", split="train", whole_shards=True)
-order = ShuffledOrder(patches, seed=1, start=samples_seen, by_shard=True)
+patches = PatchDataset("/data/patches", split="train")
+order = ShuffledOrder(patches, seed=1, start=samples_seen)
 loader = DataLoader(patches, 16, sampler=order, num_workers=4, multiprocessing_context="spawn")
+
+Where whole objects are fetched, each worker gets shards of its own:
+
+patches = PatchDataset("s3://bucket/patches", split="train", whole_shards=True)
+batches = ShardBatches(patches, 16, seed=1, workers=4, start=batches_seen)
+loader = DataLoader(patches, batch_sampler=batches, num_workers=4, multiprocessing_context="spawn")
 """
 
 from __future__ import annotations
@@ -90,7 +96,7 @@ class ShuffledOrder(Sampler[int]):
     """An endless shuffled order of a dataset: sample number n is a function of (seed, n) alone.
 
     Every epoch is a permutation. ``by_shard`` shuffles the shards, and the patches within each: what
-    ``whole_shards`` wants. Workers that share a shard each fetch it.
+    ``whole_shards`` wants. Workers that share a shard each fetch it; :class:`ShardBatches` keeps them apart.
     """
 
     def __init__(
@@ -121,3 +127,51 @@ class ShuffledOrder(Sampler[int]):
         if not self._by_shard:
             return np.argsort(keys, kind="stable")
         return np.lexsort((keys, bits.random_raw(int(self._shards.max()) + 1)[self._shards]))
+
+
+class ShardBatches(Sampler[list[int]]):
+    """An endless shuffled order in batches, dealt so that each worker stays within shards of its own.
+
+    Batch number n is a function of (seed, n) for one batch size and number of workers. An epoch is every patch once,
+    shard by shard, cut into batches (the last may be smaller); each worker gets one run of them, by turns as a
+    ``DataLoader`` deals. Two workers share a shard only where their runs meet.
+    """
+
+    def __init__(
+        self,
+        data: PatchDataset,
+        size: int,
+        *,
+        seed: int,
+        workers: int,
+        start: int = 0,
+        batches: int | None = None,
+    ) -> None:
+        """``workers``: the loader's ``num_workers``. ``start``: the first batch's number. ``batches``: how many to
+        give, default an epoch.
+
+        Raises:
+            UserError: an impossible size, number of workers or start.
+        """
+        for name, value, least in (("size", size, 1), ("workers", workers, 0), ("start", start, 0)):
+            if value < least:
+                raise UserError(f"{data.url}: ShardBatches got {name}={value}; give {least} or more")
+        self._order, self._patches = ShuffledOrder(data, seed, by_shard=True), len(data)
+        self._size, self._workers = size, max(1, workers)
+        self._epoch = -(-self._patches // size)
+        self.start, self.batches = start, self._epoch if batches is None else batches
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self.at(number) for number in range(self.start, self.start + self.batches))
+
+    def at(self, number: int) -> list[int]:
+        """The positions in the dataset of batch ``number``."""
+        epoch, turn = divmod(number, self._epoch)
+        step, worker = divmod(turn, self._workers)
+        least, longer = divmod(self._epoch, self._workers)  # that many workers have a run one batch longer
+        first = (worker * least + min(worker, longer) + step) * self._size
+        samples = range(first, min(first + self._size, self._patches))
+        return [self._order.at(epoch * self._patches + sample) for sample in samples]

@@ -17,7 +17,7 @@ from pngmodel.errors import IntegrityError, UserError
 from tasks.patches import Geometry, extract_patches
 from tasks.stores.layout import shard_object
 from tasks.stores.patches import PatchStore
-from tasks.stores.torchdata import PatchDataset, ShuffledOrder
+from tasks.stores.torchdata import PatchDataset, ShardBatches, ShuffledOrder
 
 
 def test_items_are_the_stored_patches(patches: str) -> None:
@@ -104,6 +104,35 @@ def test_by_shard_finishes_a_shard_before_the_next(patches: str) -> None:
     changes = sum(a != b for a, b in itertools.pairwise(shards))
     assert changes == len(set(shards)) - 1 == 7
     assert Counter(shards) == Counter(data.shards.tolist())
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 4, 7, 50])
+def test_batches_are_dealt_by_shards(patches: str, workers: int, size: int) -> None:
+    data = PatchDataset(patches)
+    whole = list(ShardBatches(data, size, seed=3, workers=workers, batches=3 * -(-36 // size)))
+    epoch = len(ShardBatches(data, size, seed=3, workers=workers))
+    for k in range(3):
+        batches = whole[k * epoch : (k + 1) * epoch]
+        assert sorted(p for batch in batches for p in batch) == list(range(36))
+        assert sorted(map(len, batches))[1:] == [min(size, 36)] * (epoch - 1)
+        runs = [batches[w :: max(1, workers)] for w in range(max(1, workers))]
+        fetched = sum(len({int(data.shards[p]) for batch in run for p in batch}) for run in runs)
+        assert fetched <= 8 + max(1, workers) - 1
+    assert whole[:epoch] != whole[epoch : 2 * epoch]
+    for start in (0, 1, epoch - 1, epoch, 2 * epoch + 1):
+        again = ShardBatches(data, size, seed=3, workers=workers, start=start, batches=len(whole) - start)
+        assert list(again) == whole[start:]
+
+
+def test_workers_fetch_shards_of_their_own(patches: str) -> None:
+    data = PatchDataset(patches, whole_shards=True)
+    batches = ShardBatches(data, 5, seed=3, workers=2, start=1, batches=16)
+    loader = DataLoader(data, batch_sampler=batches, num_workers=2, multiprocessing_context="spawn")
+    assert [batch["index"].tolist() for batch in loader] == list(batches)
+    for wrong in ({"size": 0}, {"workers": -1}, {"start": -1}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            ShardBatches(data, **({"size": 5, "seed": 3, "workers": 2} | wrong))
 
 
 def test_the_order_is_the_same_with_every_numpy(patches: str) -> None:
