@@ -34,6 +34,7 @@ _CLASSES = {6: "float64", 7: "float32", 8: "int8", 9: "uint8", 10: "int16", 11: 
 _SLAB = 8 << 20
 _BATCH = 128 << 20  # bytes of blocks that are held at once
 MAX_BLOCKS = 1 << 16
+_MAX_BOXES = 100_000
 _PART = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+(?:,\d+)*)\]|\[(?P<box>\d+:\d+,\d+:\d+)\])?")
 _DAMAGED = (
     struct.error,
@@ -98,15 +99,38 @@ def boxes(url: str, group: str, name: str) -> list[list[tuple[int, int, int, int
         UserError: no such field.
     """
     with opened(url) as file, _explained(url), h5py.File(file, "r") as hdf:
-        place = f"{group}/{name}" if f"{group}/{name}" in hdf else name
-        if place not in hdf:
+        inside = isinstance(hdf.get(group, getlink=True), h5py.HardLink) and isinstance(hdf[group], h5py.Group)
+        found = (_stored(hdf[group], name) if inside else None) or _stored(hdf, name)
+        if found is None:
             raise UserError(f"{url}: holds no {group}/{name}")
-        found = hdf[place]
-        if found.dtype == h5py.ref_dtype:
-            matrices = [np.asarray(hdf[reference]) for reference in np.asarray(found).reshape(-1)]
-        else:
-            matrices = list(np.asarray(found).reshape(*found.shape[:2], -1).transpose(2, 0, 1))
-        return [[(int(r[0]), int(r[1]), int(r[2]), int(r[3])) for r in m.T] for m in matrices]
+        _check_boxes(found.size, name, url)
+        if found.dtype != h5py.ref_dtype:
+            return _rows_of_four(np.asarray(found), name, url)
+        elements: list[list[tuple[int, int, int, int]]] = []
+        for reference in np.asarray(found).reshape(-1):
+            element = hdf[reference]
+            if not _is_own(element) or element.ndim != 2:
+                raise UserError(f"{url}: {name} holds no matrix of its own for each element; fetch it again")
+            _check_boxes(element.size + 4 * sum(map(len, elements)), name, url)
+            elements += _rows_of_four(np.asarray(element), name, url)
+        return elements
+
+
+def _check_boxes(values: int, name: str, url: str) -> None:
+    if values > 4 * _MAX_BOXES:
+        raise UserError(f"{url}: {name} holds more than {_MAX_BOXES} boxes, more than is read here; fetch it again")
+
+
+def _rows_of_four(found: Pixels, name: str, url: str) -> list[list[tuple[int, int, int, int]]]:
+    """Rows of every element of an array as HDF5 shapes it: (4, n, elements), (elements, n, 4), (4, n) or (n, 4)."""
+    told = f"{url}: {name} is {found.shape} in the file"
+    rows = found.T if found.shape[0] == 4 else found
+    rows = rows[None] if rows.ndim == 2 else rows
+    if found.shape.count(4) != 1 or rows.ndim != 3 or rows.shape[-1] != 4:
+        raise UserError(f"{told}; which axis holds y0, x0, y1, x1 cannot be told, store (n, 4) for each image")
+    if rows.dtype.kind not in "uif" or not (np.isfinite(rows).all() and np.array_equal(rows, np.round(rows))):
+        raise UserError(f"{told} and holds values that are no whole numbers; fetch it again")
+    return [[(int(r[0]), int(r[1]), int(r[2]), int(r[3])) for r in element] for element in rows]
 
 
 def read_parts(url: str, parts: Sequence[str]) -> Iterator[Pixels]:
@@ -185,11 +209,19 @@ def _is_hdf5(file: BinaryIO, url: str) -> bool:
 
 def _own(hdf: h5py.File, name: str) -> h5py.Dataset | None:
     """A variable whose numbers lie in this file: links to other files are not followed."""
-    if not isinstance(hdf.get(name, getlink=True), h5py.HardLink):
+    found = _stored(hdf, name)
+    return found if found is not None and found.dtype.kind in "uifb" else None
+
+
+def _stored(group: h5py.Group, name: str) -> h5py.Dataset | None:
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         return None
-    found = hdf[name]
-    own = isinstance(found, h5py.Dataset) and not found.is_virtual and not found.external
-    return found if own and found.dtype.kind in "uifb" else None
+    found = group[name]
+    return found if _is_own(found) else None
+
+
+def _is_own(found: Any) -> bool:
+    return isinstance(found, h5py.Dataset) and not found.is_virtual and not found.external
 
 
 def _from_hdf5(hdf: h5py.File, name: str, parts: list[_Part], url: str) -> Iterator[Pixels]:

@@ -36,6 +36,9 @@ class _Sidd:
             elif INSTANCE.fullmatch(instance) is None:
                 reason = f"folder name {instance!r} is not <inst>_<scene>_<cam>_<ISO>_..."
                 found.rejected.append(Unpaired(path, reason))
+            elif self.prefixed and image["prefix"] != instance[:4]:
+                reason = f"its name says instance {image['prefix']}, its folder {instance[:4]}; move or rename it"
+                found.rejected.append(Unpaired(path, reason))
             else:
                 side = "clean" if image["kind"].upper() == "GT" else "noisy"
                 pairing.add(f"{instance}_{image['frame']}", side, path)

@@ -5,8 +5,6 @@ As MATLAB files whose variable has the file's name, or as folders of PNG.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 import re
@@ -14,14 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from pngmodel.errors import UserError
-from tasks.datasets.archives import read_whole
 from tasks.datasets.matfile import MAX_BLOCKS, Variable, block_part, variables
 from tasks.datasets.pairing import Pairing
 from tasks.datasets.records import Found, PairRecord
-from tasks.datasets.sidd import INSTANCE, LICENCE
+from tasks.datasets.sidd import LICENCE
+from tasks.datasets.siddlabels import labelled
 from tasks.datasets.source import Source
 
-_LABELS = "validation_label.csv"
+_DTYPE = "uint8"
 
 
 @dataclass(frozen=True)
@@ -35,22 +33,23 @@ class _Blocks:
     axes: int  # leading axes: (image, block) or (block,)
     png: re.Pattern[str] | None
     layout: str
+    labels: str | None = None  # the owners' list of instances, which is of this set alone
 
     def find(self, source: Source) -> Found:
         """List the blocks; see :class:`tasks.datasets.records.Adapter`."""
-        by_name = {PurePosixPath(path).name.lower(): path for path in source.files}
         mats = [name for name in (self.noisy, self.clean) if name is not None]
-        there = [name for name in mats if f"{name}.mat".lower() in by_name]
+        paths = {name: path for name in mats if (path := _only(source, f"{name}.mat")) is not None}
+        there = list(paths)
         if there:
             if len(there) < len(mats):
                 raise UserError(f"{source.url}: holds {there[0]}.mat but not {(set(mats) - set(there)).pop()}.mat")
-            found = self._from_mats(source, {name: by_name[f"{name}.mat".lower()] for name in mats})
+            found = self._from_mats(source, paths)
         else:
             found = self._from_png(source)
         if not found.records and not found.rejected:
             raise UserError(f"{source.url}: no {self.dataset} found; expected {self.layout} as the owners ship them")
-        labels = by_name.get(_LABELS)
-        return replace(found, records=_labelled(found.records, source.uri(labels))) if labels else found
+        labels = _only(source, self.labels) if self.labels is not None else None
+        return replace(found, records=labelled(found.records, source.uri(labels))) if labels else found
 
     def _from_mats(self, source: Source, paths: dict[str, str]) -> Found:
         arrays = {name: _blocks_of(source.uri(path), name, self.axes) for name, path in paths.items()}
@@ -95,7 +94,7 @@ class _Blocks:
             clean=clean,
             licence=LICENCE,
             split=self.split,
-            dtype="uint8",
+            dtype=_DTYPE,
         )
 
 
@@ -107,32 +106,17 @@ def _blocks_of(uri: str, name: str, axes: int) -> Variable:
         raise UserError(f"{uri}: holds no array {name} with {axes + 3} axes; it holds {there}")
     if math.prod(found.shape[:axes]) > MAX_BLOCKS:
         raise UserError(f"{uri}: {name} is {found.shape}, more blocks than are read here ({MAX_BLOCKS})")
+    if found.dtype != _DTYPE:
+        raise UserError(f"{uri}: {found.name} is {found.dtype}; the owners publish {_DTYPE}, fetch the sRGB file again")
     return found
 
 
-def _labelled(records: list[PairRecord], uri: str) -> list[PairRecord]:
-    """Scene, camera and ISO from the owners' list of instances, where it lies beside the blocks."""
-    rows = csv.reader(io.StringIO(read_whole(uri).decode("utf-8", "replace")))
-    names: dict[int, re.Match[str]] = {}
-    try:
-        for row in rows:
-            index = next((int(cell) for cell in row if cell.strip().isdecimal()), None)
-            instance = next((m for cell in row if (m := INSTANCE.search(cell))), None)
-            if index is not None and instance is not None:
-                names[index] = instance
-    except (csv.Error, ValueError) as error:
-        raise UserError(f"{uri}: is no list of instances ({error}); fetch it again or remove it") from None
-    if not names:
-        raise UserError(f"{uri}: has no row with an index and an instance name such as 0001_001_S6_00100_00060_3200_L")
-    first = 0 if 0 in names else 1  # lists from 0 and from 1 are about
-    out = []
-    for record in records:
-        image = int(record.pair.split("-")[0])
-        facts = names.get(image + first)
-        if facts is None:  # with a gap nobody knows from where the list counts
-            raise UserError(f"{uri}: has no row for image {image} (rows {min(names)} to {max(names)}); complete it")
-        out.append(replace(record, scene=facts["scene"], camera=facts["camera"], iso=int(facts["iso"])))
-    return out
+def _only(source: Source, name: str) -> str | None:
+    """The one file of this name in the source, in any folder."""
+    paths = [path for path in source.files if PurePosixPath(path).name.lower() == name.lower()]
+    if len(paths) > 1:
+        raise UserError(f"{source.url}: {paths[0]} and {paths[1]} have one name; keep one of them in the source")
+    return paths[0] if paths else None
 
 
 SIDD_VALIDATION = _Blocks(
@@ -143,6 +127,7 @@ SIDD_VALIDATION = _Blocks(
     2,
     re.compile(r"(?:.*/)?(?:(?P<noisy>input)|groundtruth)/(?P<pair>\d{4}-\d{4})\.png", re.IGNORECASE),
     "ValidationNoisyBlocksSrgb.mat and ValidationGtBlocksSrgb.mat, or input/ and groundtruth/ with IIII-BBBB.png",
+    "validation_label.csv",
 )
 SIDD_BENCHMARK = _Blocks(
     "sidd_benchmark", "test", "BenchmarkNoisyBlocksSrgb", None, 2, None, "BenchmarkNoisyBlocksSrgb.mat"

@@ -54,6 +54,15 @@ def test_medium_pairs_each_frame_with_its_own_ground_truth(sidd_medium: Path, in
     }
 
 
+def test_a_file_of_another_instance_is_told(sidd_medium: Path) -> None:
+    folder = sidd_medium / "Data" / FIRST
+    moved = folder / "0005_GT_SRGB_010.PNG"
+    (folder / "0001_GT_SRGB_010.PNG").rename(moved)
+    found = find("sidd-medium", sidd_medium)
+    assert len(found.records) == 3
+    assert "says instance 0005, its folder 0001" in reasons(found)[str(moved.relative_to(sidd_medium))]
+
+
 def test_a_missing_half_is_told(sidd_small: Path) -> None:
     (sidd_small / "Data" / FIRST / "GT_SRGB_010.PNG").unlink()
     found = find("sidd-small", sidd_small)

@@ -75,7 +75,7 @@ def test_validation_as_trees_of_png(
         for i, b in np.ndindex(2, 2):
             save(tmp_path / "sidd" / folder / f"{i:04d}-{b:04d}.png", array[i, b])
     if labels:
-        (tmp_path / "sidd" / "validation_label.csv").write_text(LABELS)
+        (tmp_path / "sidd" / "validation_label.csv").write_text(LABELS[: LABELS.index("2,")])
     found = ingested(tmp_path / "sidd", "sidd-validation")
     assert [r["camera"] for r in found.rows.values()] == (["S6", "S6", "GP", "GP"] if labels else [None] * 4)
     for side, folder in (("noisy", "input"), ("clean", "groundtruth")):
@@ -139,4 +139,68 @@ def test_labels_that_are_none_are_refused_by_name(tmp_path: Path, blocks: Callab
         scipy.io.savemat(tmp_path / f"{name}.mat", {name: array})
     (tmp_path / "validation_label.csv").write_text(text)
     with pytest.raises(UserError, match=r"validation_label\.csv"):
+        adapter("sidd-validation").find(Source.of(str(tmp_path)))
+
+
+def write_blocks(folder: Path, count: int) -> None:
+    for name in NAMES:
+        scipy.io.savemat(folder / f"{name}.mat", {name: np.zeros((count, 2, 8, 8, 3), np.uint8)})
+
+
+def write_png(folder: Path, images: list[int]) -> None:
+    for side in ("input", "groundtruth"):
+        (folder / side).mkdir(parents=True)
+        for image in images:
+            for block in range(2):
+                (folder / side / f"{image:04d}-{block:04d}.png").touch()
+
+
+def rows(indices: list[int]) -> str:
+    return "".join(f"{index},0001_{k:03d}_S6_00100_00060_3200_L\n" for k, index in enumerate(indices))
+
+
+@pytest.mark.parametrize("images", [[0, 1, 2], [1, 2, 3]], ids=str)
+@pytest.mark.parametrize("indices", [[0, 1, 2], [1, 2, 3], [0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6]], ids=str)
+def test_labels_and_trees_may_each_count_from_0_or_1(tmp_path: Path, images: list[int], indices: list[int]) -> None:
+    write_png(tmp_path, images)
+    (tmp_path / "validation_label.csv").write_text(rows(indices))
+    scenes = [r.scene for r in adapter("sidd-validation").find(Source.of(str(tmp_path))).records]
+    expected = [0, 0, 1, 1, 2, 2] if len(indices) == 3 else range(6)
+    assert scenes == [f"{k:03d}" for k in expected]
+
+
+@pytest.mark.parametrize(
+    "indices", [[0, 1], [0, 1, 2, 3], [0, 1, 3], [2, 3, 4], [0, 1, 2, 3, 5, 6], [0, 1, 1]], ids=str
+)
+def test_labels_of_other_images_are_refused(tmp_path: Path, indices: list[int]) -> None:
+    write_blocks(tmp_path, 3)
+    (tmp_path / "validation_label.csv").write_text(rows(indices))
+    with pytest.raises(UserError, match=r"validation_label\.csv: (lists .* 3 images from 0 to 2|gives two instances)"):
+        adapter("sidd-validation").find(Source.of(str(tmp_path)))
+
+
+def test_validation_labels_are_of_the_validation_set_alone(tmp_path: Path) -> None:
+    name = "BenchmarkNoisyBlocksSrgb"
+    scipy.io.savemat(tmp_path / f"{name}.mat", {name: np.zeros((3, 2, 8, 8, 3), np.uint8)})
+    (tmp_path / "validation_label.csv").write_text(LABELS)
+    found = adapter("sidd-benchmark").find(Source.of(str(tmp_path)))
+    assert {(r.scene, r.camera) for r in found.records} == {(f"test-{k:04d}", None) for k in range(3)}
+    for name in ("siddplus_valid_noisy_srgb", "siddplus_valid_gt_srgb"):
+        scipy.io.savemat(tmp_path / f"{name}.mat", {name: np.zeros((3, 8, 8, 3), np.uint8)})
+    found = adapter("sidd-plus").find(Source.of(str(tmp_path)))
+    assert {(r.scene, r.iso) for r in found.records} == {("sidd_plus", None)}
+
+
+def test_two_files_of_one_name_are_refused_by_both(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_blocks(tmp_path / folder, 1)
+    with pytest.raises(UserError, match=rf"a/{NAMES[0]}\.mat and b/{NAMES[0]}\.mat have one name"):
+        adapter("sidd-validation").find(Source.of(str(tmp_path)))
+
+
+def test_blocks_of_another_dtype_are_refused_at_once(tmp_path: Path, matlab73: Callable) -> None:
+    for name in NAMES:
+        matlab73(tmp_path / f"{name}.mat", {name: np.zeros((2, 2, 8, 8, 3), np.int16)})
+    with pytest.raises(UserError, match=rf"{NAMES[0]}\.mat: {NAMES[0]} is int16; the owners publish uint8"):
         adapter("sidd-validation").find(Source.of(str(tmp_path)))
