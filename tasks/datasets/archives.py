@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import IO, BinaryIO, cast
 
@@ -79,10 +79,10 @@ def _directory(kind: str, url: str, stamp: str) -> dict[str, Member]:
 
 
 def _zip_members(file: IO[bytes]) -> dict[str, Member]:
-    found = {}
+    found: dict[str, Member] = {}
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            if info.is_dir():
+            if info.filename.endswith(("/", "\\")):  # a folder; some writers put the separators of their system
                 continue
             problem = None
             if stat.S_ISLNK(info.external_attr >> 16):
@@ -91,14 +91,15 @@ def _zip_members(file: IO[bytes]) -> dict[str, Member]:
                 problem = "it is encrypted; unpack the archive"
             elif info.compress_type not in (_STORED, _DEFLATED):
                 problem = f"it is packed by method {info.compress_type}; pack it with deflate or unpack the archive"
-            found[info.filename] = Member(
+            member = Member(
                 info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC, problem
             )
+            found[info.filename] = _twice(member) if info.filename in found else member
     return found
 
 
 def _tar_members(file: IO[bytes], size: int) -> dict[str, Member]:
-    found = {}
+    found: dict[str, Member] = {}
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
             if info.isdir():
@@ -110,11 +111,16 @@ def _tar_members(file: IO[bytes], size: int) -> dict[str, Member]:
                 problem = "it is no plain file"
             elif info.offset_data + info.size > size:
                 problem = "the archive ends in the middle of it; fetch the archive again"
-            found[info.name] = Member(info.offset_data, info.size, info.size, problem=problem)
+            member = Member(info.offset_data, info.size, info.size, problem=problem)
+            found[info.name] = _twice(member) if info.name in found else member
         file.seek(archive.offset)
         if any(mark := file.read(tarfile.BLOCKSIZE)) or len(mark) < tarfile.BLOCKSIZE:
             raise EOFError("it ends without an end mark")  # cut off between two members
     return found
+
+
+def _twice(member: Member) -> Member:
+    return replace(member, problem="the archive holds two members of this name; remove one and pack it again")
 
 
 def read_whole(uri: str) -> bytes:

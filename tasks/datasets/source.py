@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
 from pngmodel.errors import UserError
-from tasks.datasets.archives import members
+from tasks.datasets.archives import Member, members
+from tasks.datasets.imagefile import EXTENSIONS
 from tasks.stores.filesystem import exists, is_file, join, list_files, local_path
 
+_ARCHIVES = (".zip", ".tar")
+_WEB = ("http://", "https://")
+_SINGLE = (*EXTENSIONS, ".mat")
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
@@ -25,7 +30,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Source:
-    """A folder, a ``.zip`` or ``.tar``, or an fsspec URL of either."""
+    """A folder, a ``.zip`` or ``.tar``, one image or MATLAB file, or an fsspec URL of any of these."""
 
     url: str
 
@@ -42,21 +47,36 @@ class Source:
             )
         path = local_path(url)
         place = str(path.resolve()) if path is not None else url.rstrip("/")
+        if place.startswith(_WEB) and not place.lower().endswith((*_ARCHIVES, *_SINGLE)):
+            raise UserError(
+                f"{url}: pages of links are not read as folders; give the URL of one file "
+                f"({', '.join((*_ARCHIVES, *_SINGLE))}), s3://bucket/folder, or a folder on disk"
+            )
         if not exists(place):
             raise UserError(f"{url}: there is nothing; give a folder, a .zip or .tar, or a URL of one")
         source = cls(place)
-        if source.archive is None and is_file(place):
-            raise UserError(f"{url}: is one file; give the folder it lies in, or a .zip or .tar")
+        if source.archive is None and source.single is None and is_file(place):
+            raise UserError(
+                f"{url}: is one file; give the folder it lies in, or one of {', '.join((*_ARCHIVES, *_SINGLE))}"
+            )
         return source
 
-    @property
+    @cached_property
     def archive(self) -> str | None:
         """``zip`` or ``tar`` when the source is one file of that kind."""
         suffix = PurePosixPath(self.url).suffix.lower()
-        return suffix[1:] if suffix in (".zip", ".tar") else None
+        return suffix[1:] if suffix in _ARCHIVES and is_file(self.url) else None
+
+    @cached_property
+    def single(self) -> str | None:
+        """The file's name when the source is one image or MATLAB file."""
+        path = PurePosixPath(self.url)
+        return path.name if path.suffix.lower() in _SINGLE and is_file(self.url) else None
 
     def uri(self, path: str) -> str:
         """The URI of a file in the source."""
+        if self.single is not None:
+            return self.url
         if self.archive is None:
             return join(self.url, path)
         return f"{self.archive}://{self.listing.stored.get(path, path)}::{self.url}"
@@ -66,8 +86,10 @@ class Source:
         """All files, listed once; the names in an archive are data from strangers and never become paths on disk."""
         listing = Listing()
         found = members(self.archive, self.url) if self.archive is not None else {}
-        for name in sorted(found if self.archive is not None else list_files(self.url)):
+        for name in sorted(self._names(found)):
             path = name.removeprefix("./")
+            if self.archive == "zip":
+                path = path.replace("\\", "/")  # the separators of the system that packed it
             if _is_hidden(path):
                 listing.hidden.append(_printable(path))
                 continue
@@ -81,6 +103,11 @@ class Source:
             listing.stored[path] = name
         listing.files.sort()
         return listing
+
+    def _names(self, found: dict[str, Member]) -> Iterable[str]:
+        if self.archive is not None:
+            return found
+        return list_files(self.url) if self.single is None else [self.single]
 
     @property
     def files(self) -> list[str]:

@@ -23,6 +23,7 @@ from pngmodel.errors import IntegrityError, UserError
 
 # Outages of a few tens of seconds are survived; a wrong endpoint still fails within a minute or so.
 _TEMPORARY = ".writing"
+_MAX_LINKS = 10_000  # links to links multiply
 _S3_CONFIG = {"retries": {"max_attempts": 12, "mode": "standard"}, "connect_timeout": 5, "read_timeout": 30}
 
 
@@ -182,16 +183,41 @@ def exists(url: str) -> bool:
 
 
 def list_files(url: str) -> list[str]:
-    """Paths below ``url`` (relative, sorted, all depths); empty when nothing is there."""
+    """Paths below ``url`` (relative, sorted, all depths); empty when nothing is there.
+
+    Links to local folders are followed; a link to a folder that it lies in is listed as a file.
+    """
     fs, path = filesystem(url)
     with _explained(url, "listing"):
         fs.invalidate_cache()
         if not fs.exists(path):
             return []
         root = path.rstrip("/") + "/"
-        # fsspec leaves out what it may not read unless it is told to say so
-        strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
-        return sorted(str(found).removeprefix(root) for found in fs.find(path, **strict))
+        if isinstance(fs, LocalFileSystem) and fs.isdir(path):
+            return sorted(_walk(path, url))
+        return sorted(str(found).removeprefix(root) for found in fs.find(path))
+
+
+def _walk(root: str, url: str) -> Iterator[str]:
+    """Files below a local folder, through links too."""
+    linked = 0
+    waiting = [("", frozenset({os.path.realpath(root)}))]  # and the folders that it lies in, as they are on disk
+    while waiting:
+        folder, above = waiting.pop()
+        with os.scandir(Path(root, folder)) as entries:
+            for entry in entries:
+                name = f"{folder}{entry.name}"
+                if not (Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()):
+                    yield name
+                    continue
+                real = os.path.realpath(entry.path)
+                if real in above:
+                    yield name
+                    continue
+                linked += entry.is_symlink()
+                if linked > _MAX_LINKS:
+                    raise UserError(f"{url}: holds more than {_MAX_LINKS} links to folders; remove those in {folder}")
+                waiting.append((f"{name}/", above | {real}))
 
 
 def write_bytes(url: str, content: bytes) -> None:

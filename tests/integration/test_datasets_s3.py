@@ -115,8 +115,10 @@ def test_problems_on_object_storage_are_told(bucket: s3fs.S3FileSystem, sidd_sma
     assert f"s3://{first}: is empty" in result["rejected"][0]["reason"]
     with pytest.raises(UserError, match=r"s3://datasets/none: there is nothing"):
         Source.of(f"{BUCKET}/none")
+    assert Source.of(f"s3://{first}").files == [first.rpartition("/")[2]]
+    bucket.pipe_file("datasets/notes.txt", b"x")
     with pytest.raises(UserError, match="is one file; give the folder"):
-        Source.of(f"s3://{first}")
+        Source.of(f"{BUCKET}/notes.txt")
     bucket.pipe_file("datasets/torn.zip", pack(sidd_small, tmp_path / "x.zip").read_bytes()[:-100])
     with pytest.raises(UserError, match=r"s3://datasets/torn\.zip: is no whole zip archive"):
         ingest(f"{BUCKET}/torn.zip", "sidd-small", str(tmp_path / "d"))

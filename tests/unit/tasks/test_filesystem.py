@@ -45,6 +45,24 @@ def test_write_read_list_remove(tmp_path: Path) -> None:
     assert files.list_files(str(tmp_path / "nothing")) == []
 
 
+def test_linked_folders_are_listed_and_loops_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    (root / "own").mkdir(parents=True)
+    (other / "deep").mkdir(parents=True)
+    (other / "deep" / "x").write_bytes(b"1")
+    for name in ("a", "own/b"):
+        (root / name).symlink_to(other, target_is_directory=True)
+    (other / "up").symlink_to(root, target_is_directory=True)
+    (other / "itself").symlink_to(other / "itself")
+    (root / "own" / "loop").symlink_to(root / "own")
+    listed = files.list_files(str(root))
+    assert [name for name in listed if name.endswith("x")] == ["a/deep/x", "own/b/deep/x"]
+    assert {"a/itself", "a/up", "own/loop"} <= set(listed)
+    monkeypatch.setattr(files, "_MAX_LINKS", 1)
+    with pytest.raises(UserError, match="more than 1 links to folders"):
+        files.list_files(str(root))
+
+
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_paths_and_file_urls_are_the_same_place(tmp_path: Path, scheme: str) -> None:
     files.write_bytes(f"{scheme}{tmp_path}/x", b"content")

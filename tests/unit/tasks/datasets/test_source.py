@@ -221,10 +221,77 @@ def test_compressed_tars_are_refused_in_words(tmp_path: Path, end: str) -> None:
         _ = Source.of(str(tmp_path / "renamed.tar")).files
 
 
+@pytest.mark.parametrize("form", ["path", "url"])
+def test_one_image_or_matlab_file_is_a_source(
+    tmp_path: Path, pair: Callable, blocks: Callable, save: Callable, ingested: Callable, form: str
+) -> None:
+    prefix = "file://" if form == "url" else ""
+    save(tmp_path / "A.PNG", pair(0, 40, 40)[1])
+    assert list(ingested(f"{prefix}{tmp_path}/A.PNG", "clean").rows) == ["A"]
+    scene = pair(0, 40, 40, 1, "uint16")[1][..., 0]
+    stack = np.stack([scene + np.random.default_rng(k).integers(0, 900, scene.shape, np.uint16) for k in range(3)])
+    tifffile.imwrite(tmp_path / "s.tif", stack, photometric="minisblack")
+    found = ingested(f"{prefix}{tmp_path}/s.tif", "tiff")
+    for k, (_, image) in enumerate(found.pixels("noisy")):
+        np.testing.assert_array_equal(image[..., 0], stack[k])
+    name = "BenchmarkNoisyBlocksSrgb"
+    scipy.io.savemat(tmp_path / f"{name}.mat", {name: blocks(2, 1)[0]})
+    assert len(ingested(f"{prefix}{tmp_path}/{name}.mat", "sidd-benchmark").rows) == 2
+
+
+def test_folders_named_like_files_are_folders(sidd_small: Path, ingested: Callable, tmp_path: Path) -> None:
+    for name in ("set.zip", "set.TAR", "set.png", "set.mat"):
+        folder = shutil.copytree(sidd_small, tmp_path / name)
+        found = ingested(folder, "sidd-small")
+        assert len(found.rows) == 3
+        assert len(list(found.pixels("noisy"))) == 3
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/data/", "https://127.0.0.1:9/data"])
+def test_pages_of_links_are_refused_with_what_is_meant(url: str) -> None:
+    with pytest.raises(UserError, match=rf"{url}: pages of links are not read.*\.zip.*s3://bucket/folder"):
+        Source.of(url)
+
+
+def test_names_with_the_separators_of_another_system(sidd_small: Path, tmp_path: Path, ingested: Callable) -> None:
+    archive = tmp_path / "set.zip"
+    bad = ["..\\up.png", "C:\\x.png", "\\root.png", "a\\..\\..\\up.png"]
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("Data\\", b"")
+        for path in sorted(sidd_small.rglob("*.PNG")):
+            file.writestr(str(path.relative_to(sidd_small)).replace("/", "\\"), path.read_bytes())
+        for name in bad:
+            file.writestr(name, b"evil")
+    assert b"Data\\0001_001" in archive.read_bytes()
+    found = ingested(archive, "sidd-small")
+    assert len(found.rows) == 3
+    assert len(list(found.pixels("clean"))) == 3
+    assert set(found.reasons) == set(bad)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("end", ["zip", "tar"])
+def test_two_members_of_one_name_are_refused(
+    sidd_small: Path, tmp_path: Path, ingested: Callable, packed: Callable, end: str
+) -> None:
+    archive = packed(sidd_small, tmp_path / f"set.{end}")
+    path = next(sidd_small.rglob("GT*"))
+    name = str(path.relative_to(sidd_small))
+    if end == "zip":
+        with zipfile.ZipFile(archive, "a") as file:
+            file.writestr(name, b"other")
+    else:
+        with tarfile.open(archive, "a") as tar:
+            tar.add(path, name)
+    found = ingested(archive, "sidd-small")
+    assert len(found.rows) == 2
+    assert "two members of this name" in found.reasons[name]
+
+
 def test_single_files_and_missing_places_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"a\.png: is one file; give the folder it lies in"):
-        Source.of(str(tmp_path / "a.png"))
+    (tmp_path / "a.txt").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"a\.txt: is one file; give the folder it lies in, or one of .*\.mat"):
+        Source.of(str(tmp_path / "a.txt"))
     with pytest.raises(UserError, match=r"nowhere: there is nothing"):
         Source.of(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"gone\.png.*no such file"):
@@ -274,6 +341,16 @@ def test_links_and_folders_in_place_of_files(
     found = ingested(root, "folders")
     assert list(found.rows) == ["good"]
     assert set(found.reasons) == {"folder", "broken"}
+
+
+def test_linked_folders_are_followed(sidd_small: Path, tmp_path: Path, ingested: Callable) -> None:
+    first, second, _ = sorted((sidd_small / "Data").iterdir())
+    for folder in (first, second):
+        folder.rename(tmp_path / folder.name)
+        folder.symlink_to(tmp_path / folder.name)
+    (tmp_path / first.name / "loop").symlink_to(sidd_small, target_is_directory=True)
+    found = ingested(sidd_small, "sidd-small")
+    assert (len(found.rows), found.reasons) == (3, {})
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
