@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIDE = 32
+_BORDER = 2  # of the middle: its means lack neighbours, which makes a frame that all smooth places share
+_INNER = _SIDE - 2 * _BORDER
 _NEAR, _NEARER = 0.6, 0.85
-"""Correlation of 1024 residuals from which two shots are one: where noise is strong, and elsewhere.
+"""Correlation of 784 residuals from which two shots are one: where noise is strong, and elsewhere.
 
 Independent shots of different scenes stay below .2 on real data. Those of one scene share what JPEG and rounding do to
 it: up to .83 in simulations with one grey level of noise, below .55 with three. One shot saved again as JPEG of quality
@@ -27,14 +29,15 @@ _BLOCK = 2048
 _WINDOW = 49 * _BLOCK
 _SCALE = 24.0  # int8 steps per standard deviation
 
-FINGERPRINT_BYTES = _SIDE * _SIDE + 1
+FINGERPRINT_BYTES = _INNER * _INNER + 1
 """The last byte tells whether the noise is strong enough for :data:`_NEAR`."""
 
 
 def fingerprint(noisy: NDArray[Any] | None, clean: NDArray[Any] | None) -> bytes:
     """The fine structure in the middle of an image as int8: of the noise, or of the only side that there is.
 
-    All zeros when there is none (a flat or saturated place, or an image smaller than 32 x 32).
+    All zeros when there is none (a flat or saturated place, or an image smaller than 32 x 32) or too little: of a
+    single image the steps of a gradient, which all skies share.
     """
     noise = _middle(noisy if noisy is not None else clean)
     if noise is None:
@@ -46,9 +49,15 @@ def fingerprint(noisy: NDArray[Any] | None, clean: NDArray[Any] | None) -> bytes
         spread = float(((scene - scene.mean()) ** 2).sum())
         slope = float(((noise - noise.mean()) * (scene - scene.mean())).sum()) / spread if spread > 0 else 0.0
         noise = noise - slope * scene
-    fine = noise - _blurred(noise)
+    fine = (noise - _blurred(noise))[_BORDER:-_BORDER, _BORDER:-_BORDER]
     level = float(fine.std())
-    if level < 1e-6 or (noisy is not None and clean is not None and _is_coding(fine, level, clean.dtype)):
+    if level < 1e-6:
+        little = True
+    elif noisy is not None and clean is not None:
+        little = _is_coding(fine, level, clean.dtype)
+    else:
+        little = level < _FAINT / 255 * _peak(noisy if noisy is not None else clean)
+    if little:
         return bytes(FINGERPRINT_BYTES)
     steps: NDArray[np.int8] = np.clip(np.rint(fine / level * _SCALE), -127, 127).astype(np.int8)
     strong = noisy is not None and clean is not None and (clean.dtype != np.uint8 or level > _STRONG)
@@ -62,6 +71,12 @@ def _is_coding(fine: NDArray[np.float32], level: float, dtype: np.dtype[Any]) ->
     """
     spread = float((fine**2).mean() ** 2 / (fine**4).mean())  # 1/3 for normal noise, little for a few spikes
     return spread < _FEWEST or (dtype == np.uint8 and level < _FAINT)
+
+
+def _peak(image: NDArray[Any] | None) -> float:
+    """The level that stands for white, about."""
+    assert image is not None
+    return float(np.iinfo(image.dtype).max if image.dtype.kind == "u" else image.max())
 
 
 def _middle(image: NDArray[Any] | None) -> NDArray[np.float32] | None:

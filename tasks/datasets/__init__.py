@@ -9,11 +9,12 @@ from pathlib import Path
 
 from pngmodel.errors import UserError
 from tasks.configuration import load_yaml
+from tasks.datasets.cc15 import CC15
 from tasks.datasets.clean import Clean
 from tasks.datasets.dnd import Dnd
 from tasks.datasets.folders import FolderAdapter, FolderRules, Folders
 from tasks.datasets.nam import Nam
-from tasks.datasets.named import CC15, POLYU
+from tasks.datasets.polyu import POLYU
 from tasks.datasets.records import Adapter
 from tasks.datasets.sidd import SIDD_MEDIUM, SIDD_SMALL
 from tasks.datasets.siddblocks import SIDD_BENCHMARK, SIDD_PLUS, SIDD_VALIDATION

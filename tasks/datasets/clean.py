@@ -10,6 +10,11 @@ from tasks.datasets.naming import NOT_STATED, dataset_name
 from tasks.datasets.records import Found, PairRecord, Unpaired
 from tasks.datasets.source import Source
 from tasks.datasets.zarrarray import DOCUMENT, image_count, is_group, row_part
+from tasks.stores.corpus import COMMIT as CORPUS
+from tasks.stores.layout import PLAN
+from tasks.stores.patches import COMMIT as PATCHES
+
+_OURS = (PLAN, PATCHES, CORPUS)
 
 
 class Clean:
@@ -17,6 +22,11 @@ class Clean:
 
     def find(self, source: Source) -> Found:
         """List the images; see :class:`tasks.datasets.records.Adapter`."""
+        if made := [name for name in _OURS if f"{source.top}{name}" in source.files]:
+            raise UserError(
+                f"{source.url}: is a store that pngnoise made (it has {made[0]}), its arrays are no new images; give "
+                "it directly where a source is asked for, e.g. as --clean"
+            )
         found = Found()
         arrays, found.rejected[:] = _arrays(source)
         inside = tuple(f"{array}/" if array else "" for array in arrays)

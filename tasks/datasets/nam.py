@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from pngmodel.errors import UserError
 from tasks.datasets.matfile import variables
 from tasks.datasets.naming import iso_of
-from tasks.datasets.records import Found, PairRecord, Unpaired
+from tasks.datasets.records import SIDES, Found, PairRecord, Unpaired
 from tasks.datasets.source import Source
 
 _NAMES = {"noisy": "img_noisy", "clean": "img_mean"}
@@ -26,12 +26,21 @@ class Nam:
                 found.ignored.append(path)
                 continue
             try:
-                missing = set(_NAMES.values()) - set(variables(source.uri(path)))
+                held = variables(source.uri(path))
             except UserError as error:
                 found.rejected.append(Unpaired(path, str(error)))
                 continue
-            if missing:
+            if missing := set(_NAMES.values()) - set(held):
                 found.rejected.append(Unpaired(path, f"holds no {' and no '.join(sorted(missing))}"))
+                continue
+            noisy, clean = (held[_NAMES[side]].dtype for side in SIDES)
+            if noisy != clean:
+                # Which one is meant, and whether a mean was rounded or scaled, is for the owner of the file to say.
+                reason = (
+                    f"img_noisy is {noisy} but img_mean is {clean}; store both in one class, e.g. in MATLAB "
+                    "img_mean = cast(round(img_mean), class(img_noisy)) where both have the same scale"
+                )
+                found.rejected.append(Unpaired(path, reason))
                 continue
             stem = PurePosixPath(path).stem
             names = [stem, *reversed(PurePosixPath(path).parts[:-1])]

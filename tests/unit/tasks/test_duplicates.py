@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -95,3 +96,25 @@ def test_images_that_are_too_small_or_flat_are_never_compared() -> None:
     assert set(prints) == {bytes(FINGERPRINT_BYTES)}
     assert near_duplicates(prints) == {}
     assert near_duplicates([]) == {}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_smooth_places_of_clean_images_are_no_duplicates(dtype: str) -> None:
+    y, x = np.mgrid[:64, :64]
+    scale = {"uint8": 1, "uint16": 257, "float32": 1 / 255}[dtype]
+    prints = []
+    for tilt, bend, offset in itertools.product((0.5, 1.7, 2), (0, 0.004, 0.0001 * x), (0, 7, 20.25)):
+        grey = (40 + offset + tilt * x + bend * y * y) * scale
+        image = np.stack([grey] * 3, -1)
+        prints.append(fingerprint(None, (image.round() if scale >= 1 else image).astype(dtype)))
+    assert near_duplicates(prints) == {}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_clean_image_saved_again_is_found(pair: Callable, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    images = [np.clip(pair(k, 64, 64)[1] + rng.normal(0, 6, (64, 64, 1)), 0, 255).astype(np.uint8) for k in range(2)]
+    copies = [*images, jpeg(images[1], 95)]
+    scale = {"uint8": 1, "uint16": 257, "float32": 1 / 255}[dtype]
+    found = near_duplicates([fingerprint(None, (copy * np.float64(scale)).astype(dtype)) for copy in copies])
+    assert {later: earlier for later, (earlier, _) in found.items()} == {2: 1}

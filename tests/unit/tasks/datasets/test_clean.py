@@ -103,3 +103,10 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(UserError, match=r"no image \(\.png.*no Zarr array"):
         adapter("clean").find(Source.of(str(tmp_path)))
+
+
+@pytest.mark.parametrize("left", ["plan.json", "store.json"])
+def test_a_store_is_no_folder_of_images(patches: str, left: str) -> None:
+    (Path(patches) / ({"plan.json", "store.json"} - {left}).pop()).unlink()
+    with pytest.raises(UserError, match=rf"patches: is a store that pngnoise made \(it has {left}\).*--clean"):
+        adapter("clean").find(Source.of(patches))

@@ -96,6 +96,24 @@ def test_nam_tells_scenes_that_lack_a_variable_or_are_no_matlab_file(
     assert "empty.mat: is empty" in found.reasons["empty.mat"]
 
 
+@pytest.mark.parametrize("form", ["v5", "v7.3"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_nam_means_of_another_class_are_told(
+    tmp_path: Path, pair: Callable, ingested: Callable, matlab73: Callable, form: str, dtype: str
+) -> None:
+    noisy, clean = pair(0, 40, 40)
+    arrays = {"img_noisy": noisy, "img_mean": clean.astype(dtype)}
+    if form == "v7.3":
+        matlab73(tmp_path / "x.mat", arrays)
+    else:
+        scipy.io.savemat(tmp_path / "x.mat", arrays)
+    scipy.io.savemat(tmp_path / "good.mat", {"img_noisy": noisy, "img_mean": clean})
+    found = ingested(tmp_path, "nam")
+    assert list(found.rows) == ["good"]
+    assert f"img_noisy is uint8 but img_mean is {dtype}; store both" in found.reasons["x.mat"]
+    assert "cast(round(img_mean), class(img_noisy))" in found.reasons["x.mat"]
+
+
 def write_dnd(root: Path, images: list[np.ndarray], boxes: np.ndarray) -> None:
     """As MATLAB writes it: a struct whose field is a cell, which HDF5 holds as object references."""
     (root / "images_srgb").mkdir(parents=True)

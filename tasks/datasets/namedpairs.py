@@ -1,4 +1,4 @@
-"""Datasets whose file names say it all: PolyU and CC15."""
+"""Datasets whose file names say it all: one pattern with groups pair, side, camera, iso and scene."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.datasets.source import Source
 
 
 @dataclass(frozen=True)
-class _Named:
+class NamedPairs:
     """Pairs by one pattern over file names with groups pair, side, camera, iso, scene."""
 
     dataset: str
@@ -54,28 +54,3 @@ class _Named:
             )
         found.rejected.extend(pairing.rejected)
         return found
-
-
-POLYU = _Named(
-    "polyu",
-    "HKPolyU: non-commercial use, keep the notice",
-    re.compile(
-        r"(?:.*/)?(?P<pair>(?P<camera>[^_/]+)_(?P<aperture>[^_/]+)_(?P<shutter>[^_/]+)_(?P<iso>\d+)_"
-        r"(?P<scene>[^/]+?)(?:_+(?P<crop>\d+))?)_(?P<side>real|mean)\.jpe?g",
-        re.IGNORECASE,
-    ),
-    "CroppedImages/<camera>_<aperture>_<1/shutter>_<ISO>_<scene>_<k>_real.JPG and _mean.JPG",
-)
-"""PolyU: crops and originals, JPEG on both sides."""
-
-CC15 = _Named(
-    "cc15",
-    "terms of the owners (Nam et al., CVPR 2016): not stated, research use",
-    re.compile(
-        r"(?:.*/)?(?P<pair>(?P<scene>(?P<camera>[a-z0-9]+)_iso(?P<iso>\d+)_\d+))_(?P<side>real|mean)\.png",
-        re.IGNORECASE,
-    ),
-    "Real_ccnoise_denoised_part/5dmark3_iso3200_1_real.png and _mean.png",
-    {"5dmark3": "Canon5D3", "d600": "NikonD600", "d800": "NikonD800"},
-)
-"""The 15 crops cut from Nam's scenes; ``_ours`` images there are somebody's denoising result and are not read."""
