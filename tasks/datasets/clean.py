@@ -10,11 +10,8 @@ from tasks.datasets.naming import NOT_STATED, dataset_name
 from tasks.datasets.records import Found, PairRecord, Unpaired
 from tasks.datasets.source import Source
 from tasks.datasets.zarrarray import DOCUMENT, image_count, is_group, row_part
-from tasks.stores.corpus import COMMIT as CORPUS
-from tasks.stores.layout import PLAN
-from tasks.stores.patches import COMMIT as PATCHES
 
-_OURS = (PLAN, PATCHES, CORPUS)
+_OURS = ("plan.json", "store.json", "corpus.json")  # docs/formats/; stores import this package, not the reverse
 
 
 class Clean:

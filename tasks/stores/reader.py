@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -113,21 +114,26 @@ class ShardReader(Generic[Record]):
         return read_spans([Span(self._url(*place[:2]), *self._entry(place)) for place in places])
 
     def _from_objects(self, places: list[tuple[str, int, int]]) -> list[bytes]:
-        """Chunks out of whole objects, the last few of which are kept."""
-        chunks = []
-        for place in places:
-            key = place[:2]
-            if key not in self._objects:
-                content = read_spans([Span(self._url(*key), 0, self._fact(*key).bytes)])[0]
-                if sha256(content) != self._fact(*key).sha256:
-                    raise self._damaged(*key, "it has another sha256")
-                self._objects[key] = content
-                self._indices[key] = self._index(key, content[-index_size(self.layout.shard) :])
-                while len(self._objects) > self._kept_shards * len(self.layout.arrays):
-                    self._objects.popitem(last=False)
-            self._objects.move_to_end(key)
-            chunks.append(self._objects[key][slice(*self._entry(place))])
-        return chunks
+        """Chunks out of whole objects, the last few of which are kept. The arrays of a shard are fetched at once."""
+        chunks: dict[tuple[str, int, int], bytes] = {}
+        for _, run in groupby(sorted(places, key=_shard), key=_shard):
+            members = list(run)
+            keys = dict.fromkeys(place[:2] for place in members)
+            self._fetch([key for key in keys if key not in self._objects])
+            for key in keys:
+                self._objects.move_to_end(key)
+            chunks |= {place: self._objects[place[:2]][slice(*self._entry(place))] for place in members}
+            while len(self._objects) > self._kept_shards * len(self.layout.arrays):
+                self._objects.popitem(last=False)
+        return [chunks[place] for place in places]
+
+    def _fetch(self, keys: list[tuple[str, int]]) -> None:
+        contents = read_spans([Span(self._url(*key), 0, self._fact(*key).bytes) for key in keys])
+        for key, content in zip(keys, contents, strict=True):
+            if sha256(content) != self._fact(*key).sha256:
+                raise self._damaged(*key, "it has another sha256")
+            self._objects[key] = content
+            self._indices[key] = self._index(key, content[-index_size(self.layout.shard) :])
 
     def _url(self, name: str, index: int) -> str:
         return join(self.url, shard_object(name, index))
@@ -183,6 +189,10 @@ class ShardReader(Generic[Record]):
                 yield f"{target}: missing"
             elif sha256(read_bytes(target)) != digest:
                 yield f"{target}: sha256 differs from the commit record"
+
+
+def _shard(place: tuple[str, int, int]) -> int:
+    return place[1]
 
 
 def _record(url: str, commit: str, model: type[Record]) -> Record:

@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.patches import Geometry, extract_patches
+from tasks.stores import reader
+from tasks.stores.filesystem import Span, read_spans
 from tasks.stores.layout import shard_object
 from tasks.stores.patches import PatchStore
 from tasks.stores.torchdata import PatchDataset, ShardBatches, ShuffledOrder
@@ -72,6 +74,24 @@ def test_what_travels_is_small_and_a_changed_store_is_noticed(catalogue: str, pa
     with pytest.raises(IntegrityError, match="changed since it was opened"):
         pickle.loads(sent)[7]
     assert moved.is_dir()
+
+
+def test_both_sides_of_a_shard_are_fetched_at_once_and_once(patches: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = PatchDataset(patches, whole_shards=True)
+    requests: list[list[str]] = []
+
+    def counted(spans: list[Span]) -> list[bytes]:
+        requests.append([span.url for span in spans if "/c/" in span.url])
+        return read_spans(spans)
+
+    monkeypatch.setattr(reader, "read_spans", counted)
+    batch = [35, 0, 9, 1, 0, 20, 30]  # more shards than are kept
+    found = data.__getitems__(batch)
+    assert [int(item["index"]) for item in found] == batch
+    shards = sorted({int(data.shards[k]) for k in batch})
+    assert requests == [[f"{patches}/{shard_object(name, k)}" for name in ("clean", "noisy")] for k in shards]
+    data.__getitems__([35, 34])
+    assert [r for r in requests[len(shards) :] if r] == []
 
 
 @pytest.mark.parametrize("whole_shards", [False, True])
