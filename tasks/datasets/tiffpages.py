@@ -1,10 +1,18 @@
-"""TIFF: one image, pages by slice, and the mean of noisy repeats."""
+"""TIFF: one image, pages by slice, and the mean of noisy repeats.
+
+A page is one image. Most writers give each a directory of its own; ImageJ (beyond 4 GB) and tifffile (when told so)
+write the directory of the first alone and the others right behind its pixels, and tifffile writes a stack of 3 or 4 as
+the planes of one colour image unless it is told what they are. Both leave a description that says so.
+"""
 
 from __future__ import annotations
 
 import io
+import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +24,7 @@ from tasks.datasets.limits import DamagedFileError, Pixels, as_image, check_size
 
 MEAN = "mean"
 _ORIENTATION = 274  # tag
+_MAX_IMAGES = 1 << 20
 _COLOURS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
 
 
@@ -30,16 +39,17 @@ def page_count(url: str) -> int:
     Raises:
         UserError: not a TIFF, or truncated.
     """
-    with _opened(url) as file:
-        return len(file.pages)
+    with _opened(url) as stack:
+        return stack.count
 
 
 def single(content: bytes, name: str) -> Pixels:
     """The image of a TIFF with one page, from the file's bytes."""
     with _explained(name), tifffile.TiffFile(io.BytesIO(content)) as file:
-        if len(file.pages) != 1:
-            raise UserError(f"{name}: holds {len(file.pages)} pages; the adapter `tiff` reads stacks, page by page")
-        return _page(file, 0, name)
+        stack = _stack(file, name)
+        if stack.count != 1 and not stack.planes:  # a colour image of three planes looks like three grey pages
+            raise UserError(f"{name}: holds {stack.count} pages; the adapter `tiff` reads stacks, page by page")
+        return _page(_Stack(file, 1), 0, name)
 
 
 def read_parts(url: str, parts: Sequence[str]) -> Iterator[Pixels]:
@@ -48,11 +58,11 @@ def read_parts(url: str, parts: Sequence[str]) -> Iterator[Pixels]:
     Raises:
         UserError: truncated, or no such page; names the file.
     """
-    with _opened(url) as file:
+    with _opened(url) as stack:
         last: tuple[str, Pixels] | None = None
         for part in parts:
             if last is None or last[0] != part:  # the mean stands once for every repeat
-                last = part, _mean(file, url) if part == MEAN else _page(file, _index(part, url), url)
+                last = part, _mean(stack, url) if part == MEAN else _page(stack, _index(part, url), url)
             yield last[1]
 
 
@@ -64,9 +74,9 @@ def _index(part: str, url: str) -> int:
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[tifffile.TiffFile]:
+def _opened(url: str) -> Iterator[_Stack]:
     with opened(url) as stream, _explained(url), tifffile.TiffFile(stream) as file:
-        yield file
+        yield _stack(file, url)
 
 
 @contextmanager
@@ -79,20 +89,89 @@ def _explained(name: str) -> Iterator[None]:
         raise UserError(f"{name}: is truncated or not a TIFF image ({error}); fetch it again") from None
 
 
-def _page(file: tifffile.TiffFile, index: int, name: str) -> Pixels:
-    if index >= len(file.pages):
-        raise UserError(f"{name}: there is no page {index}; the file holds {len(file.pages)}")
-    page: Any = file.pages[index]
+@dataclass(frozen=True)
+class _Stack:
+    """An open file and how its images lie in it."""
+
+    file: tifffile.TiffFile
+    count: int
+    behind: bool = False  # the first directory is of all images, one behind the other
+    planes: bool = False  # images are the planes of the first page
+
+
+def _stack(file: tifffile.TiffFile, name: str) -> _Stack:
+    directories = len(file.pages)
+    first: Any = file.pages[0]
+    promised = _promised(file, directories)
+    if promised > directories and directories == 1:
+        end = first.dataoffsets[0] + promised * first.nbytes if first.is_final else math.inf
+        if promised > _MAX_IMAGES or end > file.filehandle.size:
+            raise UserError(
+                f"{name}: its description promises {promised} images, the file holds one or is cut off; "
+                "fetch it again, or save it with a directory for every image"
+            )
+        return _Stack(file, promised, behind=True)
+    if promised > directories:
+        raise UserError(
+            f"{name}: its description promises {promised} images in {directories} directories; "
+            "save it with a directory for every image"
+        )
+    shape = [n for n in _shaped(first)[0] if n != 1]
+    if directories == 1 and _is_planar(first) and shape == list(first.shape):
+        return _Stack(file, first.samplesperpixel, planes=True)
+    return _Stack(file, directories)
+
+
+def _promised(file: tifffile.TiffFile, directories: int) -> int:
+    """How many images the file's own descriptions speak of, where that may be more than it has directories."""
+    if file.is_imagej:
+        images = int((file.imagej_metadata or {}).get("images", 1))
+        first: Any = file.pages[0]
+        samples = first.samplesperpixel if images == first.samplesperpixel * directories else 1  # counted as images
+        return images // samples
+    count = 0
+    for index in range(directories):
+        page: Any = file.pages[index]
+        shape, truncated = _shaped(page)
+        count += math.prod(shape) // max(1, math.prod(page.shape)) if truncated else 1
+    return count
+
+
+def _shaped(page: Any) -> tuple[list[int], bool]:
+    """What tifffile writes into the first page of an array: its shape, and whether the other pages lack directories."""
+    text = page.shaped_description
+    if text is None or not text.startswith("{"):
+        return [], False
+    facts = json.loads(text)
+    return [int(n) for n in facts["shape"]], bool(facts.get("truncated"))
+
+
+def _is_planar(page: Any) -> bool:
+    return bool(page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1)
+
+
+def _page(stack: _Stack, index: int, name: str) -> Pixels:
+    if index >= stack.count:
+        raise UserError(f"{name}: there is no page {index}; the file holds {stack.count}")
+    page: Any = stack.file.pages[0 if stack.behind or stack.planes else index]
     if page.photometric not in _COLOURS:
         kind = getattr(page.photometric, "name", page.photometric)
         raise UserError(f"{name}: TIFF of kind {kind} is not supported; convert it to grey or RGB first")
     if (orientation := getattr(page.tags.get(_ORIENTATION), "value", 1)) != 1:
         raise UserError(f"{name}: its orientation is {orientation}, so its pixels are not upright; rotate them")
-    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1:
-        pixels = np.moveaxis(_asarray(page, name), 0, -1)
-    else:
-        pixels = _asarray(page, name)
+    pixels = _behind(stack.file, page, index, name) if stack.behind else _asarray(page, name)
+    if stack.planes:
+        pixels = pixels[index]
+    elif _is_planar(page):
+        pixels = np.moveaxis(pixels, 0, -1)
     return as_image(pixels, name)
+
+
+def _behind(file: tifffile.TiffFile, page: Any, index: int, name: str) -> Pixels:
+    check_size(name, page.shape, page.dtype.itemsize)
+    file.filehandle.seek(page.dataoffsets[0] + index * page.nbytes)
+    content = file.filehandle.read(page.nbytes)
+    return np.frombuffer(content, page.dtype.newbyteorder(file.byteorder)).reshape(page.shape)
 
 
 def _asarray(page: Any, name: str) -> Pixels:
@@ -104,16 +183,16 @@ def _asarray(page: Any, name: str) -> Pixels:
     return pixels
 
 
-def _mean(file: tifffile.TiffFile, name: str) -> Pixels:
+def _mean(stack: _Stack, name: str) -> Pixels:
     try:
-        first = _page(file, 0, name)
+        first = _page(stack, 0, name)
         total = first.astype(np.float64)
-        for index in range(1, len(file.pages)):
-            page = _page(file, index, name)
+        for index in range(1, stack.count):
+            page = _page(stack, index, name)
             if page.shape != first.shape or page.dtype != first.dtype:
                 raise UserError(f"page {index} is {page.shape} {page.dtype}, page 0 {first.shape} {first.dtype}")
             total += page
     except Exception as error:
         raise DamagedFileError(f"{name}: its pages have no mean: {error}") from None
-    total /= len(file.pages)
+    total /= stack.count
     return total.round().astype(first.dtype) if first.dtype.kind == "u" else total.astype(first.dtype)

@@ -45,7 +45,8 @@ def test_pairs_keep_every_level(
     for side, pixels in sides.items():
         stored = np.moveaxis(pixels, -1, 0) if "planarconfig" in options else pixels
         photometric = "rgb" if channels == 3 else "minisblack"
-        tifffile.imwrite(tmp_path / f"a_{side}.TIF", stored, photometric=photometric, **options)
+        known = {"metadata": None} if "planarconfig" in options else {}  # or the planes were a stack of grey pages
+        tifffile.imwrite(tmp_path / f"a_{side}.TIF", stored, photometric=photometric, **known, **options)
     found = ingested(tmp_path, "tiff")
     row = found.rows["a"]
     assert (row["dtype"], row["height"], row["width"], row["channels"]) == (dtype, 48, 56, channels)
@@ -128,3 +129,87 @@ def test_files_that_cannot_be_used_are_told_and_the_rest_goes_on(
     assert "page 1 is (12, 14" in found.reasons["thumbnail:0000"]
     assert "page 1 is (12, 14" in found.reasons["thumbnail:0001"]
     assert found.ignored == 1
+
+
+FORMS = {
+    "truncated": {"truncate": True, "photometric": "minisblack"},
+    "truncated big-endian": {"truncate": True, "photometric": "minisblack", "byteorder": ">", "bigtiff": True},
+    "ImageJ": {"imagej": True},
+    "ImageJ beyond 4 GB": {"imagej": True, "truncate": True},
+    "planes": {},  # stored as one colour image
+    "plane by plane": {"compression": "zlib"},
+}
+
+
+def repeats(pair: Callable, count: int, dtype: str = "uint16") -> np.ndarray:
+    scene = image(pair, 0, 1, dtype)[1]
+    rng = np.random.default_rng(3)
+    step = {"uint8": 20, "uint16": 900, "float32": 0.02}[dtype]
+    return np.stack([(scene + step * rng.random(scene.shape)).astype(dtype) for _ in range(count)])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", DEPTHS)
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_no_image_of_a_stack_is_dropped_whatever_form_it_has(
+    tmp_path: Path, pair: Callable, ingested: Callable, form: str, dtype: str, count: int
+) -> None:
+    stack = repeats(pair, count, dtype)
+    (tmp_path / "pair").mkdir()
+    tifffile.imwrite(tmp_path / "pair" / "s_noisy.tif", stack, **FORMS[form])
+    tifffile.imwrite(tmp_path / "pair" / "s_clean.tif", image(pair, 0, 1, dtype)[1])
+    (tmp_path / "alone").mkdir()
+    tifffile.imwrite(tmp_path / "alone" / "s.tif", stack, **FORMS[form])
+    mean = stack.mean(axis=0, dtype=np.float64)
+    means = {"pair": image(pair, 0, 1, dtype)[1], "alone": (mean if dtype == "float32" else mean.round()).astype(dtype)}
+    for folder, clean in means.items():
+        found = ingested(tmp_path / folder, "tiff")
+        assert (found.reasons, list(found.rows)) == ({}, [f"s:{k:04d}" for k in range(count)])
+        for k, (_, read) in enumerate(found.pixels("noisy")):
+            np.testing.assert_array_equal(read[..., 0], stack[k])
+        for _, read in found.pixels("clean"):
+            np.testing.assert_array_equal(read[..., 0], clean)
+
+
+@pytest.mark.parametrize("form", ["truncated", "ImageJ beyond 4 GB"])
+def test_colour_images_behind_one_directory(tmp_path: Path, pair: Callable, ingested: Callable, form: str) -> None:
+    stack = np.stack([repeats(pair, 5, "uint8")] * 3, axis=-1)
+    tifffile.imwrite(tmp_path / "s.tif", stack, **{**FORMS[form], "photometric": "rgb"})
+    for k, (_, read) in enumerate(ingested(tmp_path, "tiff").pixels("noisy")):
+        np.testing.assert_array_equal(read, stack[k])
+
+
+def test_stacks_that_do_not_hold_what_they_promise_are_told(tmp_path: Path, pair: Callable, ingested: Callable) -> None:
+    stack = repeats(pair, 5)
+    tifffile.imwrite(tmp_path / "good.tif", stack, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "truncated.tif", stack, **FORMS["truncated"])
+    tifffile.imwrite(tmp_path / "imagej.tif", stack, **FORMS["ImageJ beyond 4 GB"])
+    for name in ("truncated", "imagej"):
+        content = (tmp_path / f"{name}.tif").read_bytes()
+        (tmp_path / f"{name}.tif").write_bytes(content[:-1000])
+    with tifffile.TiffWriter(tmp_path / "both.tif") as file:
+        file.write(stack, **FORMS["truncated"])
+        file.write(stack[0], photometric="minisblack")
+    tifffile.imwrite(tmp_path / "packed.tif", stack[0], description="ImageJ=1.53\nimages=5\n", compression="zlib")
+    (tmp_path / "absurd.tif").write_bytes(
+        (tmp_path / "good.tif").read_bytes().replace(b'"shape": [5, 48, 56]}', b'"truncated":1,"shape":')
+    )
+    found = ingested(tmp_path, "tiff")
+    assert list(found.rows) == [f"good:{k:04d}" for k in range(5)]
+    for name in ("truncated", "imagej", "packed"):
+        assert "promises 5 images" in found.reasons[f"{name}.tif"]
+    assert "promises 6 images in 2 directories" in found.reasons["both.tif"]
+    assert "absurd.tif" in found.reasons
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("form", ["truncated", "ImageJ beyond 4 GB"])
+def test_a_hidden_stack_is_no_single_image(tmp_path: Path, pair: Callable, ingested: Callable, form: str) -> None:
+    stack = repeats(pair, 5)
+    for name, side in (("a", stack), ("b", stack[0])):
+        tifffile.imwrite(tmp_path / f"{name}_noisy.tif", side, **FORMS[form])
+        tifffile.imwrite(tmp_path / f"{name}_clean.tif", image(pair, 0, 1, "uint16")[1])
+    found = ingested(tmp_path, "folders")
+    assert list(found.rows) == ["b"]
+    assert "holds 5 pages; the adapter `tiff`" in found.reasons["a"]
