@@ -11,6 +11,20 @@ from pydantic import BaseModel, ValidationError
 from pngmodel.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+_MAX_BYTES = 64 << 10
+_MAX_TOLD = 100  # characters of a value
+_MAX_ERRORS = 20
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader without aliases: a few of them, each of the one before, are a value that fills the memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            events: Any = self  # the library has no types here
+            mark = events.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read; write the value out", mark)
+        return super().compose_node(parent, index)
 
 
 def validate(kind: type[Model], content: Any, source: str) -> Model:
@@ -24,18 +38,26 @@ def validate(kind: type[Model], content: Any, source: str) -> Model:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(_explain(kind, item) for item in error.errors())) from None
+        items = error.errors()
+        told = [_explain(kind, item) for item in items[:_MAX_ERRORS]]
+        more = [f"and {len(items) - _MAX_ERRORS} more"] if len(items) > _MAX_ERRORS else []
+        raise UserError(f"{source}: " + "; ".join([*told, *more])) from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_TOLD else f"{text[:_MAX_TOLD]}..."
 
 
 def _explain(kind: type[BaseModel], item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+    key = _short(".".join(str(part) for part in item["loc"])) or "(top level)"
+    value = _short(repr(item["input"]))
     if item["type"] == "extra_forbidden":
         fields = ", ".join(sorted(kind.model_fields))
         hint = f"; keys here: {fields}" if len(item["loc"]) == 1 else ""
-        return f"unknown key '{key}' (value {item['input']!r}){hint}"
+        return f"unknown key '{key}' (value {value}){hint}"
     if item["type"] == "missing":
         return f"key '{key}' is missing"
-    return f"key '{key}' has value {item['input']!r}: {item['msg']}"
+    return f"key '{key}' has value {value}: {item['msg']}"
 
 
 def load_yaml(path: str | Path, kind: type[Model]) -> Model:
@@ -51,10 +73,14 @@ def load_yaml(path: str | Path, kind: type[Model]) -> Model:
 
 def parse_yaml(content: bytes, kind: type[Model], source: str) -> Model:
     """The content of a YAML file (safe loader) as ``kind``; see :func:`validate` for its errors."""
+    if len(content) > _MAX_BYTES:
+        raise UserError(f"{source}: has {len(content)} bytes, more than any configuration ({_MAX_BYTES}); shorten it")
     try:
-        parsed = yaml.safe_load(content.decode())
+        parsed = yaml.load(content.decode(), _Loader)
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
         raise UserError(f"{source}: is not valid YAML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{source}: is nested deeper than any configuration; write it flat") from None
     return validate(kind, parsed, source)

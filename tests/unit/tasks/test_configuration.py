@@ -72,3 +72,21 @@ def test_a_folder_and_binary_content_are_named(tmp_path: Path) -> None:
 def test_validate_names_its_source() -> None:
     with pytest.raises(UserError, match=r"^form: .*'steps'"):
         validate(Settings, {"steps": None}, "form")
+
+
+def test_strangers_files_make_no_endless_messages(tmp_path: Path) -> None:
+    laughs = "a: &a [x, x]\n" + "".join(
+        f"{k}: &{k} [*{p}, *{p}, *{p}]\n" for p, k in zip("abcdef", "bcdefg", strict=True)
+    )
+    texts = {
+        laughs: r"not valid YAML: aliases \(\*name\) are not read.*\n.*line 2",
+        f"steps: {'x' * 9000}\n": r"'steps' has value 'x{99}\.\.\.: ",
+        f"steps: 1\n{'k' * 900}: 1\n": r"unknown key 'k{100}\.\.\.'",
+        "steps: 1\n" + "".join(f"k{k}: 1\n" for k in range(900)): r"and 880 more",
+        f"steps: {'[' * 9000}\n": r"nested deeper|not valid YAML",
+        f"steps: 1 #{' ' * (64 << 10)}\n": r"has 65547 bytes, more than any configuration",
+    }
+    for text, words in texts.items():
+        with pytest.raises(UserError, match=words) as raised:
+            load(tmp_path, text)
+        assert len(str(raised.value)) < 4000
