@@ -129,12 +129,16 @@ def _promised(file: tifffile.TiffFile, directories: int) -> int:
         first: Any = file.pages[0]
         samples = first.samplesperpixel if images == first.samplesperpixel * directories else 1  # counted as images
         return images // samples
-    count = 0
-    for index in range(directories):
+    promised = index = 0
+    while index < directories:  # from array to array: reading every directory of a large stack takes long
         page: Any = file.pages[index]
         shape, truncated = _shaped(page)
-        count += math.prod(shape) // max(1, math.prod(page.shape)) if truncated else 1
-    return count
+        if not shape:
+            return promised + directories - index  # another writer's
+        images = max(1, math.prod(shape) // max(1, math.prod(page.shape)))
+        promised += images if truncated else min(images, directories - index)
+        index += 1 if truncated else images
+    return promised
 
 
 def _shaped(page: Any) -> tuple[list[int], bool]:

@@ -191,6 +191,10 @@ def test_stacks_that_do_not_hold_what_they_promise_are_told(tmp_path: Path, pair
     with tifffile.TiffWriter(tmp_path / "both.tif") as file:
         file.write(stack, **FORMS["truncated"])
         file.write(stack[0], photometric="minisblack")
+    with tifffile.TiffWriter(tmp_path / "last.tif") as file:
+        file.write(stack[:3], photometric="minisblack")
+        file.write(stack[0], photometric="minisblack", metadata={"name": "another"})
+        file.write(stack, **FORMS["truncated"])
     tifffile.imwrite(tmp_path / "packed.tif", stack[0], description="ImageJ=1.53\nimages=5\n", compression="zlib")
     (tmp_path / "absurd.tif").write_bytes(
         (tmp_path / "good.tif").read_bytes().replace(b'"shape": [5, 48, 56]}', b'"truncated":1,"shape":')
@@ -200,6 +204,7 @@ def test_stacks_that_do_not_hold_what_they_promise_are_told(tmp_path: Path, pair
     for name in ("truncated", "imagej", "packed"):
         assert "promises 5 images" in found.reasons[f"{name}.tif"]
     assert "promises 6 images in 2 directories" in found.reasons["both.tif"]
+    assert "promises 9 images in 5 directories" in found.reasons["last.tif"]
     assert "absurd.tif" in found.reasons
 
 
