@@ -154,12 +154,17 @@ def _repeated(noisy: Sequence[_Matched], clean: Sequence[_Matched]) -> tuple[Pai
 
 
 class Folders:
-    """Paired folders without a rule file: by the names that the field usually gives (or ``dataset.yaml`` inside)."""
+    """Paired folders without a rule file: by the names that the field gives (or a folder's ``dataset.yaml``)."""
 
     def find(self, source: Source) -> Found:
         """List the pairs; see :class:`tasks.datasets.records.Adapter`."""
         if (rules := f"{source.top}{RULES}") in source.files:
             uri = source.uri(rules)
+            if source.archive is not None:
+                # An archive may come from a stranger, and a regular expression can be made to run for ever.
+                raise UserError(
+                    f"{uri}: rules inside an archive are not followed; read them and give them as --adapter"
+                )
             return FolderAdapter(parse_yaml(read_whole(uri), FolderRules, uri), uri).find(source)
         pairing, unnamed = by_convention([p for p in source.files if p.lower().endswith(EXTENSIONS)])
         found = Found(ignored=[p for p in source.files if not p.lower().endswith(EXTENSIONS)])

@@ -22,6 +22,7 @@ def iso_of(text: str | None) -> int | None:
 
 
 def dataset_name(source: Source) -> str:
-    """The name of the folder or archive as a dataset's name."""
-    stem = PurePosixPath(source.url).stem if source.archive else PurePosixPath(source.url).name
+    """The name of the folder, archive or file as a dataset's name."""
+    file = source.archive or source.single
+    stem = PurePosixPath(source.url).stem if file else PurePosixPath(source.url).name
     return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_") or "images"

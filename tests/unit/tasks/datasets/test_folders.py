@@ -23,15 +23,15 @@ def reasons(found: Found) -> dict[str, str]:
     return {r.id: r.reason for r in found.rejected}
 
 
-@pytest.mark.parametrize("form", ["rule file", "dataset.yaml inside", "archive of the folder"])
+@pytest.mark.parametrize("form", ["rule file", "dataset.yaml inside", "archive and rule file"])
 def test_rules_tell_pairs_and_facts(
     folders: tuple[Path, Path], tmp_path: Path, ingested: Callable, packed: Callable, form: str
 ) -> None:
     root, rules = folders
-    if form != "rule file":
+    if form == "dataset.yaml inside":
         shutil.copy(rules, root / "dataset.yaml")
     source = packed(root, tmp_path / "x.zip", "pairs/") if form.startswith("archive") else root
-    found = ingested(source, str(rules) if form == "rule file" else "folders")
+    found = ingested(source, "folders" if form == "dataset.yaml inside" else str(rules))
     assert found.reasons == {}
     assert {p: (r["scene"], r["camera"], r["iso"], r["split"]) for p, r in found.rows.items()} == {
         "street_100_1": ("street", "GP", 100, "train"),
@@ -40,6 +40,13 @@ def test_rules_tell_pairs_and_facts(
         "wall_100_2": ("wall", None, 100, "validation"),
     }
     assert {(r["licence"], r["dataset"]) for r in found.rows.values()} == {("CC0", "tiny_pairs")}
+
+
+def test_rules_inside_an_archive_are_not_followed(folders: tuple[Path, Path], tmp_path: Path, packed: Callable) -> None:
+    root, rules = folders
+    shutil.copy(rules, root / "dataset.yaml")
+    with pytest.raises(UserError, match=r"dataset\.yaml.*--adapter"):
+        find("folders", packed(root, tmp_path / "x.zip", "pairs/"))
 
 
 def test_what_has_no_partner_or_comes_twice_is_told(folders: tuple[Path, Path]) -> None:
