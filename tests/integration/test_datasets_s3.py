@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,40 +12,13 @@ import pytest
 import s3fs
 import scipy.io
 import tifffile
-from moto.server import ThreadedMotoServer
 
 from pngmodel.errors import UserError
 from tasks.catalogue import load_catalogue, read_catalogued
 from tasks.datasets.source import Source
 from tasks.ingest import ingest
 
-BUCKET = "s3://datasets"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3fs.S3FileSystem]:
-    """An empty bucket called datasets; the product learns of it by the environment alone."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fake")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
-    storage = s3fs.S3FileSystem()
-    storage.mkdir("datasets")
-    yield storage
-    storage.rm("datasets", recursive=True)
-    s3fs.S3FileSystem.clear_instance_cache()
+BUCKET = "s3://noise"
 
 
 def pack(folder: Path, archive: Path) -> Path:
@@ -88,11 +61,11 @@ def test_a_dataset_is_the_same_wherever_it_lies(
     bucket: s3fs.S3FileSystem, layouts: dict[str, tuple[Path, str]], tmp_path: Path, layout: str
 ) -> None:
     folder, adapter = layouts[layout]
-    bucket.put(str(folder), f"datasets/{folder.name}", recursive=True)
+    bucket.put(str(folder), f"noise/{folder.name}", recursive=True)
     places = [str(folder), f"{BUCKET}/{folder.name}/"]
     for end in ("zip", "tar"):
         archive = pack(folder, tmp_path / f"{folder.name}.{end}")
-        bucket.put(str(archive), f"datasets/{archive.name}")
+        bucket.put(str(archive), f"noise/{archive.name}")
         places.append(f"{BUCKET}/{archive.name}")
     results = [ingest(place, adapter, str(tmp_path / f"c{k}")) for k, place in enumerate(places)]
     assert [r["rejected"] for r in results] == [[]] * 4
@@ -107,20 +80,20 @@ def test_a_dataset_is_the_same_wherever_it_lies(
 
 
 def test_problems_on_object_storage_are_told(bucket: s3fs.S3FileSystem, sidd_small: Path, tmp_path: Path) -> None:
-    bucket.put(str(sidd_small), "datasets/raw", recursive=True)
-    first = sorted(bucket.find("datasets/raw"))[0]
+    bucket.put(str(sidd_small), "noise/raw", recursive=True)
+    first = sorted(bucket.find("noise/raw"))[0]
     bucket.pipe_file(first, b"")
     result = ingest(f"{BUCKET}/raw", "sidd-small", str(tmp_path / "c"))
     assert result["pairs"] == 2
     assert f"s3://{first}: is empty" in result["rejected"][0]["reason"]
-    with pytest.raises(UserError, match=r"s3://datasets/none: there is nothing"):
+    with pytest.raises(UserError, match=r"s3://noise/none: there is nothing"):
         Source.of(f"{BUCKET}/none")
     assert Source.of(f"s3://{first}").files == [first.rpartition("/")[2]]
-    bucket.pipe_file("datasets/notes.txt", b"x")
+    bucket.pipe_file("noise/notes.txt", b"x")
     with pytest.raises(UserError, match="is one file; give the folder"):
         Source.of(f"{BUCKET}/notes.txt")
-    bucket.pipe_file("datasets/torn.zip", pack(sidd_small, tmp_path / "x.zip").read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"s3://datasets/torn\.zip: is no whole zip archive"):
+    bucket.pipe_file("noise/torn.zip", pack(sidd_small, tmp_path / "x.zip").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"s3://noise/torn\.zip: is no whole zip archive"):
         ingest(f"{BUCKET}/torn.zip", "sidd-small", str(tmp_path / "d"))
     with pytest.raises(UserError, match="compressed tar"):
         Source.of(f"{BUCKET}/x.tar.gz")
