@@ -10,10 +10,10 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.datasets.limits import Pixels
 from tasks.datasets.pixels import read_pixels
 from tasks.datasets.records import PAIR_COLUMNS, SIDES
 from tasks.stores.filesystem import exists, join, read_bytes, read_json, sha256
+from tasks.stores.shardfile import Pixels
 from tasks.stores.tables import decode_table
 from tasks.verification import MEASURED, pixel_digest
 

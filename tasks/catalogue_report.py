@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tasks.datasets.limits import Pixels
 from tasks.datasets.records import SIDES
 from tasks.pages import TEMPLATES, data_uri, picture
+from tasks.stores.shardfile import Pixels
 
 Row = dict[str, Any]
 Crop = NDArray[np.float32]

@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from pngmodel.errors import UserError
 from tasks.alignment import align
-from tasks.datasets.limits import DamagedFileError, Pixels
+from tasks.datasets.limits import DamagedFileError
 from tasks.datasets.pixels import read_pixels
 from tasks.datasets.records import SIDES, PairRecord
 from tasks.duplicates import fingerprint
+from tasks.stores.shardfile import Pixels
 
 _STRIP = 256  # rows; bounds the memory of statistics over images of any size
 _GROUP = 160  # a MATLAB file is walked through once for each group: 8 times for the blocks of SIDD

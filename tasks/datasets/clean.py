@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 
 from pngmodel.errors import UserError
 from tasks.datasets.imagefile import EXTENSIONS
-from tasks.datasets.naming import NOT_STATED, dataset_name
-from tasks.datasets.records import Found, PairRecord, Unpaired
+from tasks.datasets.naming import unstated
+from tasks.datasets.records import Found, Unpaired
 from tasks.datasets.source import Source
 from tasks.datasets.zarrarray import DOCUMENT, image_count, is_group, row_part
 
@@ -39,7 +39,7 @@ class Clean:
                 found.rejected.append(Unpaired(path, f"a second image with the id {key!r}; {taken[key]} is used"))
                 continue
             taken[key] = path
-            found.records.append(_record(source, key, source.uri(path), ""))
+            found.records.append(unstated(source, key, None, source.uri(path)))
         for array in arrays:
             uri = source.uri(array) if array else source.url
             key = array or PurePosixPath(source.url).name
@@ -48,7 +48,8 @@ class Clean:
             except UserError as error:
                 found.rejected.append(Unpaired(key, str(error)))
                 continue
-            found.records.extend(_record(source, f"{key}:{k:06d}", uri, row_part(k)) for k in range(count))
+            for k in range(count):
+                found.records.append(unstated(source, f"{key}:{k:06d}", None, uri, parts=("", row_part(k))))
         if not found.records and not found.rejected:
             raise UserError(f"{source.url}: no image ({', '.join(EXTENSIONS)}) and no Zarr array there")
         return found
@@ -60,17 +61,3 @@ def _arrays(source: Source) -> tuple[list[str], list[Unpaired]]:
     if documents and source.archive is not None:
         return [], [Unpaired(p, "a Zarr array in an archive is not read; unpack the archive") for p in documents]
     return [p.removesuffix(DOCUMENT).rstrip("/") for p in documents if not is_group(source.uri(p))], []
-
-
-def _record(source: Source, key: str, uri: str, part: str) -> PairRecord:
-    return PairRecord(
-        pair=key,
-        dataset=dataset_name(source),
-        scene=key,
-        camera=None,
-        iso=None,
-        noisy=None,
-        clean=uri,
-        clean_part=part,
-        licence=NOT_STATED,
-    )

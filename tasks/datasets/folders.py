@@ -12,7 +12,7 @@ from pngmodel.errors import UserError
 from tasks.configuration import parse_yaml
 from tasks.datasets.archives import read_whole
 from tasks.datasets.imagefile import EXTENSIONS
-from tasks.datasets.naming import NOT_STATED, dataset_name, iso_of
+from tasks.datasets.naming import iso_of, unstated
 from tasks.datasets.pairing import CONVENTIONS, Pairing, by_convention
 from tasks.datasets.records import Found, PairRecord, Unpaired
 from tasks.datasets.source import Source
@@ -177,17 +177,6 @@ class Folders:
             Unpaired(path, f"neither noisy nor clean by its name; expected {CONVENTIONS}") for path in unnamed
         )
         for pair, noisy, clean in pairing.complete():
-            found.records.append(
-                PairRecord(
-                    pair=pair,
-                    dataset=dataset_name(source),
-                    scene=pair,
-                    camera=None,
-                    iso=None,
-                    noisy=source.uri(noisy),
-                    clean=source.uri(clean),
-                    licence=NOT_STATED,
-                )
-            )
+            found.records.append(unstated(source, pair, source.uri(noisy), source.uri(clean)))
         found.rejected.extend(pairing.rejected)
         return found

@@ -13,7 +13,8 @@ from PIL import Image
 from pngmodel.errors import UserError
 from tasks.datasets import tiffpages
 from tasks.datasets.archives import read_whole
-from tasks.datasets.limits import Pixels, as_image, check_bytes, check_size
+from tasks.datasets.limits import as_image, check_bytes, check_size
+from tasks.stores.shardfile import Pixels
 
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 EXTENSIONS = tuple(_KINDS)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pngmodel.errors import UserError
-
-Pixels = NDArray[Any]
-"""(H, W, C) levels: uint8, uint16 or float32."""
+from tasks.stores.shardfile import DTYPES, Pixels
 
 MAX_BYTES = 1 << 30
 """Of one image in memory: 179 megapixels of 16-bit RGB, where Pillow draws the line too."""
 _MAX_FILE_BYTES = MAX_BYTES + (16 << 20)  # of which a file adds some to its pixels
-_DTYPES = ("uint8", "uint16", "float32")
 
 
 class DamagedFileError(UserError):
@@ -56,6 +52,6 @@ def as_image(pixels: NDArray[np.generic], name: str) -> Pixels:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and told as that
             return pixels.astype(np.float32)
     native = pixels.dtype.newbyteorder("=")
-    if str(native) not in _DTYPES:
-        raise UserError(f"{name}: dtype {pixels.dtype} is not supported; store one of {', '.join(_DTYPES)}")
+    if str(native) not in DTYPES:
+        raise UserError(f"{name}: dtype {pixels.dtype} is not supported; store one of {', '.join(DTYPES)}")
     return pixels.astype(native, copy=False)

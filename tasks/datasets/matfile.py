@@ -24,7 +24,8 @@ import numpy as np
 
 from pngmodel.errors import UserError
 from tasks.datasets.archives import opened
-from tasks.datasets.limits import MAX_BYTES, DamagedFileError, Pixels, check_size
+from tasks.datasets.limits import MAX_BYTES, DamagedFileError, check_size
+from tasks.stores.shardfile import Pixels
 
 _HEADER = 128
 _HDF5, _USER_BLOCK = b"\x89HDF\r\n\x1a\n", 512  # where MATLAB's own header ends

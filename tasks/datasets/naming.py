@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from tasks.datasets.records import PairRecord
 from tasks.datasets.source import Source
 
 NOT_STATED = "not stated"
@@ -21,7 +22,34 @@ def iso_of(text: str | None) -> int | None:
     return value if 0 < (value := int(text)) <= _HIGHEST_ISO else None
 
 
-def dataset_name(source: Source) -> str:
+def unstated(
+    source: Source,
+    pair: str,
+    noisy: str | None,
+    clean: str,
+    *,
+    scene: str | None = None,
+    parts: tuple[str, str] = ("", ""),
+) -> PairRecord:
+    """The record of a user's own images, of which the layout says neither camera, ISO nor licence.
+
+    ``noisy`` and ``clean`` are URIs, ``parts`` theirs; ``scene``: default the pair's id.
+    """
+    return PairRecord(
+        pair=pair,
+        dataset=_dataset_name(source),
+        scene=scene or pair,
+        camera=None,
+        iso=None,
+        noisy=noisy,
+        clean=clean,
+        noisy_part=parts[0],
+        clean_part=parts[1],
+        licence=NOT_STATED,
+    )
+
+
+def _dataset_name(source: Source) -> str:
     """The name of the folder, archive or file as a dataset's name."""
     file = source.archive or source.single
     stem = PurePosixPath(source.url).stem if file else PurePosixPath(source.url).name

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.datasets import imagefile, matfile, tiffpages, zarrarray
-from tasks.datasets.limits import Pixels, as_image
+from tasks.datasets.limits import as_image
+from tasks.stores.shardfile import Pixels
 
 
 def read_pixels(uri: str, parts: Sequence[str]) -> Iterator[Pixels]:

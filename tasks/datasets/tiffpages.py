@@ -20,7 +20,8 @@ import tifffile
 
 from pngmodel.errors import UserError
 from tasks.datasets.archives import opened
-from tasks.datasets.limits import DamagedFileError, Pixels, as_image, check_size
+from tasks.datasets.limits import DamagedFileError, as_image, check_size
+from tasks.stores.shardfile import Pixels
 
 MEAN = "mean"
 _ORIENTATION = 274  # tag

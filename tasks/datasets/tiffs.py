@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from pngmodel.errors import UserError
-from tasks.datasets.naming import NOT_STATED, dataset_name
+from tasks.datasets.naming import unstated
 from tasks.datasets.pairing import CONVENTIONS, Pairing, by_convention
-from tasks.datasets.records import Found, PairRecord, Unpaired
+from tasks.datasets.records import Found, Unpaired
 from tasks.datasets.source import Source
 from tasks.datasets.tiffpages import MEAN, page_count, page_part
 
@@ -47,7 +47,9 @@ class Tiffs:
             return
         for k in range(pages):
             parts = (page_part(k), page_part(k if cleans > 1 else 0))
-            found.records.append(_record(source, key, k if pages > 1 else None, noisy, clean, *parts))
+            pair = f"{key}:{k:04d}" if pages > 1 else key
+            uris = source.uri(noisy), source.uri(clean)
+            found.records.append(unstated(source, pair, *uris, scene=key, parts=parts))
 
     def _stack(self, found: Found, source: Source, path: str) -> None:
         try:
@@ -60,21 +62,5 @@ class Tiffs:
             return
         key = str(PurePosixPath(path).with_suffix(""))
         for k in range(pages):
-            found.records.append(_record(source, key, k, path, path, page_part(k), MEAN))
-
-
-def _record(
-    source: Source, key: str, page: int | None, noisy: str, clean: str, noisy_part: str, clean_part: str
-) -> PairRecord:
-    return PairRecord(
-        pair=key if page is None else f"{key}:{page:04d}",
-        dataset=dataset_name(source),
-        scene=key,
-        camera=None,
-        iso=None,
-        noisy=source.uri(noisy),
-        clean=source.uri(clean),
-        noisy_part=noisy_part,
-        clean_part=clean_part,
-        licence=NOT_STATED,
-    )
+            uri, parts = source.uri(path), (page_part(k), MEAN)
+            found.records.append(unstated(source, f"{key}:{k:04d}", uri, uri, scene=key, parts=parts))

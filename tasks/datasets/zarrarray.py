@@ -10,8 +10,9 @@ import numpy as np
 import zarr
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.datasets.limits import Pixels, check_size
+from tasks.datasets.limits import check_size
 from tasks.stores.filesystem import open_array, read_json
+from tasks.stores.shardfile import Pixels
 
 _DAMAGED = (
     ValueError,

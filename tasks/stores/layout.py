@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict
 
-from tasks.stores.shardfile import ChunkCodec
+from tasks.stores.shardfile import DTYPES, ChunkCodec
 
 CLEAN, NOISY = ARRAYS = ("clean", "noisy")
 PLAN = "plan.json"
@@ -96,6 +96,8 @@ class Layout:
             return "a size below 1"
         if not self.arrays or set(self.arrays) - set(ARRAYS):
             return f"arrays {self.arrays}; known: {ARRAYS}"
+        if self.dtype not in DTYPES:
+            return f"dtype {self.dtype!r}; known: {', '.join(DTYPES)}"
         if self.filled is None:
             return None
         if sum(self.filled) != self.pairs or not all(0 < n <= self.shard for n in self.filled):
