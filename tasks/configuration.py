@@ -16,7 +16,7 @@ _MAX_TOLD = 100  # characters of a value
 _MAX_ERRORS = 20
 
 
-class _Loader(yaml.SafeLoader):
+class _SafeLoader(yaml.SafeLoader):
     """A safe loader without aliases: a few of them, each of the one before, are a value that fills the memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -76,7 +76,7 @@ def parse_yaml(content: bytes, kind: type[Model], source: str) -> Model:
     if len(content) > _MAX_BYTES:
         raise UserError(f"{source}: has {len(content)} bytes, more than any configuration ({_MAX_BYTES}); shorten it")
     try:
-        parsed = yaml.load(content.decode(), _Loader)
+        parsed = yaml.load(content.decode(), Loader=_SafeLoader)
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
