@@ -7,8 +7,10 @@ import os
 import shutil
 import struct
 import tarfile
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -20,6 +22,9 @@ import tifffile
 from pngmodel.errors import UserError
 from tasks.datasets.archives import opened, read_whole
 from tasks.datasets.source import Source
+from tasks.ingest import ingest
+
+_NOBODY = 65534
 
 
 def content(path: Path) -> bytes:
@@ -353,9 +358,27 @@ def test_linked_folders_are_followed(sidd_small: Path, tmp_path: Path, ingested:
     assert (len(found.rows), found.reasons) == (3, {})
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_told(sidd_small: Path, ingested: Callable) -> None:
-    next(sidd_small.rglob("GT*")).chmod(0)
-    found = ingested(sidd_small, "sidd-small")
-    assert len(found.rows) == 2
-    assert any("no permission" in r for r in found.reasons.values())
+@contextmanager
+def unprivileged(folder: Path) -> Iterator[None]:
+    """As a user who owns ``folder`` and may not read everything: oneself, or nobody where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, _NOBODY, -1)
+    os.seteuid(_NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_file_without_permission_is_told(sidd_small: Path, tmp_path: Path) -> None:
+    ingest(str(sidd_small), "sidd-small", str(tmp_path / "c"))  # imports what nobody may not
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        data = shutil.copytree(sidd_small, Path(name) / "data")
+        next(data.rglob("GT*")).chmod(0)
+        with unprivileged(Path(name)):
+            result = ingest(str(data), "sidd-small", str(Path(name) / "c"))
+    assert result["pairs"] == 2
+    assert ["no permission" in r["reason"] for r in result["rejected"]] == [True]

@@ -21,26 +21,26 @@ def image(pair: Callable, seed: int, channels: int, dtype: str) -> tuple[np.ndar
     return (noisy[..., 0], clean[..., 0]) if channels == 1 else (noisy, clean)
 
 
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"compression": "lzw", "predictor": True},
+    {"compression": "zlib"},
+    {"tile": (16, 32), "compression": "zlib"},
+    {"byteorder": ">", "rowsperstrip": 7},
+    {"bigtiff": True},
+]
+PLANES = {"planarconfig": "separate"}  # of three channels
+
+
 @pytest.mark.parametrize("dtype", DEPTHS)
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"compression": "lzw", "predictor": True},
-        {"compression": "zlib"},
-        {"tile": (16, 32), "compression": "zlib"},
-        {"byteorder": ">", "rowsperstrip": 7},
-        {"bigtiff": True},
-        {"planarconfig": "separate"},
-    ],
-    ids=lambda options: "+".join(map(str, options)) or "plain",
+    ("channels", "options"),
+    [*((channels, options) for channels in (1, 3) for options in FORMS), (3, PLANES)],
+    ids=lambda value: "+".join(map(str, value)) or "plain" if isinstance(value, dict) else str(value),
 )
 def test_pairs_keep_every_level(
     tmp_path: Path, pair: Callable, ingested: Callable, dtype: str, channels: int, options: dict[str, Any]
 ) -> None:
-    if "planarconfig" in options and channels == 1:
-        pytest.skip("one channel has no planes")
     sides = dict(zip(("noisy", "clean"), image(pair, 0, channels, dtype), strict=True))
     for side, pixels in sides.items():
         stored = np.moveaxis(pixels, -1, 0) if "planarconfig" in options else pixels
