@@ -162,7 +162,10 @@ def _result(future: Any, item: object, config: ClusterConfig) -> Any:
             f"cluster: workers died four times over {item!r:.300} ({error}); give workers more memory or look at that "
             "input, then run the same command again: what is already published is kept"
         ) from None
-    except CancelledError as error:
+    except (CancelledError, OSError) as error:
+        if future.status == "error":
+            raise  # the function's own error
+        # With futures waiting the loss cancels them; while a result is being fetched its connection breaks.
         raise UserError(
             f"cluster: the scheduler {config.address or config.kind} was lost ({error}); run the same command again: "
             "what is already published is kept"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pngmodel.errors import UserError
+from tasks.clusters import ClusterConfig, run_each
 from tasks.ingest import ingest
 from tasks.patches import Geometry, extract_patches
 
@@ -136,13 +140,23 @@ def test_a_killed_scheduler_ends_the_run_in_words_and_the_rerun_finishes_it(
     wait_until(lambda: parts(tmp_path / "store") >= 3, 120)
     dask.kill("scheduler")
     _, errors = running.communicate(timeout=120)
-    assert running.returncode == 2
+    assert running.returncode == 2, errors
     assert "run the same command again" in errors
     assert not (tmp_path / "store" / "store.json").exists()
     kept = parts(tmp_path / "store")
     again = extract_patches(many, str(tmp_path / "store"), geometry=Geometry(size=SIZE), shard=SHARD)
     assert again["made"] <= again["shards"] - kept
     assert tree(tmp_path / "store") == undisturbed
+
+
+def test_a_scheduler_killed_while_results_are_fetched_ends_the_run_in_words(dask: Dask) -> None:
+    results = run_each(ClusterConfig(kind="address", address=dask.address), operator.neg, range(100_000))
+    next(results)
+    killer = threading.Timer(0.2, dask.kill, ["scheduler"])
+    killer.start()
+    with pytest.raises(UserError, match="run the same command again"):
+        list(results)
+    killer.join()
 
 
 def test_a_killed_flow_is_finished_by_the_same_command(
