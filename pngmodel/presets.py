@@ -59,10 +59,22 @@ class ModelConfig(BaseModel):
         description="standardise noise by the reference before the model sees it: none (paper), mean and std "
         "against intensity, or the whole distribution against intensity",
     )
-    calibration: Literal["none", "moments", "spectrum"] = Field(
+    decorrelation: Literal["none", "spectrum", "polyphase"] = Field(
         "none",
-        description="moments: give each generated (whitened) noise channel mean 0 and std 1; spectrum: before that "
-        "carry the covariances of a draw for the reference's clean image, in space and colour, to the reference's",
+        description="spectrum: also divide whitened noise by the reference's joint spectrum in space and colour, so "
+        "that the model sees noise without second-order structure and learns what is beyond it; polyphase: by the "
+        "spectrum of the four places of a 2 x 2 pixel pattern, which demosaicing leaves different; none: the paper",
+    )
+    preconditioning: Literal["edm", "gaussian"] = Field(
+        "edm",
+        description="what the network corrects. edm: the published c_skip; gaussian: the exact consistency function of "
+        "white Gaussian latents, so that an untrained model already draws noise of the right strength",
+    )
+    calibration: Literal["none", "moments", "colours", "spectrum"] = Field(
+        "none",
+        description="moments: give each generated (whitened) noise channel mean 0 and std 1; colours: mean 0 and the "
+        "reference's covariance between colours; spectrum: before that carry the covariances of a draw for the "
+        "reference's clean image, in space and colour, to the reference's",
     )
     sigma_data: float = Field(0.5, gt=0, description="std the latent is normalised to")
     sigma_min: float = Field(0.002, gt=0)
@@ -80,6 +92,10 @@ class ModelConfig(BaseModel):
             raise ValueError("correlation_size and correlation_window must be odd")
         if self.calibration != "none" and self.whitening == "none":
             raise ValueError("calibration needs whitening: unwhitened noise has no unit to be calibrated to")
+        if self.decorrelation != "none" and self.whitening == "none":
+            raise ValueError("decorrelation needs whitening: only noise of one strength has one spectrum")
+        if self.decorrelation != "none" and self.latent_init != "lossless":
+            raise ValueError("decorrelation needs latent_init lossless: prompts and latent then read different noise")
         return self
 
 
@@ -104,7 +120,9 @@ PRESETS: dict[str, ModelConfig] = {
         tile_overlap=16,
         statistics="correlation",
         whitening="quantiles",
-        calibration="spectrum",
+        decorrelation="polyphase",
+        preconditioning="gaussian",
+        calibration="colours",
     ),
     "small": ModelConfig(
         preset="small",
@@ -123,7 +141,9 @@ PRESETS: dict[str, ModelConfig] = {
         tile_overlap=16,
         statistics="correlation",
         whitening="quantiles",
-        calibration="spectrum",
+        decorrelation="polyphase",
+        preconditioning="gaussian",
+        calibration="colours",
     ),
     "paper": ModelConfig(preset="paper", channels=(48, 48, 96, 192), latent_init="random", width=384, depth=8, heads=6),
 }
