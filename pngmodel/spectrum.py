@@ -13,8 +13,7 @@ PHASE_REACH = 3  # the same distance where a channel is every second pixel
 PHASES = 2  # period of a colour filter array, in pixels
 _GRID_PER_LAG = 8  # a filter is 64 wide for 7 lags, 32 for 3: the root of such a window has decayed by then
 _SMALLEST_STD = 1e-6
-_WEAKEST = 0.002  # of a spectrum's mean: weaker frequencies are not decorrelated
-_SMALLEST_SHARE = 0.02  # of a spectrum's mean: weaker frequencies are not amplified without limit
+_WEAKEST = 0.02  # of a spectrum's mean: weaker frequencies are known too badly to be raised to 1
 
 
 def to_phases(u: Tensor) -> Tensor:
@@ -123,7 +122,7 @@ def transport_filter(source: Tensor, target: Tensor) -> Tensor:
     Of all filters that do, the one that changes a Gaussian field least: T = S^-1/2 (S^1/2 G S^1/2)^1/2 S^-1/2.
     """
     have, want = _density(source), _density(target)
-    floor = _SMALLEST_SHARE * float(have.diagonal(dim1=-2, dim2=-1).real.mean())
+    floor = _WEAKEST * float(have.diagonal(dim1=-2, dim2=-1).real.mean())
     root, inverse = _power(have, 0.5, floor), _power(have, -0.5, floor)
     return _taps(inverse @ _power(root @ want @ root, 0.5) @ inverse).float()
 

@@ -46,12 +46,12 @@ class NoiseUnits:
 
     def covariances(self, u: Tensor) -> Tensor:
         """Covariances of whitened noise: between channels, or between channels and places in the 2 x 2 pattern."""
-        # A small reference does not know its far lags.
-        known = max(1, min(u.shape[-2:]) // 8)
+        # A small reference does not know its far lags: what is estimated must stay below what is measured.
+        side = min(u.shape[-2:])
         if self._decorrelation == "polyphase":
             half = spectrum.PHASE_REACH
-            return spectrum.covariances(spectrum.to_phases(u), min(half, max(1, known // 2)), half)
-        return spectrum.covariances(u, min(spectrum.REACH, known))
+            return spectrum.covariances(spectrum.to_phases(u), min(half, side // _SIDE_PER_PHASE_LAG), half)
+        return spectrum.covariances(u, min(spectrum.REACH, max(1, side // _SIDE_PER_LAG)))
 
     def filtered(self, u: Tensor, taps: Tensor, mean: Tensor | None = None) -> Tensor:
         """Whitened noise through a filter made from :meth:`covariances`, less ``mean`` (C,) before it."""
@@ -88,6 +88,7 @@ class NoiseUnits:
         return whitening.unwhiten(self._whitening, curves, u, clean)
 
 
+_SIDE_PER_LAG, _SIDE_PER_PHASE_LAG = 8, 40  # pixels of a reference's side for each lag that is taken from it
 _LIMIT = 6.0  # e is about N(0, 1); beyond this it is an accident of the division, and would rule the loss
 
 
