@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -102,49 +102,27 @@ class ModelConfig(BaseModel):
 GENERATION_ONLY = frozenset({"calibration", "tile", "tile_overlap"})
 """Fields that change what is drawn from the weights but not the weights."""
 
+_OURS: dict[str, Any] = {
+    "decoder_blocks": (1, 0, 0),
+    "correlation_stride": 4,
+    "prompt_map_size": 64,
+    "correlation_width": 32,
+    "correlation_grid": 8,
+    "dropout": 0.0,
+    "condition_kernel": 1,
+    "tile": 64,
+    "tile_overlap": 16,
+    "statistics": "correlation",
+    "whitening": "quantiles",
+    "decorrelation": "polyphase",
+    "preconditioning": "gaussian",
+    "calibration": "colours",
+}
+"""What a training of an hour on two CPU cores needs beside the paper (docs/design.md)."""
+
 PRESETS: dict[str, ModelConfig] = {
-    "tiny": ModelConfig(
-        preset="tiny",
-        channels=(8, 16, 32, 64),
-        decoder_blocks=(1, 0, 0),
-        correlation_stride=4,
-        prompt_map_size=64,
-        correlation_width=32,
-        correlation_grid=8,
-        width=192,
-        depth=6,
-        heads=6,
-        dropout=0.0,
-        condition_kernel=1,
-        tile=64,
-        tile_overlap=16,
-        statistics="correlation",
-        whitening="quantiles",
-        decorrelation="polyphase",
-        preconditioning="gaussian",
-        calibration="colours",
-    ),
-    "small": ModelConfig(
-        preset="small",
-        channels=(32, 32, 64, 128),
-        decoder_blocks=(1, 1, 0),
-        correlation_stride=4,
-        prompt_map_size=128,
-        correlation_width=128,
-        correlation_grid=16,
-        width=256,
-        depth=8,
-        heads=4,
-        dropout=0.05,
-        condition_kernel=1,
-        tile=128,
-        tile_overlap=16,
-        statistics="correlation",
-        whitening="quantiles",
-        decorrelation="polyphase",
-        preconditioning="gaussian",
-        calibration="colours",
-    ),
+    "tiny": ModelConfig(preset="tiny", channels=(8, 8, 16, 32), width=128, depth=4, heads=4, **_OURS),
+    "small": ModelConfig(preset="small", channels=(8, 16, 32, 64), width=192, depth=6, heads=6, **_OURS),
     "paper": ModelConfig(preset="paper", channels=(48, 48, 96, 192), latent_init="random", width=384, depth=8, heads=6),
 }
 
