@@ -81,14 +81,22 @@ def run_on(
     reader = threading.Thread(target=forward, daemon=True)
     reader.start()
     try:
-        return fabric.launch(_in_process, work, queue)  # type: ignore[arg-type]
+        finished: _Finished = fabric.launch(_in_process, work, queue)  # type: ignore[arg-type]
+        return finished.result
     finally:
         queue.put(None)
         reader.join()
 
 
-def _in_process(fabric: Fabric, work: Callable[[Fabric, Callable[[Any], None]], Any], queue: Any) -> Any:
-    return work(fabric, queue.put if fabric.global_rank == 0 else _silent)
+class _Finished:
+    """A result on its way back: Fabric would take a dataclass to pieces to look for tensors."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+
+def _in_process(fabric: Fabric, work: Callable[[Fabric, Callable[[Any], None]], Any], queue: Any) -> _Finished:
+    return _Finished(work(fabric, queue.put if fabric.global_rank == 0 else _silent))
 
 
 def _silent(item: Any) -> None:
