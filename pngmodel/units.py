@@ -88,7 +88,7 @@ class NoiseUnits:
         return whitening.unwhiten(self._whitening, curves, u, clean)
 
 
-_SIDE_PER_LAG, _SIDE_PER_PHASE_LAG = 8, 40  # pixels of a reference's side for each lag that is taken from it
+_SIDE_PER_LAG, _SIDE_PER_PHASE_LAG = 16, 40  # pixels of a reference's side for each lag that is taken from it
 _LIMIT = 6.0  # e is about N(0, 1); beyond this it is an accident of the division, and would rule the loss
 
 
