@@ -247,14 +247,19 @@ evaluation = typer.Typer(help="Measure noise generators.", no_args_is_help=True)
 app.add_typer(evaluation, name="evaluate")
 
 
-@evaluation.command("noise", epilog=_example("pngnoise evaluate noise --references runs/sidd/patches --json"))
+@evaluation.command(
+    "noise", epilog=_example("pngnoise evaluate noise --references runs/sidd/patches --reference C --json")
+)
 def evaluate_noise(
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
     references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
     split: Annotated[str | None, typer.Option(help="only pairs of this split, e.g. validation")] = None,
     camera: Annotated[str | None, typer.Option(help="only pairs of this camera")] = None,
+    reference: Annotated[
+        str, typer.Option(help="A own noise, B another crop, C another image of that camera and ISO, D another camera")
+    ] = "A",
     limit: Annotated[int | None, typer.Option(help="at most so many pairs, evenly spread")] = None,
-    seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the draws and of the choice of references")] = 0,
     baselines: Annotated[bool, typer.Option(help="measure the baselines beside it")] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     output: Annotated[str | None, typer.Option(help="file for the evaluation record")] = None,

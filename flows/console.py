@@ -86,12 +86,11 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pngmodel.metrics.protocols import METRICS
     from tasks.publication import HEADLINE
-    from tasks.reporting import ARROWS, ordered
+    from tasks.reporting import ARROWS, TABLED, ordered
 
     rows = ordered(record["figures"])
-    title = f"Protocol {record['protocol']}, {len(METRICS)} metrics in the report"
+    title = f"Protocol {record['protocol']}, {len(TABLED)} metrics in the report"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
     for key in rows:
@@ -99,8 +98,11 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
         table.add_column(key.replace("heterosc", "hetero_sc").replace("_", "\n"), justify="right", no_wrap=True)
     for metric in HEADLINE:
         cells = (f"{row[metric]:.4f}" if metric in row else "-" for row in rows.values())
-        table.add_row(f"{metric} {ARROWS[METRICS[metric].direction]}", *cells)
+        table.add_row(f"{metric} {ARROWS[TABLED[metric].direction]}", *cells)
     Console().print(table)
+    if left_out := record.get("left_out"):
+        first = left_out[0]
+        print(f"{len(left_out)} pairs left out, e.g. {first['id']}: {first['reason']}")
 
 
 def show_corpus(result: Mapping[str, Any], *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from pngmodel.metrics.protocols import METRICS
+from pngmodel.metrics.protocols import DRAW_METRICS, METRICS
 from tasks import figures
 from tasks.evaluation import Evaluation
 from tasks.pages import TEMPLATES
@@ -23,6 +23,7 @@ NAMES = {
     "spectrum_matched_quantiles": "spectrum-matched, real distribution",
     "floor": "floor (perfect generator)",
 }
+TABLED = METRICS | DRAW_METRICS
 _ROWS_OF_GRID = 4
 
 
@@ -34,7 +35,7 @@ def ordered(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, f
 
 def _distance(metric: str, value: float, floor: float | None) -> float:
     """How far a value is from the best one. Below the floor of a divergence is not better (it hints at leakage)."""
-    direction = METRICS[metric].direction
+    direction = TABLED[metric].direction
     if direction == "lower" and floor is not None:
         return abs(value - floor) if metric == "akld" else max(value - floor, 0.0)
     return {"lower": value, "higher": -value, "one": abs(value - 1), "zero": abs(value)}[direction]
@@ -45,7 +46,7 @@ def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> dict[s
     rows = ordered(rows)
     floor = rows.get("floor", {})
     lines = []
-    for name, metric in METRICS.items():
+    for name, metric in TABLED.items():
         values = {key: row[name] for key, row in rows.items() if name in row}
         distances = {k: _distance(name, v, floor.get(name)) for k, v in values.items() if k != "floor"}
         if not distances:
@@ -59,7 +60,7 @@ def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> dict[s
                 "cells": [
                     {
                         "text": f"{values[key]:.4f}" if key in values else "–",
-                        "best": key in distances and distances[key] == best,
+                        "best": name in METRICS and key in distances and distances[key] == best,
                         "kind": key if key in ("model", "floor") else "baseline",
                     }
                     for key in rows
@@ -80,9 +81,10 @@ def report_page(
 ) -> str:
     """The page as text. ``samples`` are pairs of a corpus to show: (label, clean, noisy), (C, H, W) in [0, 1]."""
     record, examples = evaluation.record, evaluation.examples
-    tables = [figures_table(record["figures"], "All pairs")]
+    protocol = record["protocol"]
+    tables = [figures_table(record["figures"], f"All pairs, {protocol}")]
     if len(record["cameras"]) > 1:
-        tables += [figures_table(rows, camera) for camera, rows in record["cameras"].items()]
+        tables += [figures_table(rows, f"{camera}, {protocol}") for camera, rows in record["cameras"].items()]
     step = max(1, len(examples) // _ROWS_OF_GRID)
     pictures = [
         {
@@ -137,14 +139,22 @@ def report_page(
 def write_report(evaluation: Evaluation, url: str) -> None:
     """Publish an evaluation as one page."""
     record = evaluation.record
-    lead = f"{record['pairs']} real pairs of {', '.join(record['cameras'])}."
-    write_bytes(url, report_page(evaluation, title="Noise evaluation", lead=lead).encode())
+    lead = f"{record['pairs']} real pairs of {', '.join(record['cameras'])}. Prompts come from {_shown_noise(record)}."
+    if record["left_out"]:
+        first = record["left_out"][0]
+        lead += f" {len(record['left_out'])} pairs were left out, e.g. {first['id']}: {first['reason']}."
+    title = f"Noise evaluation, {record['protocol']}"
+    write_bytes(url, report_page(evaluation, title=title, lead=lead).encode())
+
+
+def _shown_noise(record: Mapping[str, Any]) -> str:
+    return " or ".join(f"{manner} ({count})" for manner, count in record["partners"].items())
 
 
 def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[str]) -> str:
     """The chosen figures as a markdown table, generators down."""
     columns = list(metrics)
-    head = "| generator | " + " | ".join(f"{c} {ARROWS[METRICS[c].direction]}" for c in columns) + " |"
+    head = "| generator | " + " | ".join(f"{c} {ARROWS[TABLED[c].direction]}" for c in columns) + " |"
     lines = [head, "|---" * (len(columns) + 1) + "|"]
     for key, row in ordered(rows).items():
         cells = " | ".join(f"{row[c]:.4f}" if c in row else "–" for c in columns)

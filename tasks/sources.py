@@ -54,6 +54,13 @@ class Reference:
     licence: str
     content: str  # a digest that is another when the pixels are
     split: str
+    dataset: str
+    scene: str
+    image: str  # the pair that it is, or that it was cut from
+    height: int
+    width: int
+    y: int = 0  # corner in that image
+    x: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,8 +172,7 @@ def _references(url: str) -> ReferenceSource:
         store.require(CLEAN, NOISY)
         rows = store.table.to_pylist()
         found = tuple(
-            Reference(_patch_id(r), r["camera"], r["iso"], r["licence"], _patch_content(store, r), r["split"])
-            for r in rows
+            _reference(r, _patch_id(r), _patch_content(store, r), store.layout.height, store.layout.width) for r in rows
         )
 
         def from_store(k: int) -> tuple[Pixels, Pixels]:
@@ -177,14 +183,7 @@ def _references(url: str) -> ReferenceSource:
     if exists(join(url, CATALOGUE)):
         rows = load_catalogue(url)[0].to_pylist()
         found = tuple(
-            Reference(
-                r["pair"],
-                r["camera"],
-                r["iso"],
-                r["licence"],
-                content_key([r["noisy_sha256"], r["clean_sha256"]]),
-                r["split"],
-            )
+            _reference(r, r["pair"], content_key([r["noisy_sha256"], r["clean_sha256"]]), r["height"], r["width"])
             for r in rows
         )
         return ReferenceSource(found, lambda k: (read_one(rows[k], "noisy"), read_one(rows[k], "clean")))
@@ -194,13 +193,33 @@ def _references(url: str) -> ReferenceSource:
     )
 
 
+def _reference(row: dict[str, Any], name: str, content: str, height: int, width: int) -> Reference:
+    """What a row of a catalogue or patch store says of its pair."""
+    facts = {key: row[key] for key in ("camera", "iso", "licence", "split", "dataset", "scene")}
+    corner = {"y": row["y"], "x": row["x"]} if "y" in row else {}
+    return Reference(id=name, content=content, image=row["pair"], height=height, width=width, **facts, **corner)
+
+
 def _shipped_references() -> ReferenceSource:
     names = sorted(p.name.removesuffix("_noisy.png") for p in _SAMPLES.glob("*_noisy.png"))
     files = [tuple(str(_SAMPLES / f"{name}_{side}.png") for side in ("noisy", "clean")) for name in names]
 
     def facts(name: str, pair: tuple[str, ...]) -> Reference:
         camera, iso = ("S6", 800) if name < "val_0020" else ("GP", 10000)
-        return Reference(name, camera, iso, _SAMPLE_LICENCE, sha256(b"".join(map(read_bytes, pair))), "validation")
+        height, width = read_image(pair[0]).shape[:2]
+        return Reference(
+            id=name,
+            camera=camera,
+            iso=iso,
+            licence=_SAMPLE_LICENCE,
+            content=sha256(b"".join(map(read_bytes, pair))),
+            split="validation",
+            dataset="sidd_native",
+            scene=f"val-{camera}-{iso}",
+            image=name,
+            height=height,
+            width=width,
+        )
 
     found = tuple(facts(name, pair) for name, pair in zip(names, files, strict=True))
     return ReferenceSource(found, lambda k: (read_image(files[k][0]), read_image(files[k][1])))
