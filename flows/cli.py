@@ -133,6 +133,33 @@ def finalise(
     show(result, as_json=json, title="Patch store")
 
 
+@app.command(epilog=_example("pngnoise prompts runs/sidd/patches --split train --out runs/sidd/prompts"))
+def prompts(
+    references: Annotated[str, typer.Argument(help="real pairs: shipped, a patch store or a catalogue")],
+    out: Annotated[str, typer.Option(help="folder or URL of the prompt bank")],
+    model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
+    split: Annotated[str | None, typer.Option(help="only references of this split, e.g. train")] = None,
+    camera: Annotated[str | None, typer.Option(help="only references of this camera")] = None,
+    limit: Annotated[int | None, typer.Option(help="at most so many references, evenly spread")] = None,
+    shard: Annotated[int, typer.Option(help="entries per shard")] = 256,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """Extract the prompts of all references once and keep them in a bank: give it to `generate --references`, which
+    then needs no images of theirs. Run again to finish what was interrupted."""
+    settings = {n: value for n, value in locals().items() if n not in ("out", "cluster", "json")}
+    with user_errors():
+        from flows.build_prompt_bank import build_prompt_bank
+        from tasks.clusters import load_cluster
+        from tasks.promptbank import BankParameters
+
+        parameters = BankParameters(**settings, output=out, cluster=load_cluster(cluster))
+        with progress_bar(quiet=json):
+            result = build_prompt_bank(parameters)
+    show(result, as_json=json, title="Prompt bank")
+
+
 @app.command(epilog=_example("pngnoise train configs/models/tiny.yaml --output runs/tiny"))
 def train(
     config: Annotated[str, typer.Argument(help="training configuration")] = "configs/models/tiny.yaml",
@@ -162,7 +189,9 @@ def train(
 def generate(
     output: Annotated[str, typer.Option(help="folder or URL of the corpus")],
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
-    references: Annotated[str, typer.Option(help="real noise: shipped, a patch store or a catalogue")] = "shipped",
+    references: Annotated[
+        str, typer.Option(help="real noise: shipped, a patch store, catalogue or prompt bank")
+    ] = "shipped",
     split: Annotated[str | None, typer.Option(help="only references of this split, e.g. train")] = None,
     clean: Annotated[
         str, typer.Option(help="clean images: shipped, a folder, a patch store or a catalogue")
@@ -209,7 +238,8 @@ def quickstart(
 
 @app.command(epilog=_example("pngnoise inspect quickstart"))
 def inspect(
-    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue or model bundle")], json: Json = False
+    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank or model bundle")],
+    json: Json = False,
 ) -> None:
     """Say what a store holds, from its own records."""
     with user_errors():
@@ -221,7 +251,8 @@ def inspect(
 
 @app.command(epilog=_example("pngnoise verify quickstart"))
 def verify(
-    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue or model bundle")], json: Json = False
+    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank or model bundle")],
+    json: Json = False,
 ) -> None:
     """Check every byte of a store against its digests; exit code 2 names what is damaged."""
     with user_errors():
@@ -233,7 +264,7 @@ def verify(
 
 @app.command(epilog=_example("pngnoise schema patch-store"))
 def schema(
-    kind: Annotated[str, typer.Argument(help="catalogue, patch-store or corpus")],
+    kind: Annotated[str, typer.Argument(help="catalogue, patch-store, corpus or prompt-bank")],
 ) -> None:
     """Print the JSON schema of a store's commit record."""
     with user_errors():

@@ -21,7 +21,7 @@ from tasks.generators import SHIPPED_MODEL, load_generator, one_thread
 from tasks.measured import Measured, chosen_pairings, measured_generators, pairings_key, read_measured, spread
 from tasks.partners import Protocol
 from tasks.provenance import code_version, device_name
-from tasks.sources import SHIPPED, open_references
+from tasks.sources import SHIPPED, open_pairs
 from tasks.stores.filesystem import write_json
 
 _EXAMPLES = 8
@@ -118,7 +118,7 @@ def evaluate_noise(
         UserError: the model or the pairs cannot be used, or no pair has a reference under the protocol.
     """
     Precision.best(parameters.device)  # a wrong device is said at once, also for generators that ignore it
-    source = open_references(parameters.references)
+    source = open_pairs(parameters.references)
     protocol, seed = parameters.reference, parameters.seed
     chosen = chosen_pairings(
         source,

@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun
 
+from flows.build_prompt_bank import build_prompt_bank
 from flows.evaluate_noise import evaluate_noise
 from flows.extract_patches import PatchParameters, extract_patches
 from flows.finalise_patches import FinaliseParameters, finalise_patches
@@ -26,6 +27,7 @@ from pngmodel.errors import UserError
 from tasks.clusters import ClusterConfig
 from tasks.evaluation import EvaluateParameters
 from tasks.inspection import verify
+from tasks.promptbank import BankParameters
 from tasks.synthesis import CorpusParameters
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -124,6 +126,28 @@ def test_corpus_and_its_resumption(
     again = generate_synthetic_corpus(parameters)
     assert again == result | {"shards": {"made": 0, "kept": 3}}
     assert tree(output) == before
+
+
+def test_a_prompt_bank_and_the_corpus_made_from_it(
+    patches: str, folders: tuple[Path, Path], tmp_path: Path, tree: Callable[[Any], dict[str, bytes]]
+) -> None:
+    bank = str(tmp_path / "bank")
+    parameters = BankParameters(references=patches, output=bank, model="heteroscedastic", shard=16)
+    result = build_prompt_bank(parameters)
+    assert (result["entries"], result["shards"]) == (36, {"made": 3, "kept": 0})
+    assert verify(bank)["digest"] == result["digest"]
+    run = last_run("build_prompt_bank")
+    assert run.state is not None
+    assert run.state.is_completed()
+    assert run.parameters["parameters"]["shard"] == 16
+    assert result["digest"] in artifact("prompts")
+    common = {"model": "heteroscedastic", "clean": str(folders[0] / "clean"), "crop": 32}
+    for name, references in (("direct", patches), ("banked", bank)):
+        output = str(tmp_path / name)
+        made = generate_synthetic_corpus(CorpusParameters(output=output, references=references, **common))
+        assert {"model", "awgn", "floor"} <= set(made["figures"])
+    for array in ("clean", "noisy"):
+        assert tree(tmp_path / "banked" / array) == tree(tmp_path / "direct" / array)
 
 
 def test_evaluation(patches: str, tmp_path: Path) -> None:

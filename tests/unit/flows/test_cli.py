@@ -42,6 +42,7 @@ def test_all_commands_are_known() -> None:
     assert names == {
         "ingest",
         "patches",
+        "prompts",
         "train",
         "generate",
         "quickstart",
@@ -131,8 +132,8 @@ def test_parts_and_finalise_print_the_same_keys(catalogue: str, tmp_path: Path) 
 
 
 def test_schemas_are_printed() -> None:
-    for kind in ("patch-store", "corpus"):
-        assert json.loads(run("schema", kind).stdout)["properties"]["parts"]
+    for kind, key in (("patch-store", "parts"), ("corpus", "parts"), ("prompt-bank", "shards")):
+        assert json.loads(run("schema", kind).stdout)["properties"][key]
     refused(run("schema", "store"), "choose one of")
 
 
