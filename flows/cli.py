@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from flows.console import USER_ERROR, prepare_prefect, progress_bar, show, show_corpus, show_figures, user_errors
+from flows.console import (
+    USER_ERROR,
+    prepare_prefect,
+    progress_bar,
+    show,
+    show_c2st,
+    show_corpus,
+    show_figures,
+    user_errors,
+)
 
 app = typer.Typer(
     name="pngnoise",
@@ -307,6 +316,38 @@ def evaluate_noise(
         with progress_bar(quiet=json):
             record = flow(parameters)
     show_figures(record, as_json=json)
+
+
+@evaluation.command("c2st", epilog=_example("pngnoise evaluate c2st --references runs/sidd/patches --seeds 3 --json"))
+def evaluate_c2st(
+    model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
+    references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
+    camera: Annotated[str | None, typer.Option(help="only pairs of this camera")] = None,
+    reference: Annotated[str, typer.Option(help="A, B, C or D: whose noise is imitated, as in `evaluate noise`")] = "A",
+    hold_out: Annotated[str, typer.Option(help="scene or image: a quarter of them; split: validation")] = "scene",
+    limit: Annotated[int, typer.Option(help="at most so many pairs, evenly spread")] = 96,
+    steps: Annotated[int, typer.Option(help="training steps of every classifier")] = 250,
+    batch: Annotated[int, typer.Option(help="patches a step, half real and half generated")] = 32,
+    average: Annotated[int, typer.Option(help="1, 2 or 4: average over n x n pixels before looking")] = 1,
+    seeds: Annotated[int, typer.Option(help="classifiers per generator")] = 3,
+    seed: Annotated[int, typer.Option(help="the first seed")] = 0,
+    baselines: Annotated[bool, typer.Option(help="measure the baselines beside it")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    output: Annotated[str | None, typer.Option(help="file for the record")] = None,
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """Train small classifiers to tell generated from real noise: AUC on held-out scenes, .5 is best, 1 is worst."""
+    settings = {name: value for name, value in locals().items() if name not in ("cluster", "json")}
+    with user_errors():
+        from flows.evaluate_c2st import evaluate_c2st as flow
+        from tasks.c2st import C2stParameters
+        from tasks.clusters import load_cluster
+
+        parameters = C2stParameters(**settings, cluster=load_cluster(cluster))
+        with progress_bar(quiet=json):
+            record = flow(parameters)
+    show_c2st(record, as_json=json)
 
 
 @app.command(epilog=_example("pngnoise doctor"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -25,9 +25,10 @@ NAMES = {
 }
 TABLED = METRICS | DRAW_METRICS
 _ROWS_OF_GRID = 4
+Row = TypeVar("Row")
 
 
-def ordered(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+def ordered(rows: Mapping[str, Row]) -> dict[str, Row]:
     """Generators in the order people read them: the model, the baselines, the floor."""
     names = [*NAMES]
     return dict(sorted(rows.items(), key=lambda item: names.index(item[0]) if item[0] in names else len(names)))
@@ -160,6 +161,19 @@ def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[st
         cells = " | ".join(f"{row[c]:.4f}" if c in row else "–" for c in columns)
         lines.append(f"| {NAMES.get(key, key)} | {cells} |")
     return "\n".join(lines) + "\n"
+
+
+def c2st_table(record: Mapping[str, Any]) -> str:
+    """A record of :mod:`tasks.c2st` as a markdown table, generators down."""
+    lines = ["| generator | AUC →.5 | spread over seeds |", "|---|---|---|"]
+    for key, row in ordered(record["figures"]).items():
+        lines.append(f"| {NAMES.get(key, key)} | {row['auc']:.3f} | {spread_text(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def spread_text(row: Mapping[str, Any]) -> str:
+    """Standard deviation over seeds in words; a dash where there is one value."""
+    return f"{row['auc_spread']:.3f}" if "auc_spread" in row else "–"
 
 
 task_write_report = task(cache_policy=NO_CACHE, name="write_report")(write_report)

@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun
 
 from flows.build_prompt_bank import build_prompt_bank
+from flows.evaluate_c2st import evaluate_c2st
 from flows.evaluate_noise import evaluate_noise
 from flows.extract_patches import PatchParameters, extract_patches
 from flows.finalise_patches import FinaliseParameters, finalise_patches
@@ -24,6 +25,7 @@ from flows.ingest_dataset import IngestParameters, ingest_dataset
 from flows.train_noise_model import TrainParameters, train_noise_model
 from pngmodel import NoiseGenerator
 from pngmodel.errors import UserError
+from tasks.c2st import C2stParameters
 from tasks.clusters import ClusterConfig
 from tasks.evaluation import EvaluateParameters
 from tasks.inspection import verify
@@ -168,6 +170,20 @@ def test_evaluation(patches: str, tmp_path: Path) -> None:
     assert run.state is not None
     assert run.state.is_completed()
     assert "noise-A" in artifact("noise-evaluation")
+
+
+def test_c2st(catalogue: str, tmp_path: Path) -> None:
+    output = tmp_path / "record.json"
+    parameters = C2stParameters(
+        model="awgn", references=catalogue, hold_out="image", steps=2, batch=4, seeds=1, output=str(output)
+    )
+    record = evaluate_c2st(parameters)
+    assert record == json.loads(output.read_text()) | {"name": "awgn", "commit": record["commit"]}
+    run = last_run("evaluate_c2st")
+    assert run.state is not None
+    assert run.state.is_completed()
+    assert "c2st-A" in artifact("c2st")
+    assert "floor (perfect generator) | 0.500" in artifact("c2st")
 
 
 def test_a_user_error_leaves_a_failed_run_with_its_words(tmp_path: Path) -> None:
