@@ -12,6 +12,7 @@ chances. It comes from the same split. What has no partner is named with its rea
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,16 +156,24 @@ class _Index:
             # Also the target's own image, so that one list serves all targets of the scene.
             self._others[key] = (elsewhere, OTHER_SCENE) if elsewhere else ([image for image, _ in same], SAME_SCENE)
         images, manner = self._others[key]
-        images = [image for image in images if image != own] if manner == SAME_SCENE else images
-        if not images:
+        if manner == OTHER_SCENE:
+            return Pairing(k, self._patch_of(self._drawn(images, "image", target), target), manner)
+        if len(images) == 1:
             return f"there is no other image of camera {target.camera} at ISO {target.iso}"
-        return Pairing(k, self._patch_of(self._drawn(images, "image", target), target), manner)
+        # Drawn among the others without a list of them for every target: the own image is stepped over.
+        place = self._drawn(range(len(images) - 1), "image", target)
+        image = images[place + (place >= bisect_left(images, own))]
+        return Pairing(k, self._patch_of(image, target), manner)
 
     def _other_camera(self, k: int, target: Reference) -> Pairing | str:
         cameras = [camera for camera in self._cameras[target.split] if camera != target.camera]
         if not cameras:
             return f"there is no other camera than {target.camera}"
-        images = [*self._cameras[target.split][self._drawn(cameras, "camera", target)]]
+        camera = self._drawn(cameras, "camera", target)
+        key = (target.split, camera)
+        if key not in self._others:
+            self._others[key] = ([*self._cameras[target.split][camera]], OTHER_CAMERA)
+        images, _ = self._others[key]
         return Pairing(k, self._patch_of(self._drawn(images, "image", target), target), OTHER_CAMERA)
 
 

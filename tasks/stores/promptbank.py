@@ -149,15 +149,18 @@ def shard_digests(content: bytes, first: int, key: str) -> list[str] | None:
     """Digests of the entries of a shard that belongs to plan ``key`` and is undamaged, else None."""
     try:
         facts = json.loads(header(content)[0]["__metadata__"]["pngnoise"])
+        plan, expected = facts["plan"], list(facts["sha256"])
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError):
         return None
-    names: dict[str, dict[str, Tensor]] = {f"{first + k:08d}": {} for k in range(len(facts["sha256"]))}
+    names: dict[str, dict[str, Tensor]] = {f"{first + k:08d}": {} for k in range(len(expected))}
     for name, tensor in tensors.items():
         number, _, rest = name.partition("/")
         names.setdefault(number, {})[rest] = tensor
+    if plan != key or any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+        return None
     found = [entry_digest(_entry(members)) for members in names.values()]
-    return found if facts["plan"] == key and facts["sha256"] == found else None
+    return found if found == expected else None
 
 
 def _entry(tensors: Mapping[str, Tensor]) -> Entry:

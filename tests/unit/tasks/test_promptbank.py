@@ -27,7 +27,7 @@ from tasks.promptbank import BankParameters, build_bank, plan_bank
 from tasks.publication import manifest_rows, publish
 from tasks.sources import open_references
 from tasks.stores.filesystem import open_array
-from tasks.stores.promptbank import PromptBank, entry_digest
+from tasks.stores.promptbank import PromptBank, entry_digest, header, shard_digests
 from tasks.synthesis import CorpusParameters, evaluated_pairs, make_shards, plan_corpus
 
 Tree = Callable[[Any], dict[str, bytes]]
@@ -206,6 +206,23 @@ def test_damage_is_noticed_and_mended(offset: int, patches: str, tmp_path: Path,
     path.unlink()
     with pytest.raises(IntegrityError, match=r"00003\.safetensors: is missing"):
         PromptBank(url).read(35)
+
+
+def test_any_damaged_byte_of_a_shard_is_noticed(patches: str, tmp_path: Path) -> None:
+    build_bank(bank_of(patches, tmp_path / "bank", model="awgn", limit=2))
+    content = (tmp_path / "bank" / "shards" / "00000.safetensors").read_bytes()
+    key = json.loads((tmp_path / "bank" / "plan.json").read_text())["key"]
+    rows = PromptBank(str(tmp_path / "bank")).rows
+    assert shard_digests(content, 0, key) == [row["sha256"] for row in rows]
+    assert shard_digests(content, 0, "another plan") is None
+    start = header(content)[1]
+    for at in [*range(0, start, 3), *range(start, len(content), 7)]:
+        damaged = bytearray(content)
+        damaged[at] ^= 2
+        if bytes(damaged[8:start]).decode(errors="replace").split() != content[8:start].decode().split() or at >= start:
+            assert shard_digests(bytes(damaged), 0, key) is None, at
+    for length in (0, 4, 8, 100, len(content) - 1):
+        assert shard_digests(content[:length], 0, key) is None
 
 
 def test_a_record_of_another_kind_is_refused(patches: str, tmp_path: Path) -> None:
