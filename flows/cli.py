@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -169,7 +170,7 @@ def prompts(
     show(result, as_json=json, title="Prompt bank")
 
 
-@app.command(epilog=_example("pngnoise train configs/models/tiny.yaml --output runs/tiny"))
+@app.command(epilog=_example("pngnoise train configs/models/small.yaml --output runs/small --device cuda --workers 8"))
 def train(
     config: Annotated[str, typer.Argument(help="training configuration")] = "configs/models/tiny.yaml",
     output: Annotated[str, typer.Option(help="folder for checkpoints, logs and the bundle")] = "runs/tiny",
@@ -177,16 +178,35 @@ def train(
         list[str] | None, typer.Option(help="patch store instead of the configuration's; repeatable")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    devices: Annotated[int, typer.Option(help="devices of this machine that share every batch")] = 1,
+    nodes: Annotated[int, typer.Option(help="machines; start this command on each with torchrun or srun")] = 1,
+    workers: Annotated[int, typer.Option(help="processes that make batches ahead, for each device")] = 0,
     max_minutes: Annotated[float | None, typer.Option(help="stop resumably after so many minutes of a stage")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only print the resolved configuration")] = False,
     json: Json = False,
 ) -> None:
-    """Train a noise model (autoencoder, then P-DiT) and write its bundle. Run again to resume."""
+    """Train a noise model (autoencoder, then P-DiT) and write its bundle. Run again to resume.
+
+    `tensorboard --logdir OUTPUT` shows the curves and pictures of a training while it runs.
+    """
     with user_errors():
         from flows.train_noise_model import TrainParameters, train_noise_model
+        from tasks.devices import Devices, is_chief
+        from tasks.training import resolved, train_stages
 
         parameters = TrainParameters(
-            config=config, output=output, stores=store or [], device=device, max_minutes=max_minutes
+            config=config,
+            output=output,
+            stores=store or [],
+            devices=Devices(device=device, count=devices, nodes=nodes, workers=workers),
+            max_minutes=max_minutes,
         )
+        if dry_run:
+            show(resolved(parameters.training_config(), config), as_json=True, title="")
+            return
+        if not is_chief():  # one of several processes of a launcher: the first one keeps the history
+            train_stages(parameters.training_config(), Path(output), parameters.devices, config, max_minutes)
+            return
         with progress_bar(quiet=json):
             result = train_noise_model(parameters)
     show(result, as_json=json, title="Training")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 USER_ERROR = 2
+_LISTED = 10
 
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -72,6 +73,8 @@ def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:
     from rich.table import Table
 
     table = Table(title=_escape(title), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a digest is to be copied whole
     for key, value in content.items():
         words = f"{value / 1e6:.1f} MB" if key.startswith("bytes") or key.endswith("_bytes") else _words(value)
         table.add_row(key.replace("_", " "), _escape(words))
@@ -149,8 +152,14 @@ def _words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        lines = [": ".join(str(v) for v in item.values()) for item in value[:10]]
+        lines = [": ".join(str(v) for v in item.values()) for item in value[:_LISTED]]
+        if len(value) > _LISTED:
+            lines.append(f"and {len(value) - _LISTED} more, see --json")
         return "\n".join([f"{len(value)}", *lines])
+    if isinstance(value, list):
+        return ", ".join(map(_words, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_words(item)}" for name, item in value.items()) or "none"
     return str(value)
 
 

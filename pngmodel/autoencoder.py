@@ -61,10 +61,18 @@ class PromptEncoder(nn.Module):
 
     def prompts(self, noise: Tensor) -> Code:
         """Return the prompt code of ``noise`` only."""
-        code = self._features(noise)[1]
+        code = self._features(noise, whole=False)[1]
         return code if self.config.statistics == "none" else code | {"statistics": correlation_statistics(noise)}
 
-    def _features(self, noise: Tensor) -> tuple[Tensor, Code]:
+    def prompt_parts(self) -> list[nn.Module]:
+        """The modules that prompts are made by: all but what only the latent reads."""
+        if not self.global_prompts:
+            return []
+        parts: list[nn.Module] = [self.stem, self.down, *self.blocks[:-1], self.global_prompts]
+        return parts if self.local_prompt is None else [*parts, self.local_prompt]
+
+    def _features(self, noise: Tensor, *, whole: bool = True) -> tuple[Tensor, Code]:
+        """Features at 1/8 of the side, and the code; not ``whole``: stop when the code is complete."""
         code: Code = {}
         x = self.stem(noise)
         for level, block in enumerate(self.blocks):
@@ -75,6 +83,8 @@ class PromptEncoder(nn.Module):
                 code[f"global_{level}"] = self._global(level).summarise(x)
             if level == 0 and self.local_prompt is not None:
                 code["local"] = self.local_prompt.summarise(noise)
+            if level == LEVELS - 1 and not whole:
+                break
             parts += self._expand_level(code, level, x.shape[-2], x.shape[-1])
             x = block(torch.cat(parts, dim=1))
         return x, code

@@ -12,6 +12,7 @@ from torch import Tensor
 
 _RHO = 7  # curvature of the noise schedule
 
+Preconditioning = Literal["edm", "gaussian"]
 LossKind = Literal["pseudo_huber", "pseudo_huber_elementwise", "cauchy"]
 Network = Callable[[Tensor, Tensor], Tensor]
 """F(scaled latent (B, C, h, w), ln(sigma)/4 (B,)) -> (B, C, h, w), conditions already bound."""
@@ -28,6 +29,7 @@ class Schedule:
     s1: int = 160
     p_mean: float = -1.1
     p_std: float = 2.0
+    preconditioning: Preconditioning = "edm"
 
     def levels(self, step: int, total_steps: int) -> int:
         """N(k) = min(s0 2^floor(k/K'), s1) + 1 noise levels at training step k of K (iCT, section 3.4)."""
@@ -41,6 +43,18 @@ class Schedule:
         low, high = self.sigma_min ** (1 / _RHO), self.sigma_max ** (1 / _RHO)
         return (low + ramp * (high - low)) ** _RHO
 
+    def skip(self, sigma: Tensor) -> Tensor:
+        """c_skip(sigma); 1 at sigma_min, so that f(x, sigma_min) = x.
+
+        ``edm``: sd^2 / ((s - s_min)^2 + sd^2), the posterior mean of a Gaussian (iCT, appendix).
+        ``gaussian``: sqrt((sd^2 + s_min^2) / (sd^2 + s^2)), the solution of the probability-flow ODE for
+        N(0, sd^2 I): the whole consistency function where the latent is white, leaving only the rest to the network.
+        """
+        data, low = self.sigma_data, self.sigma_min
+        if self.preconditioning == "edm":
+            return data**2 / ((sigma - low) ** 2 + data**2)
+        return ((data**2 + low**2) / (data**2 + sigma**2)).sqrt()
+
     def level_probabilities(self, sigmas: Tensor) -> Tensor:
         """p(i), i = 1..N-1: a lognormal over sigma, integrated over each interval (iCT, eq. 10)."""
         z = (sigmas.log() - self.p_mean) / (math.sqrt(2) * self.p_std)
@@ -49,10 +63,13 @@ class Schedule:
 
 
 def denoise(network: Network, x: Tensor, sigma: Tensor, schedule: Schedule) -> Tensor:
-    """f(x, sigma) = c_skip x + c_out F(c_in x, ln(sigma)/4) in float32; f(x, sigma_min) = x exactly."""
+    """f(x, sigma) = c_skip x + c_out F(c_in x, ln(sigma)/4) in float32; f(x, sigma_min) = x exactly.
+
+    c_out = sd (s - s_min) / sqrt(s^2 + sd^2), c_in = 1 / sqrt(s^2 + sd^2) (method.md 4).
+    """
     s = sigma.float().reshape(-1, 1, 1, 1)
     data, low = schedule.sigma_data, schedule.sigma_min
-    c_skip = data**2 / ((s - low) ** 2 + data**2)
+    c_skip = schedule.skip(s)
     c_out = data * (s - low) / (s**2 + data**2).sqrt()
     c_in = 1 / (s**2 + data**2).sqrt()
     return c_skip * x + c_out * network(c_in * x, sigma.float().log() / 4).float()
@@ -83,23 +100,23 @@ def consistency_loss(
     network: Network,
     latent: Tensor,
     *,
+    eps: Tensor,
+    level: Tensor,
     step: int,
     total_steps: int,
     schedule: Schedule,
-    generator: torch.Generator,
     kind: LossKind = "pseudo_huber",
 ) -> Tensor:
     """E[d(f(x_{i+1}), sg f(x_i)) / (sigma_{i+1} - sigma_i)] for normalised latents (B, C, h, w) (iCT, eq. 5).
 
-    The same eps is used at both levels; the teacher is the online network under stop-gradient with the
+    ``eps`` is standard normal like the latent; ``level`` (B,), uniform in [0, 1), picks i by the inverse of the
+    cumulated p(i). The same eps is used at both levels; the teacher is the online network under stop-gradient with the
     student's dropout mask: the random state of the latent's device is put back between the two passes.
     """
     sigmas = schedule.sigmas(schedule.levels(step, total_steps))
-    index = torch.multinomial(
-        schedule.level_probabilities(sigmas), latent.shape[0], replacement=True, generator=generator
-    )
+    cumulated = schedule.level_probabilities(sigmas).cumsum(0)
+    index = torch.searchsorted(cumulated, level.cpu().double(), right=True).clamp(max=len(cumulated) - 1)
     low, high = sigmas[index], sigmas[index + 1]
-    eps = torch.randn(latent.shape, generator=generator).to(latent)
     low_d, high_d = low.to(latent), high.to(latent)
     state = _random_state(latent.device)
     student = denoise(network, latent + high_d.reshape(-1, 1, 1, 1) * eps, high_d, schedule)

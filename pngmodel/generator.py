@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pngmodel import spectrum, whitening
+from pngmodel import spectrum
 from pngmodel.bundle import SHIPPED, load_bundle
 from pngmodel.consistency import one_step
 from pngmodel.errors import UserError
@@ -18,11 +18,11 @@ from pngmodel.model import NoiseModel, Precision
 from pngmodel.presets import DOWNSAMPLING, LEVELS
 from pngmodel.seeds import derive_seed, generator
 from pngmodel.tiling import tiled
+from pngmodel.units import COVARIANCE, NoiseUnits
 
 _COLOURS = 3
 _TILES_AT_ONCE = 16
-_CURVES = "curve_"
-_SPECTRA = ("drawn_mean", "drawn_covariance", "reference_covariance")
+_DRAWN = ("drawn_mean", "drawn_covariance")
 _CALIBRATION_SIDE = 256
 
 
@@ -48,9 +48,9 @@ class NoiseGenerator(NoisyImageGenerator):
         names = [f"global_{level}" for level in range(LEVELS)] if config.prompts != "none" else []
         names += ["local"] if config.prompts == "global+local" else []
         names += ["statistics"] if config.statistics != "none" else []
-        names += _SPECTRA if config.calibration == "spectrum" else ()
-        names += [_CURVES + "knots", _CURVES + "values"] if config.whitening != "none" else []
-        self._prompt_names = set(names)
+        names += _DRAWN if config.calibration == "spectrum" else ()
+        self._units = NoiseUnits(config)
+        self._prompt_names = self._units.names.union(names)
 
     @classmethod
     def from_pretrained(cls, path_or_url: str | Path | None = None, *, device: str = "cpu") -> NoiseGenerator:
@@ -71,28 +71,15 @@ class NoiseGenerator(NoisyImageGenerator):
         if min(noisy.shape[-2:]) < 2 * DOWNSAMPLING:
             raise UserError(f"reference of {tuple(noisy.shape[-2:])} pixels is too small; give at least 16 x 16")
         noisy, clean = _as_rgb(noisy.cpu()), _as_rgb(clean.cpu())
-        kind = self.model.config.whitening
-        curves = whitening.fit(kind, noisy, clean)
-        noise = whitening.whiten(kind, curves, noisy, clean)
-        # Cropped, not padded: invented pixels would bias the statistics.
-        height, width = (side // DOWNSAMPLING * DOWNSAMPLING for side in noise.shape[-2:])
-        noise = noise[None, :, :height, :width].to(self._precision.device)
+        noise, fitted = self._units.fit(noisy, clean)
         with self._precision.autocast():
-            code = self.model.autoencoder.encoder.prompts(noise)
-        prompts = {name: value[0].float().cpu() for name, value in code.items()}
-        prompts |= {_CURVES + name: value for name, value in curves.items()}
+            code = self.model.autoencoder.encoder.prompts(noise[None].to(self._precision.device))
+        prompts = {name: value[0].float().cpu() for name, value in code.items()} | fitted
         if self.model.config.calibration == "spectrum":
-            prompts |= self._spectra(noise[0].cpu(), clean[:, :height, :width], prompts)
+            height, width = (min(side, _CALIBRATION_SIDE) for side in noise.shape[-2:])
+            drawn = self._whitened_noise(clean[:, :height, :width], prompts, derive_seed("calibration"))
+            prompts |= dict(zip(_DRAWN, (drawn.mean(dim=(1, 2)), self._units.covariances(drawn)), strict=True))
         return prompts
-
-    def _spectra(self, noise: Tensor, clean: Tensor, prompts: Prompts) -> dict[str, Tensor]:
-        """Covariances of the reference, and of what the model draws for it: the two ends of the calibration."""
-        height, width = (min(side, _CALIBRATION_SIDE) for side in clean.shape[-2:])
-        drawn = self._model_noise(clean[:, :height, :width], prompts, derive_seed("calibration"))
-        # A small reference does not know its far lags.
-        reach = max(1, min(spectrum.REACH, min(height, width) // 8))
-        ends = (drawn.mean(dim=(1, 2)), spectrum.covariances(drawn, reach), spectrum.covariances(noise, reach))
-        return dict(zip(_SPECTRA, ends, strict=True))
 
     @torch.no_grad()
     def sample(self, clean: Tensor, prompts: Sequence[Prompts], seeds: Sequence[int]) -> Tensor:
@@ -105,19 +92,30 @@ class NoiseGenerator(NoisyImageGenerator):
     def _one(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
         channels, height, width = clean.shape
         rgb = _as_rgb(clean)
-        noise = self._model_noise(pad_to_multiple(rgb[None], DOWNSAMPLING)[0], prompts, seed)[:, :height, :width]
-        config = self.model.config
-        if config.calibration == "spectrum":
-            drawn_mean, drawn, reference = (prompts[name] for name in _SPECTRA)
-            noise = spectrum.filtered(noise - drawn_mean[:, None, None], spectrum.transport_filter(drawn, reference))
-        if config.calibration != "none":
-            std, mean = torch.std_mean(noise, dim=(1, 2), keepdim=True, correction=0)
-            noise = (noise - mean) / std.clamp(min=1e-3)
-        curves = {name.removeprefix(_CURVES): v for name, v in prompts.items() if name.startswith(_CURVES)}
-        noise = whitening.unwhiten(config.whitening, curves, noise, rgb)
+        noise = self._whitened_noise(pad_to_multiple(rgb[None], DOWNSAMPLING)[0], prompts, seed)
+        noise = self._calibrated(noise, prompts)[:, :height, :width]
+        noise = self._units.unwhitened(noise, rgb, prompts)
         if channels == 1:
             noise = noise[1:2]  # green: the channel closest to luminance
         return (clean + noise).clamp(0, 1)
+
+    def _calibrated(self, noise: Tensor, prompts: Prompts) -> Tensor:
+        """Whitened noise (3, H, W) with the moments that the configuration takes from the reference."""
+        kind = self.model.config.calibration
+        if kind == "none":
+            return noise
+        if kind == "moments":
+            std, mean = torch.std_mean(noise, dim=(1, 2), keepdim=True, correction=0)
+            return (noise - mean) / std.clamp(min=1e-3)
+        reference = prompts[COVARIANCE]
+        if kind == "spectrum":
+            mean, drawn = (prompts[name] for name in _DRAWN)
+            noise = self._units.filtered(noise, spectrum.transport_filter(drawn, reference), mean)
+        return self._units.colour_matched(noise, reference)
+
+    def _whitened_noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
+        """Noise in whitened units for a padded image (3, H, W) in [0, 1]: the model's, coloured by the reference."""
+        return self._units.coloured(self._model_noise(clean, prompts, seed), prompts)
 
     def _model_noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
         """Noise in model units for a padded image (3, H, W) in [0, 1]."""
@@ -127,7 +125,8 @@ class NoiseGenerator(NoisyImageGenerator):
         # One random field for the whole image: tiles agree where they overlap.
         field = torch.randn((config.latent_channels, height // DOWNSAMPLING, width // DOWNSAMPLING), generator=g)
         signed = clean * 2 - 1
-        code = {k: v[None].to(device) for k, v in prompts.items() if not (k.startswith(_CURVES) or k in _SPECTRA)}
+        beside = self._units.names.union(_DRAWN)
+        code = {k: v[None].to(device) for k, v in prompts.items() if k not in beside}
 
         def run(corners: list[tuple[int, int]], rows: int, columns: int) -> Tensor:
             out = []

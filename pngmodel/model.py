@@ -70,7 +70,12 @@ class NoiseModel(nn.Module):
     def schedule(self) -> Schedule:
         """Noise levels that this configuration was trained with."""
         c = self.config
-        return Schedule(sigma_min=c.sigma_min, sigma_max=c.sigma_max, sigma_data=c.sigma_data)
+        return Schedule(
+            sigma_min=c.sigma_min,
+            sigma_max=c.sigma_max,
+            sigma_data=c.sigma_data,
+            preconditioning=c.preconditioning,
+        )
 
     def normalise(self, latent: Tensor) -> Tensor:
         """Latent (B, C, h, w) -> mean 0, std sigma_data per channel."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -59,10 +59,22 @@ class ModelConfig(BaseModel):
         description="standardise noise by the reference before the model sees it: none (paper), mean and std "
         "against intensity, or the whole distribution against intensity",
     )
-    calibration: Literal["none", "moments", "spectrum"] = Field(
+    decorrelation: Literal["none", "spectrum", "polyphase"] = Field(
         "none",
-        description="moments: give each generated (whitened) noise channel mean 0 and std 1; spectrum: before that "
-        "carry the covariances of a draw for the reference's clean image, in space and colour, to the reference's",
+        description="spectrum: also divide whitened noise by the reference's joint spectrum in space and colour, so "
+        "that the model sees noise without second-order structure and learns what is beyond it; polyphase: by the "
+        "spectrum of the four places of a 2 x 2 pixel pattern, which demosaicing leaves different; none: the paper",
+    )
+    preconditioning: Literal["edm", "gaussian"] = Field(
+        "edm",
+        description="what the network corrects. edm: the published c_skip; gaussian: the exact consistency function of "
+        "white Gaussian latents, so that an untrained model already draws noise of the right strength",
+    )
+    calibration: Literal["none", "moments", "colours", "spectrum"] = Field(
+        "none",
+        description="moments: give each generated (whitened) noise channel mean 0 and std 1; colours: mean 0 and the "
+        "reference's covariance between colours; spectrum: before that carry the covariances of a draw for the "
+        "reference's clean image, in space and colour, to the reference's",
     )
     sigma_data: float = Field(0.5, gt=0, description="std the latent is normalised to")
     sigma_min: float = Field(0.002, gt=0)
@@ -80,51 +92,37 @@ class ModelConfig(BaseModel):
             raise ValueError("correlation_size and correlation_window must be odd")
         if self.calibration != "none" and self.whitening == "none":
             raise ValueError("calibration needs whitening: unwhitened noise has no unit to be calibrated to")
+        if self.decorrelation != "none" and self.whitening == "none":
+            raise ValueError("decorrelation needs whitening: only noise of one strength has one spectrum")
+        if self.decorrelation != "none" and self.latent_init != "lossless":
+            raise ValueError("decorrelation needs latent_init lossless: prompts and latent then read different noise")
         return self
 
 
 GENERATION_ONLY = frozenset({"calibration", "tile", "tile_overlap"})
 """Fields that change what is drawn from the weights but not the weights."""
 
+_OURS: dict[str, Any] = {
+    "decoder_blocks": (1, 0, 0),
+    "correlation_stride": 4,
+    "prompt_map_size": 64,
+    "correlation_width": 32,
+    "correlation_grid": 8,
+    "dropout": 0.0,
+    "condition_kernel": 1,
+    "tile": 64,
+    "tile_overlap": 16,
+    "statistics": "correlation",
+    "whitening": "quantiles",
+    "decorrelation": "polyphase",
+    "preconditioning": "gaussian",
+    "calibration": "colours",
+}
+"""What a training of an hour on two CPU cores needs beside the paper (docs/design.md)."""
+
 PRESETS: dict[str, ModelConfig] = {
-    "tiny": ModelConfig(
-        preset="tiny",
-        channels=(8, 16, 32, 64),
-        decoder_blocks=(1, 0, 0),
-        correlation_stride=4,
-        prompt_map_size=64,
-        correlation_width=32,
-        correlation_grid=8,
-        width=192,
-        depth=6,
-        heads=6,
-        dropout=0.0,
-        condition_kernel=1,
-        tile=64,
-        tile_overlap=16,
-        statistics="correlation",
-        whitening="quantiles",
-        calibration="spectrum",
-    ),
-    "small": ModelConfig(
-        preset="small",
-        channels=(32, 32, 64, 128),
-        decoder_blocks=(1, 1, 0),
-        correlation_stride=4,
-        prompt_map_size=128,
-        correlation_width=128,
-        correlation_grid=16,
-        width=256,
-        depth=8,
-        heads=4,
-        dropout=0.05,
-        condition_kernel=1,
-        tile=128,
-        tile_overlap=16,
-        statistics="correlation",
-        whitening="quantiles",
-        calibration="spectrum",
-    ),
+    "tiny": ModelConfig(preset="tiny", channels=(8, 8, 16, 32), width=128, depth=4, heads=4, **_OURS),
+    "small": ModelConfig(preset="small", channels=(8, 16, 32, 64), width=192, depth=6, heads=6, **_OURS),
     "paper": ModelConfig(preset="paper", channels=(48, 48, 96, 192), latent_init="random", width=384, depth=8, heads=6),
 }
 

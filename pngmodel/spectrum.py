@@ -4,31 +4,51 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pngmodel.seeds import generator
 
 REACH = 7  # lags kept on either side: a window of 15 x 15
-_GRID = 64  # frequencies a side; a filter is as wide, and the root of a 15-wide window has decayed by then
+PHASE_REACH = 3  # the same distance where a channel is every second pixel
+PHASES = 2  # period of a colour filter array, in pixels
+_GRID_PER_LAG = 8  # a filter is 64 wide for 7 lags, 32 for 3: the root of such a window has decayed by then
 _SMALLEST_STD = 1e-6
-_SMALLEST_SHARE = 0.02  # of a spectrum's mean: weaker frequencies are not amplified without limit
+_WEAKEST = 0.02  # of a spectrum's mean: weaker frequencies are known too badly to be raised to 1
 
 
-def covariances(u: Tensor, reach: int = REACH) -> Tensor:
-    """Covariance of channel c at p with channel d at p + (dy, dx): (C, C, 15, 15), (C, H, W) given.
+def to_phases(u: Tensor) -> Tensor:
+    """(C, H, W) -> (4 C, H/2, W/2): a channel for each place in the 2 x 2 pattern of a sensor's colour filters.
 
-    Entry [c, d, 7 + dy, 7 + dx]; means over the pixels that have such a neighbour. Lags beyond ``reach`` are 0.
+    Demosaiced noise is not stationary: its strength and correlation repeat every second pixel. As channels of their
+    own, the four places have one joint spectrum that says so.
     """
-    height, width = u.shape[-2:]
+    return F.pixel_unshuffle(u, PHASES)
+
+
+def from_phases(u: Tensor) -> Tensor:
+    """Inverse of :func:`to_phases`."""
+    return F.pixel_shuffle(u, PHASES)
+
+
+def covariances(u: Tensor, reach: int = REACH, half: int = REACH) -> Tensor:
+    """Covariance of channel c at p with channel d at p + (dy, dx): (C, C, 2 half + 1, 2 half + 1), (C, H, W) given.
+
+    Entry [c, d, half + dy, half + dx]; means over the pixels that have such a neighbour. Lags beyond ``reach`` are 0.
+    """
+    channels, height, width = u.shape
     x = u.double() - u.double().mean(dim=(1, 2), keepdim=True)
-    # Zero padding keeps the far border from wrapping around into the lags.
-    size = (height + REACH, width + REACH)
-    spectrum = torch.fft.rfft2(x, s=size)
-    products = torch.fft.irfft2(spectrum[:, None].conj() * spectrum[None], s=size)
-    lags = torch.arange(-REACH, REACH + 1)
-    window = products[:, :, (lags % size[0])[:, None], (lags % size[1])[None]]
-    pairs = torch.outer((height - lags.abs()).clamp(min=0), (width - lags.abs()).clamp(min=0))
-    near = torch.outer(lags.abs() <= reach, lags.abs() <= reach)
-    return torch.where((pairs > 0) & near, window / pairs.clamp(min=1), 0).float()
+    window = torch.zeros(channels, channels, 2 * half + 1, 2 * half + 1, dtype=torch.float64)
+    rows, columns = min(reach, height - 1), min(reach, width - 1)
+    for dy in range(rows + 1):
+        for dx in range(-columns, columns + 1):
+            if (dy, dx) < (0, 0):  # its mirror image is made below
+                continue
+            here = x[:, : height - dy, max(0, -dx) : width - max(0, dx)].flatten(1)
+            there = x[:, dy:, max(0, dx) : width - max(0, -dx)].flatten(1)
+            product = here @ there.T / here.shape[1]
+            window[:, :, half + dy, half + dx] = product
+            window[:, :, half - dy, half - dx] = product.T
+    return window.float()
 
 
 def correlations(u: Tensor) -> Tensor:
@@ -40,8 +60,10 @@ def correlations(u: Tensor) -> Tensor:
 
 def _density(window: Tensor) -> Tensor:
     """Cross-spectral density (64, 33, C, C) of a window, in the order in which A A* is the density of A x white."""
-    lags = torch.arange(-REACH, REACH + 1) % _GRID
-    padded = torch.zeros(*window.shape[:2], _GRID, _GRID, dtype=torch.float64)
+    half = window.shape[-1] // 2
+    grid = _GRID_PER_LAG * (half + 1)
+    lags = torch.arange(-half, half + 1) % grid
+    padded = torch.zeros(*window.shape[:2], grid, grid, dtype=torch.float64)
     padded[:, :, lags[:, None], lags[None]] = window.double()
     # A A* has the conjugate on its second channel, a correlation at p + (dy, dx) on its first: hence transposed.
     density = torch.fft.rfft2(padded).movedim((1, 0), (-2, -1))
@@ -58,7 +80,8 @@ def _power(density: Tensor, exponent: float, floor: float = 0.0) -> Tensor:
 
 
 def _taps(response: Tensor) -> Tensor:
-    return torch.fft.irfft2(response.movedim((-2, -1), (0, 1)), s=(_GRID, _GRID))
+    grid = response.shape[0]
+    return torch.fft.irfft2(response.movedim((-2, -1), (0, 1)), s=(grid, grid))
 
 
 def shaping_filter(correlation: Tensor) -> Tensor:
@@ -73,29 +96,60 @@ def shaping_filter(correlation: Tensor) -> Tensor:
     return filters
 
 
+def decorrelating_filter(covariance: Tensor) -> Tensor:
+    """Filter G^-1/2 from noise with these covariances to white noise of unit variance.
+
+    (C, C, 64, 64) for a window of 15 lags, (C, C, 32, 32) for one of 7.
+    Frequencies weaker than a floor are not raised to 1; :func:`colouring_filter` puts back exactly what this took.
+    """
+    return _root_filter(covariance, -0.5)
+
+
+def colouring_filter(covariance: Tensor) -> Tensor:
+    """Inverse of :func:`decorrelating_filter`: G^1/2 with the same floor, (C, C, 64, 64)."""
+    return _root_filter(covariance, 0.5)
+
+
+def _root_filter(covariance: Tensor, exponent: float) -> Tensor:
+    density = _density(covariance)
+    floor = _WEAKEST * float(density.diagonal(dim1=-2, dim2=-1).real.mean())
+    return _taps(_power(density, exponent, floor)).float()
+
+
 def transport_filter(source: Tensor, target: Tensor) -> Tensor:
     """Filter (C, C, 64, 64) that turns noise with covariances ``source`` into noise with ``target``.
 
     Of all filters that do, the one that changes a Gaussian field least: T = S^-1/2 (S^1/2 G S^1/2)^1/2 S^-1/2.
     """
     have, want = _density(source), _density(target)
-    floor = _SMALLEST_SHARE * float(have.diagonal(dim1=-2, dim2=-1).real.mean())
+    floor = _WEAKEST * float(have.diagonal(dim1=-2, dim2=-1).real.mean())
     root, inverse = _power(have, 0.5, floor), _power(have, -0.5, floor)
     return _taps(inverse @ _power(root @ want @ root, 0.5) @ inverse).float()
+
+
+def colour_matched(noise: Tensor, covariance: Tensor) -> Tensor:
+    """Noise (C, H, W) with mean 0 and exactly this (C, C) covariance of channels, changed as little as possible."""
+    x = noise - noise.mean(dim=(1, 2), keepdim=True)
+    flat = x.flatten(1).double()
+    have, want = flat @ flat.T / flat.shape[1], covariance.double()
+    floor = _SMALLEST_STD**2
+    root, inverse = _power(have, 0.5, floor), _power(have, -0.5, floor)
+    matrix = inverse @ _power(root @ want @ root, 0.5) @ inverse
+    return torch.einsum("cd,dhw->chw", matrix.to(x.dtype), x)
 
 
 def correlated_field(taps: Tensor, height: int, width: int, seed: int) -> Tensor:
     """Gaussian field (C, height, width) of unit variance, stationary up to its border."""
     # The white field is larger by the filter and what wraps around is cut off; whole multiples transform fast.
-    rows, columns = (-(-(side + _GRID) // 32) * 32 for side in (height, width))
+    rows, columns = (-(-(side + taps.shape[-1]) // 32) * 32 for side in (height, width))
     white = torch.randn((taps.shape[0], rows, columns), generator=generator(seed))
-    half = _GRID // 2
+    half = taps.shape[-1] // 2
     return _convolve(white, taps)[:, half : half + height, half : half + width]
 
 
 def filtered(field: Tensor, taps: Tensor) -> Tensor:
     """A field (C, H, W) through a filter; beyond its border the field is mirrored."""
-    half = _GRID // 2
+    half = taps.shape[-1] // 2
     height, width = field.shape[-2:]
     rows, columns = (_mirrored(side, half) for side in (height, width))
     return _convolve(field[:, rows[:, None], columns[None]], taps)[:, half : half + height, half : half + width]
@@ -111,15 +165,16 @@ def _mirrored(length: int, margin: int) -> Tensor:
 
 
 def _convolve(field: Tensor, taps: Tensor) -> Tensor:
-    """Circular convolution of (C, rows, columns) with a filter (C, C, 64, 64)."""
+    """Circular convolution of (C, rows, columns) with a filter (C, C, grid, grid)."""
     rows, columns = field.shape[-2:]
-    lags = torch.arange(_GRID) - _GRID // 2
+    grid = taps.shape[-1]
+    lags = torch.arange(grid) - grid // 2
     placed = (lags % rows)[:, None], (lags % columns)[None]
     source = torch.fft.rfft2(field)
     out = torch.empty_like(field)
     for channel, row in enumerate(taps):
         # One channel at a time: all pairs of a large photograph would not fit into memory.
         kernel = torch.zeros(field.shape)
-        kernel[:, placed[0], placed[1]] = row[:, (lags % _GRID)[:, None], (lags % _GRID)[None]]
+        kernel[:, placed[0], placed[1]] = row[:, (lags % grid)[:, None], (lags % grid)[None]]
         out[channel] = torch.fft.irfft2((torch.fft.rfft2(kernel) * source).sum(0), s=(rows, columns))
     return out

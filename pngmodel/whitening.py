@@ -124,11 +124,13 @@ def whiten(kind: Kind, curves: Curves, noisy: Tensor, clean: Tensor) -> Tensor:
         for n, i, u in zip(
             *(x.split(_PIXELS_AT_ONCE) for x in (noise[c].flatten(), clean[c].float().flatten(), flat)), strict=True
         ):
-            rows = _rows(curves["knots"][c], curves["values"][c], i)
+            # An 8-bit image has 256 intensities at most: one row for each, not for each pixel.
+            levels, level = torch.unique(i, return_inverse=True)
+            rows = _rows(curves["knots"][c], curves["values"][c], levels)[level]
             if kind == "moments":
                 u.copy_((n - rows[:, 0]) / rows[:, 1])
                 continue
-            j = ((rows <= n[:, None]).sum(1) - 1).clamp(0, rows.shape[1] - 2)[:, None]
+            j = (torch.searchsorted(rows, n[:, None], right=True) - 1).clamp(0, rows.shape[1] - 2)
             left, right = rows.gather(1, j)[:, 0], rows.gather(1, j + 1)[:, 0]
             u.copy_(_LEVELS[0] + _STEP * (j[:, 0] + (n - left) / (right - left)))
     return out.clamp(-_CLIP[kind], _CLIP[kind])
@@ -145,7 +147,8 @@ def unwhiten(kind: Kind, curves: Curves, u: Tensor, clean: Tensor) -> Tensor:
         for v, i, n in zip(
             *(x.split(_PIXELS_AT_ONCE) for x in (u[c].flatten(), clean[c].float().flatten(), flat)), strict=True
         ):
-            rows = _rows(curves["knots"][c], curves["values"][c], i)
+            levels, level = torch.unique(i, return_inverse=True)
+            rows = _rows(curves["knots"][c], curves["values"][c], levels)[level]
             if kind == "moments":
                 n.copy_(rows[:, 0] + rows[:, 1] * v)
                 continue

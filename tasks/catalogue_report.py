@@ -23,6 +23,7 @@ _SHOWN = 6
 _COLUMNS = 6
 _SIDE = 160
 _GAIN = 4
+_DARK, _MAX_LIFT = 0.25, 10
 _LISTED = 500
 _CAPTION = (
     f"Centre crops of {_SIDE} pixels from little to much noise; noise is multiplied by {_GAIN} around mid grey. Edges "
@@ -132,11 +133,19 @@ def _crops(rows: Sequence[Row], side: str, read: Read) -> Iterator[Crop]:
 
 def _titled(row: Row, sides: Sequence[Crop]) -> Iterator[tuple[str, Crop]]:
     label = f"{row['camera'] or row['pair'][-24:]} {'ISO ' + str(row['iso']) if row['iso'] else ''}".rstrip()
-    yield label, sides[0]
+    lift = _lift(sides)
+    lifted = f" ×{lift}" if lift > 1 else ""
+    yield label + lifted, lift * sides[0]
     if len(sides) == 2:
         noisy, clean = sides
-        yield "clean", clean
+        yield "clean" + lifted, lift * clean
         yield f"noise ×{_GAIN}", 0.5 + _GAIN * (noisy - clean)
+
+
+def _lift(sides: Sequence[Crop]) -> int:
+    """How much brighter a dark crop is shown: detectors often fill a small part of 16 bits, which would be black."""
+    top = max(float(np.quantile(side, 0.999)) for side in sides)
+    return 2 ** min(int(-np.log2(top)), _MAX_LIFT) if 0 < top < _DARK else 1
 
 
 def _strength(rows: Sequence[Row]) -> str | None:
@@ -157,6 +166,10 @@ def _strength(rows: Sequence[Row]) -> str | None:
     axis.set_xticks([], minor=True)
     axis.legend(fontsize=8, frameon=False, ncols=min(len(cameras), 4))
     return data_uri(figure)
+
+
+def _megapixels(pixels: int) -> str:
+    return f"{pixels / 1e6:.0f}" if pixels >= 10e6 else f"{pixels / 1e6:.2g}"
 
 
 def catalogue_page(commit: dict[str, Any], rows: Sequence[Row], rejected: Sequence[dict[str, str]], read: Read) -> str:
@@ -184,7 +197,7 @@ def catalogue_page(commit: dict[str, Any], rows: Sequence[Row], rejected: Sequen
             ("scenes", str(count["scene"])),
             ("cameras", str(count["camera"] or "unknown")),
             ("ISO values", str(count["iso"] or "unknown")),
-            ("megapixels", f"{sum(r['height'] * r['width'] for r in rows) / 1e6:.0f}"),
+            ("megapixels", _megapixels(sum(r["height"] * r["width"] for r in rows))),
         ],
         pictures=pictures,
         classes=classes(rows),

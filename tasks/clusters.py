@@ -109,7 +109,7 @@ def _cluster(config: ClusterConfig) -> Any:
             n_workers=config.workers or CPU_COUNT,
             threads_per_worker=1,
             processes=True,
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,  # what a task raises comes back with its traceback; logged it comes twice
             dashboard_address="127.0.0.1:0",
         )
     # An allow-list and not a class named in YAML: a configuration file must not decide which code runs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from pathlib import Path
 
 import matplotlib as mpl
@@ -29,10 +30,13 @@ def data_uri(figure: Figure, *, small: bool = False) -> str:
     ``small``: a JPEG that Prefect's UI shows in an artifact (it wants less than 200 kB); else a PNG.
     """
     buffer = io.BytesIO()
-    if small:
-        figure.savefig(buffer, format="jpeg", dpi=64, pil_kwargs={"quality": 75})
-    else:
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # names in scripts that the font lacks are drawn as boxes; the page's text has them
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        if small:
+            figure.savefig(buffer, format="jpeg", dpi=64, pil_kwargs={"quality": 75})
+        else:
+            figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     kind = "jpeg" if small else "png"
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
 

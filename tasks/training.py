@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from lightning_fabric import Fabric
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,13 +19,14 @@ from pngmodel.errors import UserError
 from pngmodel.metrics.protocols import METRICS
 from pngmodel.model import NoiseModel, Precision
 from pngmodel.presets import GENERATION_ONLY, PRESETS, ModelConfig
-from pngmodel.training.loop import Outcome, run_stage
+from pngmodel.training.loop import Machine, Outcome, run_stage
 from pngmodel.training.loop import Progress as TrainingProgress
+from pngmodel.training.objective import Objective
 from pngmodel.training.pae import AutoencoderObjective, measure_latent
 from pngmodel.training.pdit import TransformerObjective
-from pngmodel.training.samples import TrainingPair, WhitenedPairs
 from pngmodel.training.settings import DataSettings, PDiTSettings, StageSettings
 from tasks.configuration import validate
+from tasks.devices import Devices, fabric_of, run_on
 from tasks.evaluation import Evaluation
 from tasks.progress import Progress, report
 from tasks.provenance import commit, content_key, device_name, packages
@@ -32,7 +34,7 @@ from tasks.reporting import markdown_table
 from tasks.stores.filesystem import exists, read_json, write_bytes, write_json
 from tasks.stores.layout import ARRAYS
 from tasks.stores.patches import PatchStore
-from tasks.stores.shardfile import Pixels
+from tasks.trainingsamples import StoreSamples
 
 _CARDS = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
@@ -40,6 +42,7 @@ _CARDS = Environment(
 
 
 _COLOURS = 3
+_INDECISIVE = ("compile", "checkpoint_every", "keep_checkpoints", "log_every", "pictures_every", "accumulate")
 
 
 class TrainingData(DataSettings):
@@ -70,20 +73,31 @@ class TrainingConfig(BaseModel):
 class TrainingRun:
     """A training in one output folder: its data, its model, its two stages."""
 
-    def __init__(self, config: TrainingConfig, output: Path, *, device: str = "cpu", source: str = "config") -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        output: Path,
+        *,
+        device: str = "cpu",
+        source: str = "config",
+        machine: Machine | None = None,
+    ) -> None:
+        """``machine`` is where it runs, default one process on ``device``.
+
+        Raises:
+            UserError: the configuration does not fit the data, the model or the machine.
+        """
         if ":/" in str(output):
             raise UserError(f"{output}: training writes to a local folder; copy the finished bundle to object storage")
         self.config, self.output = config, output
         self.settings = config.model_settings(source)
-        for name, stage in (("pae", config.pae), ("pdit", config.pdit)):
-            if stage.crop % 8:
-                raise UserError(f"{source}: key '{name}.crop' is {stage.crop}; it must be a multiple of 8")
         if config.pdit.train_prompts and self.settings.latent_init != "lossless":
             raise UserError(
                 f"{source}: key 'pdit.train_prompts' is true but the latent is learned; set it to false, "
                 "or model.latent_init to lossless"
             )
-        self.precision = Precision.best(device)
+        self.machine = machine or Machine(fabric_of(Devices(device=device)))
+        self.precision = Precision.best(self.machine.fabric.device)
         self.stores = [PatchStore.open(url) for url in config.data.stores]
         for store in self.stores:
             store.require(*ARRAYS)
@@ -91,16 +105,15 @@ class TrainingRun:
                 raise UserError(
                     f"{store.url}: patches have {store.layout.channels} channels; the model learns from RGB"
                 )
-        named = {row["dataset"] for store in self.stores for row in store.table.select(["dataset"]).to_pylist()}
-        if config.data.weights and set(config.data.weights) != named:
-            raise UserError(
-                f"{source}: key 'data.weights' names {sorted(config.data.weights)}, the stores hold {sorted(named)}"
-            )
+        data = DataSettings(**config.data.model_dump(exclude={"stores", "split"}))
+        samples = StoreSamples(self.stores, config.data.split, data, self.settings, seed=config.pdit.seed)
+        other = config.pdit.reference_crop if config.pdit.reference == "same_image" else None
+        self.pae_samples = samples.of(crop=config.pae.crop, reference_crop=None)
+        self.pdit_samples = samples.of(crop=config.pdit.crop, reference_crop=other)
         # The model starts from its own seed: equal on every machine, whatever ran before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.pae.seed)
             self.model = NoiseModel(self.settings).to(self.precision.device)
-        self._pairs: WhitenedPairs | None = None
         self._commit = self._first_commit()
 
     def _first_commit(self) -> str:
@@ -108,7 +121,8 @@ class TrainingRun:
         record = str(self.output / "provenance.json")
         if exists(record) and (found := read_json(record)).get("identity") == self.identity:
             return str(found["commit"])
-        write_json(record, {"identity": self.identity, "commit": commit()})
+        if self.machine.fabric.global_rank == 0:
+            write_json(record, {"identity": self.identity, "commit": commit()})
         return commit()
 
     @property
@@ -117,6 +131,9 @@ class TrainingRun:
         content = self.config.model_dump(mode="json")
         content["data"].pop("stores")  # where the data lies does not matter, what it is does
         content.pop("model")  # stands resolved below
+        for stage in ("pae", "pdit"):
+            for name in _INDECISIVE:
+                content[stage].pop(name)
         return content_key(
             {
                 "config": content,
@@ -125,53 +142,36 @@ class TrainingRun:
             }
         )
 
-    def pairs(self, progress: Callable[[int, int], None] = lambda done, total: None) -> WhitenedPairs:
-        """All training pairs, whitened; made once."""
-        if self._pairs is None:
-            total = sum(s.table.column("split").to_pylist().count(self.config.data.split) for s in self.stores)
-            self._pairs = WhitenedPairs(
-                self._read(), self.settings.whitening, self.config.data, lambda done: progress(done, total)
-            )
-        return self._pairs
-
-    def _read(self) -> Iterator[TrainingPair]:
-        for store in self.stores:
-            table = store.table
-            for row in table.select(["patch", "dataset", "split", "full_scale"]).to_pylist():
-                if row["split"] == self.config.data.split:
-                    clean, noisy = (_unit(x, row["full_scale"]) for x in store.read(row["patch"]))
-                    yield TrainingPair(noisy, clean, row["dataset"])
-
-    def train_autoencoder(
-        self, *, max_minutes: float | None = None, report: Callable[[TrainingProgress], None] = lambda p: None
-    ) -> Outcome:
+    def train_autoencoder(self, report: Callable[[TrainingProgress], None] = lambda p: None) -> Outcome:
         """Stage 1, and the latent statistics it leaves for stage 2."""
-        objective = AutoencoderObjective(self.model, self.pairs(), self.config.pae, self.precision)
-        outcome = run_stage(
-            objective,
-            self.config.pae,
-            self.output / "pae",
-            identity=self.identity,
-            max_minutes=max_minutes,
-            report=report,
-        )
+        settings = self.config.pae
+        objective = AutoencoderObjective(self.model, settings, self.precision)
+        outcome = self._stage(objective, self.pae_samples, settings, report)
         if outcome.finished:
-            measure_latent(self.model, self.pairs(), self.config.pae, self.precision)
+            measure_latent(self.model, self.pae_samples, settings, self.precision)
         return outcome
 
-    def train_transformer(
-        self, *, max_minutes: float | None = None, report: Callable[[TrainingProgress], None] = lambda p: None
-    ) -> Outcome:
+    def train_transformer(self, report: Callable[[TrainingProgress], None] = lambda p: None) -> Outcome:
         """Stage 2; call after a finished stage 1 of the same object (which a resume replays in seconds)."""
-        objective = TransformerObjective(self.model, self.pairs(), self.config.pdit, self.precision)
+        objective = TransformerObjective(self.model, self.config.pdit, self.precision)
+        return self._stage(objective, self.pdit_samples, self.config.pdit, report)
+
+    def _stage(
+        self,
+        objective: Objective,
+        samples: StoreSamples,
+        settings: StageSettings,
+        report: Callable[[TrainingProgress], None],
+    ) -> Outcome:
+        folder = self.output / objective.name
         return run_stage(
-            objective,
-            self.config.pdit,
-            self.output / "pdit",
-            identity=self.identity,
-            max_minutes=max_minutes,
-            report=report,
+            objective, samples, settings, folder, identity=self.identity, machine=self.machine, report=report
         )
+
+    def train(self, report: Callable[[TrainingProgress], None] = lambda p: None) -> tuple[Outcome, Outcome | None]:
+        """Both stages as far as time allows; the second is None when the first did not end."""
+        pae = self.train_autoencoder(report)
+        return pae, self.train_transformer(report) if pae.finished else None
 
     def publish(self, pae: Outcome, pdit: Outcome, command: str) -> dict[str, str]:
         """Write the bundle to ``output/bundle``; returns its place and digest."""
@@ -191,10 +191,6 @@ class TrainingRun:
         return {"bundle": str(folder), "digest": digest}
 
 
-def _unit(patch: Pixels, full_scale: float) -> torch.Tensor:
-    return torch.from_numpy(patch.astype(np.float32) / np.float32(full_scale))
-
-
 def _card(settings: ModelConfig, training: dict[str, Any], evaluations: Sequence[Evaluation] = ()) -> str:
     hours = sum(training["seconds"].values()) / 3600
     data = "\n".join(
@@ -211,6 +207,55 @@ def _card(settings: ModelConfig, training: dict[str, Any], evaluations: Sequence
     )
 
 
+def resolved(config: TrainingConfig, source: str) -> dict[str, Any]:
+    """The configuration with every default in place, and how many parameters each part has."""
+    settings = config.model_settings(source)
+    with torch.device("meta"):
+        model = NoiseModel(settings)
+    parts = {
+        "encoder": model.autoencoder.encoder,
+        "decoder": model.autoencoder.decoder,
+        "transformer": model.transformer,
+    }
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    return {"config": config.model_dump(mode="json") | {"model": settings.model_dump(mode="json")}, "parameters": sizes}
+
+
+def train_stages(
+    config: TrainingConfig,
+    output: Path,
+    devices: Devices,
+    source: str,
+    max_minutes: float | None = None,
+    report: Callable[[TrainingProgress], None] = lambda p: None,
+) -> tuple[Outcome, Outcome | None]:
+    """Train both stages on ``devices``; run it again to resume. See :meth:`TrainingRun.train`."""
+    work = partial(_train_here, config, output, source, devices.workers, max_minutes)
+    outcomes: tuple[Outcome, Outcome | None] = run_on(devices, work, report)
+    return outcomes
+
+
+def _train_here(
+    config: TrainingConfig,
+    output: Path,
+    source: str,
+    workers: int,
+    max_minutes: float | None,
+    fabric: Fabric,
+    report: Callable[[TrainingProgress], None],
+) -> tuple[Outcome, Outcome | None]:
+    machine = Machine(fabric, workers, max_minutes)
+    return TrainingRun(config, output, source=source, machine=machine).train(report)
+
+
+def publish_bundle(run: TrainingRun, command: str) -> dict[str, str]:
+    """The bundle of a finished training, whose stages are read back from their last checkpoints."""
+    pae, pdit = run.train()
+    if pdit is None or not pdit.finished:
+        raise UserError(f"{run.output}: the training is not finished; run the same command again")
+    return run.publish(pae, pdit, command)
+
+
 def write_card(bundle: Path, evaluations: Sequence[Evaluation]) -> None:
     """Put the figures into a published bundle's card (which its digest does not cover)."""
     config = bundle_config(bundle)
@@ -223,8 +268,6 @@ def report_step(step: TrainingProgress) -> None:
     report(Progress(f"train {step.stage}", step.step, step.steps, "steps", f"loss {step.loss:.3g}"))
 
 
-task_training_pairs = task(cache_policy=NO_CACHE, name="whiten_training_pairs")(TrainingRun.pairs)
-task_train_autoencoder = task(cache_policy=NO_CACHE, name="train_autoencoder")(TrainingRun.train_autoencoder)
-task_train_transformer = task(cache_policy=NO_CACHE, name="train_transformer")(TrainingRun.train_transformer)
-task_publish_bundle = task(cache_policy=NO_CACHE, name="publish_bundle")(TrainingRun.publish)
+task_train_stages = task(cache_policy=NO_CACHE, name="train_stages")(train_stages)
+task_publish_bundle = task(cache_policy=NO_CACHE, name="publish_bundle")(publish_bundle)
 task_write_card = task(cache_policy=NO_CACHE, name="write_model_card")(write_card)

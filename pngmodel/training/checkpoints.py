@@ -16,12 +16,11 @@ from torch import Tensor
 
 from pngmodel.errors import UserError
 
-_KEEP = 2
 _PREFIX = "step-"
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
-    """Write ``folder/step-NNNNNNNN`` and drop all but the newest two; a kill leaves the older ones whole."""
+def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], *, keep: int = 2) -> Path:
+    """Write ``folder/step-NNNNNNNN`` and drop all but the newest ``keep``; a kill leaves the older ones whole."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{_PREFIX}{step:08d}"
     working = folder / f".{final.name}.{os.getpid()}"
@@ -40,7 +39,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         raise UserError(
             f"{final}: cannot write the checkpoint ({error}); free space or choose another folder"
         ) from error
-    for old in _steps(folder)[:-_KEEP]:
+    for old in _steps(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     for stale in folder.glob(f".{_PREFIX}*"):
         shutil.rmtree(stale, ignore_errors=True)

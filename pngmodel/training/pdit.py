@@ -7,55 +7,72 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from pngmodel.consistency import consistency_loss
+from pngmodel.consistency import consistency_loss, one_step
 from pngmodel.model import NoiseModel, Precision
-from pngmodel.seeds import generator
-from pngmodel.training.samples import Batch, WhitenedPairs
+from pngmodel.training.draws import normal, uniform
+from pngmodel.training.objective import Figures, Pictures, strength
+from pngmodel.training.samples import Batch
 from pngmodel.training.settings import PDiTSettings
 
 
-class TransformerObjective:
+class TransformerObjective(nn.Module):
     """Consistency loss of the P-DiT; optionally the prompt blocks learn too."""
 
     name = "pdit"
 
-    def __init__(self, model: NoiseModel, pairs: WhitenedPairs, settings: PDiTSettings, precision: Precision) -> None:
-        self._model, self._pairs, self._settings, self._precision = model, pairs, settings, precision
+    def __init__(self, model: NoiseModel, settings: PDiTSettings, precision: Precision) -> None:
+        super().__init__()
+        self.model = model
+        self._settings, self._precision = settings, precision
+        model.requires_grad_(True)
         model.autoencoder.requires_grad_(False)
         # Latents come from the encoder as stage 1 left it, since that is the one the decoder knows.
         self._latents = copy.deepcopy(model.autoencoder.encoder)
         if settings.train_prompts:
-            # The trunk and the prompt blocks learn on, but the head does not: it is for the latent only.
-            encoder = model.autoencoder.encoder
-            encoder.requires_grad_(True)
-            encoder.head.requires_grad_(False)
             if model.config.latent_init != "lossless":
                 raise ValueError("train_prompts needs latent_init lossless: a learned latent reads the trained trunk")
-        self.module: nn.Module = model
+            # Only what prompts are made from, or a gradient that never comes would be waited for between devices.
+            for part in model.autoencoder.encoder.prompt_parts():
+                part.requires_grad_(True)
 
-    def batch(self, step: int) -> Batch:
-        s = self._settings
-        reference = s.reference_crop if s.reference == "same_image" else None
-        return self._pairs.batch(step, batch=s.batch, crop=s.crop, reference_crop=reference, seed=s.seed)
-
-    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        settings, model, device = self._settings, self._model, self._precision.device
-        noise, clean, reference = (x.to(device) for x in (batch.noise, batch.clean, batch.reference))
-        g = generator("consistency", settings.seed, step)
+    def forward(
+        self, noise: Tensor, clean: Tensor, reference: Tensor, numbers: Tensor, step: int
+    ) -> tuple[Tensor, Figures]:
+        """Consistency loss of a batch at a step of the curriculum."""
+        settings, model, device = self._settings, self.model, noise.device
+        draw = (settings.seed, numbers)
         # In training only, so that the model does not lean on the clean image's last bit (method.md 3).
-        clean = clean + 2 * settings.condition_noise * torch.randn(clean.shape, generator=g).to(device)
-        encoder = model.autoencoder.encoder
+        clean = clean + 2 * settings.condition_noise * normal("condition", *draw, clean.shape[1:], device)
         with self._precision.autocast():
             with torch.no_grad():
                 latent = model.normalise(self._latents.latent(noise))
-            with torch.set_grad_enabled(settings.train_prompts):
-                code = encoder.prompts(reference)
-        return consistency_loss(
+            with torch.set_grad_enabled(settings.train_prompts and torch.is_grad_enabled()):
+                code = model.autoencoder.encoder.prompts(reference)
+        loss = consistency_loss(
             model.network(code, clean, self._precision),
             latent,
+            eps=normal("consistency", *draw, latent.shape[1:], device),
+            level=uniform("level", *draw),
             step=step,
             total_steps=settings.steps,
             schedule=model.schedule,
-            generator=g,
             kind=settings.loss,
-        ), {}
+        )
+        return loss, {}
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> Pictures:
+        """Real noise and one-step samples for the same clean images, in the network's units."""
+        model, device = self.model, batch.noise.device
+        with self._precision.autocast():
+            code = model.autoencoder.encoder.prompts(batch.reference)
+        shape = (model.config.latent_channels, batch.noise.shape[-2] // 8, batch.noise.shape[-1] // 8)
+        start = normal("pictures", self._settings.seed, batch.numbers, shape, device)
+        latent = model.denormalise(one_step(model.network(code, batch.clean, self._precision), start, model.schedule))
+        with self._precision.autocast():
+            drawn = model.autoencoder.decoder(latent, batch.clean).float()
+        return Pictures({"real": batch.noise, "drawn": drawn}, strength(batch.noise, drawn))
+
+    def compile(self) -> None:
+        """Compile the transformer in place; the rest is small."""
+        self.model.transformer.compile()

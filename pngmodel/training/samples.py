@@ -1,118 +1,93 @@
-"""Training samples: pairs whitened once in memory, batches that are a pure function of the step."""
+"""Training samples: sample number n is a pure function of (seed, n), so that any run can be taken up anywhere."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.utils.data import DataLoader, Sampler
 
-from pngmodel import whitening
 from pngmodel.errors import UserError
-from pngmodel.seeds import generator
-from pngmodel.training.settings import DataSettings
-
-_PHASE = 2  # crops start at even pixels, so that a sensor's 2x2 colour pattern keeps its position
-
-
-@dataclass(frozen=True)
-class TrainingPair:
-    """One noisy/clean patch pair, (3, H, W) float32 in [0, 1], and the dataset it came from."""
-
-    noisy: Tensor
-    clean: Tensor
-    dataset: str
+from pngmodel.training.settings import StageSettings
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Noise in model units and clean in [-1, 1], (B, 3, s, s); reference noise (B, 3, r, r) for the prompts."""
+    """Samples side by side, (B, ...) each."""
 
     noise: Tensor
+    """What the network learns (B, 3, s, s), in the units of :class:`~pngmodel.units.NoiseUnits` (e)."""
     clean: Tensor
+    """Clean image (B, 3, s, s) in [-1, 1]."""
     reference: Tensor
+    """Whitened noise (B, 3, r, r) that the prompts are read from (u)."""
+    numbers: Tensor
+    """Number of each sample, (B,) int64: the seed of everything that is drawn for it."""
 
-
-def resampled(pair: TrainingPair, factor: float) -> TrainingPair:
-    """Both images resampled bilinearly with antialiasing: changes the noise's correlation and strength."""
-    if factor == 1:
-        return pair
-    size = [max(16, round(side * factor)) for side in pair.noisy.shape[-2:]]
-
-    def apply(x: Tensor) -> Tensor:
-        y = F.interpolate(x[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
-        # Levels again: what a camera or an editor would have stored.
-        return (y.clamp(0, 1) * 255).round() / 255
-
-    return TrainingPair(apply(pair.noisy), apply(pair.clean), pair.dataset)
-
-
-class WhitenedPairs:
-    """All pairs of a training set in model units, with a seekable random batch sampler."""
-
-    def __init__(
-        self,
-        pairs: Iterator[TrainingPair] | Sequence[TrainingPair],
-        kind: whitening.Kind,
-        settings: DataSettings,
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> None:
-        self._noise: list[Tensor] = []
-        self._clean: list[Tensor] = []
-        datasets: list[str] = []
-        for done, original in enumerate(pairs, start=1):
-            for factor in settings.scales:
-                pair = resampled(original, factor)
-                curves = whitening.fit(kind, pair.noisy, pair.clean)
-                self._noise.append(whitening.whiten(kind, curves, pair.noisy, pair.clean))
-                self._clean.append(pair.clean * 2 - 1)
-                datasets.append(pair.dataset)
-            progress(done)
-        if not datasets:
-            raise UserError("training set: no pairs; check the store and the split")
-        unknown = set(settings.weights) - set(datasets)
-        if unknown:
-            raise UserError(f"data.weights: no dataset named {sorted(unknown)}; found {sorted(set(datasets))}")
-        count = Counter(datasets)
-        # A share beside a number of patches would mean nothing, so all datasets are named or none.
-        if settings.weights and (unnamed := set(count) - set(settings.weights)):
-            raise UserError(f"data.weights: {sorted(unnamed)} not named; give every dataset a share, or none")
-        if settings.weights and sum(settings.weights.values()) <= 0:
-            raise UserError(f"data.weights: {settings.weights} have the sum 0; give at least one dataset a share")
-        share = {name: settings.weights.get(name, float(patches)) for name, patches in count.items()}
-        self._weights = torch.tensor([share[d] / count[d] for d in datasets], dtype=torch.float64)
-        self._smallest = min(min(x.shape[-2:]) for x in self._noise)
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(*(x.to(device, non_blocking=True) for x in (self.noise, self.clean, self.reference, self.numbers)))
 
     def __len__(self) -> int:
-        return len(self._noise)
+        return len(self.noise)
 
-    def batch(self, step: int, *, batch: int, crop: int, reference_crop: int | None, seed: int) -> Batch:
-        """The batch of a step: depends on (seed, step) and the settings only, so a resume continues it.
 
-        ``reference_crop`` None: the prompts come from the crop itself.
-        """
-        g = generator("batch", seed, step)
-        smallest = self._smallest
-        if crop > smallest:
-            raise UserError(f"crop {crop} is larger than the smallest training patch, {smallest} pixels")
-        picks = torch.multinomial(self._weights, batch, replacement=True, generator=g).tolist()
-        noise, clean, reference = [], [], []
-        side = min(reference_crop or crop, smallest)
-        for pick in picks:
-            top, left = self._corner(pick, crop, g)
-            noise.append(self._noise[pick][:, top : top + crop, left : left + crop])
-            clean.append(self._clean[pick][:, top : top + crop, left : left + crop])
-            if reference_crop is not None:
-                top, left = self._corner(pick, side, g)
-                reference.append(self._noise[pick][:, top : top + side, left : left + side])
-        stacked = torch.stack(noise)
-        return Batch(stacked, torch.stack(clean), torch.stack(reference) if reference else stacked)
+class Samples(Protocol):
+    """A source of samples by number, for a ``DataLoader``: picklable, without an end."""
 
-    def _corner(self, pick: int, side: int, g: torch.Generator) -> tuple[int, int]:
-        height, width = self._noise[pick].shape[-2:]
-        top = int(torch.randint((height - side) // _PHASE + 1, (1,), generator=g)) * _PHASE
-        left = int(torch.randint((width - side) // _PHASE + 1, (1,), generator=g)) * _PHASE
-        return top, left
+    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+        """The samples of these numbers."""
+        ...
+
+    def describe(self, numbers: Sequence[int]) -> str:
+        """Which images they were cut from, for an error message."""
+        ...
+
+
+class BatchNumbers(Sampler[list[int]]):
+    """Sample numbers of every forward pass of one device, from a step on.
+
+    Step k uses the numbers k * batch to (k + 1) * batch whatever the number of devices and accumulated parts; they
+    are dealt in equal runs, parts first.
+    """
+
+    def __init__(self, settings: StageSettings, *, start: int, rank: int = 0, devices: int = 1) -> None:
+        """Raises UserError when the batch cannot be dealt equally."""
+        self._parts, self._rank, self._devices = settings.accumulate, rank, devices
+        self._batch, self._start, self._steps = settings.batch, start, settings.steps
+        if settings.batch % (settings.accumulate * devices):
+            raise UserError(
+                f"batch: {settings.batch} samples cannot be dealt to {devices} devices in {settings.accumulate} parts "
+                "each; change batch, accumulate or devices"
+            )
+        self._size = settings.batch // (settings.accumulate * devices)
+
+    def __len__(self) -> int:
+        return max(0, self._steps - self._start) * self._parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self._start, self._steps):
+            for part in range(self._parts):
+                first = step * self._batch + (part * self._devices + self._rank) * self._size
+                yield list(range(first, first + self._size))
+
+
+def load_batches(samples: Samples, numbers: BatchNumbers, workers: int) -> Iterator[Batch]:
+    """Batches in order; with ``workers`` made ahead by that many processes (spawned: storage clients cannot fork)."""
+    loader: DataLoader[Batch] = DataLoader(
+        samples,  # type: ignore[arg-type]  # a map-style dataset without a length: the sampler has one
+        batch_sampler=numbers,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # __getitems__ gives whole batches
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=4 if workers else None,
+        pin_memory=False,
+    )
+    return iter(loader)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

@@ -51,7 +51,7 @@ class Clean:
             for k in range(count):
                 found.records.append(unstated(source, f"{key}:{k:06d}", None, uri, parts=("", row_part(k))))
         if not found.records and not found.rejected:
-            raise UserError(f"{source.url}: no image ({', '.join(EXTENSIONS)}) and no Zarr array there")
+            raise UserError(f"{source.url}: no image ({', '.join(EXTENSIONS)}) and no Zarr v3 array there")
         return found
 
 

@@ -65,23 +65,34 @@ def _png(content: bytes, name: str) -> Pixels:
     if depth not in (8, 16):
         raise UserError(f"{name}: PNG of {depth} bits a value; 8 and 16 are read")
     chunks = _png_chunks(content)
-    if chunks[-1] != b"IEND":
+    if b"IEND" not in chunks:
         raise UserError(f"{name}: is truncated (a PNG without its end); fetch it again")
     if b"tRNS" in chunks:
         raise UserError(f"{name}: PNG with a transparent colour; drop the transparency first")
+    if (place := chunks.get(b"eXIf")) is not None:
+        exif = Image.Exif()
+        exif.load(content[place])
+        _check_upright(exif, name, "rotate the pixels and drop the tag")
     pixels: Pixels = imagecodecs.png_decode(content)
     return pixels
 
 
-def _png_chunks(content: bytes) -> list[bytes]:
-    """Kinds of the whole chunks up to the end of the picture."""
-    kinds, place = [b""], 8
-    while place + 12 <= len(content) and kinds[-1] != b"IEND":
+def _png_chunks(content: bytes) -> dict[bytes, slice]:
+    """Kinds of the whole chunks up to the end of the picture, and where the data of the last of each lie."""
+    found: dict[bytes, slice] = {}
+    place = 8
+    while place + 12 <= len(content) and b"IEND" not in found:
         length, kind = struct.unpack(">I4s", content[place : place + 8])
+        data = slice(place + 8, place + 8 + length)
         place += 12 + length
         if place <= len(content):
-            kinds.append(kind)
-    return kinds
+            found[kind] = data
+    return found
+
+
+def _check_upright(exif: Image.Exif, name: str, remedy: str) -> None:
+    if (orientation := exif.get(_ORIENTATION, 1)) != 1:
+        raise UserError(f"{name}: its EXIF orientation is {orientation}, so its pixels are not upright; {remedy}")
 
 
 def _jpeg(content: bytes, name: str) -> Pixels:
@@ -89,12 +100,7 @@ def _jpeg(content: bytes, name: str) -> Pixels:
         check_size(name, (image.height, image.width, len(image.getbands())))
         if image.mode not in ("L", "RGB"):
             raise UserError(f"{name}: pixel mode {image.mode} is not supported; convert it to grey or RGB first")
-        orientation = image.getexif().get(_ORIENTATION, 1)
-        if orientation != 1:
-            raise UserError(
-                f"{name}: its EXIF orientation is {orientation}, so its pixels are not upright; "
-                "rotate the pixels without loss (jpegtran) and drop the tag"
-            )
+        _check_upright(image.getexif(), name, "rotate the pixels without loss (jpegtran) and drop the tag")
         return np.asarray(image)
 
 

@@ -9,11 +9,12 @@ Source: MATLAB, "MAT-File Format", level 5.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -79,18 +80,25 @@ def box_part(name: str, y0: int, y1: int, x0: int, x1: int) -> str:
     return f"{name}[{y0}:{y1},{x0}:{x1}]"
 
 
-def variables(url: str) -> dict[str, Variable]:
+def variables(url: str, wanted: Iterable[str] = ()) -> dict[str, Variable]:
     """Numeric arrays of a MATLAB file, by name, without reading them.
 
     Raises:
-        UserError: not a MATLAB file, or truncated.
+        UserError: not a MATLAB file, or truncated before all that is ``wanted`` was found.
     """
     with opened(url) as file, _explained(url):
         if _is_hdf5(file, url):
             with h5py.File(file, "r") as hdf:
                 sets = {k: v for k in hdf if (v := _own(hdf, k)) is not None}
                 return {k: Variable(k, tuple(reversed(v.shape)), str(v.dtype)) for k, v in sets.items()}
-        return {m.variable.name: m.variable for m in _matrices(file, url)}
+        found: dict[str, Variable] = {}
+        try:
+            for matrix in _matrices(file, url):
+                found[matrix.variable.name] = matrix.variable
+        except EOFError:
+            if not found or set(wanted) - set(found):
+                raise
+        return found
 
 
 def boxes(url: str, group: str, name: str) -> list[list[tuple[int, int, int, int]]]:
@@ -320,8 +328,10 @@ def _matrices(file: BinaryIO, url: str) -> Iterator[_Matrix]:
     """Numeric arrays in file order; each must be used before the next is asked for."""
     file.seek(124)
     order = "<" if file.read(4)[2:] == b"IM" else ">"
-    place = _HEADER
+    place, end = _HEADER, file.seek(0, io.SEEK_END)
     while True:
+        if place > end:
+            raise EOFError("the file ends in the middle of a variable")
         file.seek(place)
         tag = file.read(8)
         if not tag:

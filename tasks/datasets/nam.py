@@ -26,7 +26,7 @@ class Nam:
                 found.ignored.append(path)
                 continue
             try:
-                held = variables(source.uri(path))
+                held = variables(source.uri(path), _NAMES.values())
             except UserError as error:
                 found.rejected.append(Unpaired(path, str(error)))
                 continue

@@ -84,9 +84,9 @@ class Source:
     @cached_property
     def listing(self) -> Listing:
         """All files, listed once; the names in an archive are data from strangers and never become paths on disk."""
-        listing = Listing()
+        listing, closed = Listing(), list[str]()
         found = members(self.archive, self.url) if self.archive is not None else {}
-        for name in sorted(self._names(found)):
+        for name in sorted(self._names(found, closed)):
             path = name.removeprefix("./")
             if self.archive == "zip":
                 path = path.replace("\\", "/")  # the separators of the system that packed it
@@ -102,12 +102,17 @@ class Source:
             listing.files.append(path)
             listing.stored[path] = name
         listing.files.sort()
+        for name in map(_printable, sorted(closed)):
+            if _is_hidden(name):
+                listing.hidden.append(name)
+            else:
+                listing.refused.append((name, "no permission to list this folder; check its owner"))
         return listing
 
-    def _names(self, found: dict[str, Member]) -> Iterable[str]:
+    def _names(self, found: dict[str, Member], closed: list[str]) -> Iterable[str]:
         if self.archive is not None:
             return found
-        return list_files(self.url) if self.single is None else [self.single]
+        return list_files(self.url, closed) if self.single is None else [self.single]
 
     @property
     def files(self) -> list[str]:

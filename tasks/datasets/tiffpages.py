@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ class _Stack:
 def _stack(file: tifffile.TiffFile, name: str) -> _Stack:
     directories = len(file.pages)
     first: Any = file.pages[0]
+    _check_chain(file, name)
     promised = _promised(file, directories)
     if promised > directories and directories == 1:
         end = first.dataoffsets[0] + promised * first.nbytes if first.is_final else math.inf
@@ -121,6 +123,27 @@ def _stack(file: tifffile.TiffFile, name: str) -> _Stack:
     if directories == 1 and _is_planar(first) and shape == list(first.shape):
         return _Stack(file, first.samplesperpixel, planes=True)
     return _Stack(file, directories)
+
+
+def _check_chain(file: tifffile.TiffFile, name: str) -> None:
+    """Refuse a file that was cut off between two pages: tifffile takes the pages before the cut for all there are.
+
+    Raises:
+        UserError: the last directory names a next one beyond the end of the file.
+    """
+    last: Any = file.pages[-1]
+    form, handle = file.tiff, file.filehandle
+    handle.seek(last.offset)
+    tags = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))[0]
+    handle.seek(last.offset + form.tagnosize + tags * form.tagsize)
+    following = handle.read(form.offsetsize)
+    if len(following) == form.offsetsize:  # some writers leave out the zero that ends the chain
+        following = struct.unpack(form.offsetformat, following)[0]
+        if following >= handle.size:
+            raise UserError(
+                f"{name}: is truncated (page {len(file.pages)} should lie at byte {following}, the file has "
+                f"{handle.size}); fetch it again"
+            )
 
 
 def _promised(file: tifffile.TiffFile, directories: int) -> int:

@@ -182,10 +182,11 @@ def exists(url: str) -> bool:
         return bool(fs.exists(path))
 
 
-def list_files(url: str) -> list[str]:
+def list_files(url: str, closed: list[str] | None = None) -> list[str]:
     """Paths below ``url`` (relative, sorted, all depths); empty when nothing is there.
 
-    Links to local folders are followed; a link to a folder that it lies in is listed as a file.
+    Links to local folders are followed; a link to a folder that it lies in is listed as a file. ``closed`` takes the
+    names of folders that may not be listed; without it they are an error.
     """
     fs, path = filesystem(url)
     with _explained(url, "listing"):
@@ -194,17 +195,24 @@ def list_files(url: str) -> list[str]:
             return []
         root = path.rstrip("/") + "/"
         if isinstance(fs, LocalFileSystem) and fs.isdir(path):
-            return sorted(_walk(path, url))
+            return sorted(_walk(path, url, closed))
         return sorted(str(found).removeprefix(root) for found in fs.find(path))
 
 
-def _walk(root: str, url: str) -> Iterator[str]:
+def _walk(root: str, url: str, closed: list[str] | None) -> Iterator[str]:
     """Files below a local folder, through links too."""
     linked = 0
     waiting = [("", frozenset({os.path.realpath(root)}))]  # and the folders that it lies in, as they are on disk
     while waiting:
         folder, above = waiting.pop()
-        with os.scandir(Path(root, folder)) as entries:
+        try:
+            listed = os.scandir(Path(root, folder))
+        except PermissionError:
+            if closed is None or not folder:
+                raise
+            closed.append(folder.rstrip("/"))
+            continue
+        with listed as entries:
             for entry in entries:
                 name = f"{folder}{entry.name}"
                 if not (Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()):

@@ -88,6 +88,13 @@ def test_the_error_of_one_item_surfaces_and_the_scheduler_stays(scheduler: Clust
     assert list(run_each(scheduler, operator.neg, [7])) == [(7, -7)]
 
 
+def test_a_user_error_on_a_local_cluster_prints_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    missing = str(tmp_path / "none.png")
+    with pytest.raises(UserError, match=r"none\.png: no such file"):
+        list(run_each(ClusterConfig(kind="local", workers=1), read_image, [missing]))
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_workers_without_the_code_are_an_error_and_no_endless_wait(
     scheduler: ClusterConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

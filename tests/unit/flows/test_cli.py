@@ -15,6 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.console import show
 from pngmodel.bundle import save_bundle
 from pngmodel.model import NoiseModel
 from pngmodel.presets import PRESETS
@@ -139,6 +140,7 @@ def test_parts_and_finalise_print_the_same_keys(catalogue: str, tmp_path: Path) 
     found = json.loads(run("finalise", tmp_path / "s", "--cluster", "inline", "--json").stdout)
     assert (found["patches"], found["shards"]) == (36, 8)
     assert "noise" in run("inspect", tmp_path / "s").stdout
+    assert "{" not in run("inspect", tmp_path / "s").stdout  # words, no Python
     refused(run(*cut, "--parts", "3/2", "--out", tmp_path / "t"), "--parts is '3/2'")
     refused(run(*cut, "--preset", "sidd-512", "--out", tmp_path / "t"), "either the preset or these")
     refused(run(*cut, "--camera", "S9", "--out", tmp_path / "t"), "no image has camera 'S9'")
@@ -221,6 +223,15 @@ def test_paths_with_brackets_are_printed_as_they_are(patches: str, tmp_path: Pat
     result = run("verify", place)
     assert result.exit_code == 0, result.exception
     assert "[bold] store [" in " ".join(result.stdout.split())
+
+
+def test_a_long_list_says_how_much_of_it_is_not_shown(capsys: pytest.CaptureFixture) -> None:
+    rejected = [{"id": f"pair{k}", "reason": "is empty"} for k in range(13)]
+    show({"rejected": rejected, "digest": "0" * 90}, as_json=False, title="t")
+    text = capsys.readouterr().out
+    assert "pair9: is empty" in text
+    assert "and 3 more" in text
+    assert text.count("0") >= 90  # a digest can be copied whole
 
 
 def test_doctor_tells_each_check() -> None:

@@ -114,7 +114,8 @@ def test_distance_of_equals_is_zero_with_a_finite_gradient(kind: str) -> None:
 
 def run_loss(network: Callable[[Tensor, Tensor], Tensor], latent: Tensor, seed: int = 0, step: int = 0) -> Tensor:
     g = torch.Generator().manual_seed(seed)
-    return consistency_loss(network, latent, step=step, total_steps=100, schedule=SCHEDULE, generator=g)
+    eps, level = torch.randn(latent.shape, generator=g), torch.rand(len(latent), generator=g)
+    return consistency_loss(network, latent, eps=eps, level=level, step=step, total_steps=100, schedule=SCHEDULE)
 
 
 def test_loss_equals_the_equation_with_one_eps_for_both_levels() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tasks.catalogue import load_catalogue
@@ -106,3 +107,26 @@ def test_a_source_of_clean_images_has_a_page_too(folders: tuple[Path, Path], tmp
     assert "only one side is published" in page
     assert "CC0" in page
     assert "| clean |" in describe(str(tmp_path / "c")) or "dataset clean" in describe(str(tmp_path / "c"))
+
+
+def shown_picture(url: str) -> np.ndarray:
+    encoded = re.search(r"data:image/png;base64,([A-Za-z0-9+/=]+)", (Path(url) / "report.html").read_text())
+    assert encoded is not None
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded[1]))).convert("L"), float)
+
+
+def test_images_that_fill_little_of_their_range_are_shown_bright(tmp_path: Path, pair: Callable) -> None:
+    levels = pair(0, 160, 160, 1, "uint16")[1][..., 0]
+    for name, pixels in (("bright", levels), ("dark", levels // 64)):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "x.tif", pixels)
+        ingest(str(tmp_path / name), "clean", str(tmp_path / f"c_{name}"))
+    bright, dark = (shown_picture(str(tmp_path / f"c_{name}")) for name in ("bright", "dark"))
+    assert abs(dark.mean() - bright.mean()) < 0.25 * bright.mean()
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_any_script_warn_of_nothing(tmp_path: Path, pair: Callable, save: Callable) -> None:
+    save(tmp_path / "d" / "日本_ünïcode.png", pair(0)[1])
+    ingest(str(tmp_path / "d"), "clean", str(tmp_path / "c"))
+    assert "<b>0</b><span>megapixels" not in (tmp_path / "c" / "report.html").read_text()

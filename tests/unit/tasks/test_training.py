@@ -17,8 +17,15 @@ TINY = Path(__file__).parents[3] / "configs" / "models" / "tiny.yaml"
 def config(store: str, **data: Any) -> TrainingConfig:
     """The shipped configuration on another store."""
     found = load_yaml(TINY, TrainingConfig)
-    changed = {"stores": [store], "weights": {}} | data
-    return found.model_copy(update={"data": found.data.model_copy(update=changed)})
+    changed = {"stores": [store], "weights": {}, "region": 32} | data
+    small = {"crop": 32, "batch": 4, "steps": 2}
+    return found.model_copy(
+        update={
+            "data": found.data.model_copy(update=changed),
+            "pae": found.pae.model_copy(update=small),
+            "pdit": found.pdit.model_copy(update=small | {"reference_crop": 32}),
+        }
+    )
 
 
 def test_shares_of_datasets_that_are_not_there_are_refused_before_any_work(patches: str, tmp_path: Path) -> None:
@@ -39,7 +46,7 @@ def test_the_weights_keep_the_commit_that_began_them(
     TrainingRun(config(patches), tmp_path / "run")
     monkeypatch.setattr("tasks.training.commit", lambda: "second")
     assert TrainingRun(config(patches), tmp_path / "run")._commit == "first"
-    assert TrainingRun(config(patches, scales=(1.0,)), tmp_path / "other")._commit == "second"
+    assert TrainingRun(config(patches, crops=3), tmp_path / "other")._commit == "second"
 
 
 def test_what_only_changes_drawing_is_the_same_training(patches: str, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_damaged_and_odd_arrays_are_told(tmp_path: Path, pair: Callable, ingeste
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(UserError, match=r"no image \(\.png.*no Zarr array"):
+    with pytest.raises(UserError, match=r"no image \(\.png.*no Zarr v3 array"):
         adapter("clean").find(Source.of(str(tmp_path)))
 
 

@@ -93,6 +93,20 @@ def test_a_transparent_colour_is_found_behind_long_metadata(pair: Callable) -> N
         decode(raw_png(pair(3, 20, 28)[0], before=before), "x.png")
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_a_png_may_say_that_it_is_turned_too(pair: Callable, byteorder: str) -> None:
+    pixels = pair(3, 20, 28)[0]
+
+    def turned(orientation: int) -> bytes:
+        head = b"II*\0" if byteorder == "<" else b"MM\0*"
+        tag = struct.pack(f"{byteorder}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+        return raw_png(pixels, before=chunk(b"eXIf", head + tag))
+
+    np.testing.assert_array_equal(decode(turned(1), "x.png"), pixels)
+    with pytest.raises(UserError, match=r"x\.png: its EXIF orientation is 6"):
+        decode(turned(6), "x.png")
+
+
 def test_jpeg_comes_close(pair: Callable, save: Callable, tmp_path: Path) -> None:
     pixels = pair(0, 32, 32)[1]
     save(tmp_path / "x.jpg", pixels)

@@ -96,6 +96,22 @@ def test_nam_tells_scenes_that_lack_a_variable_or_are_no_matlab_file(
     assert "empty.mat: is empty" in found.reasons["empty.mat"]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_scene_cut_off_before_its_mean_is_truncated_and_lacks_nothing(
+    tmp_path: Path, pair: Callable, ingested: Callable, packed: bool
+) -> None:
+    noisy, clean = pair(0, 40, 40)
+    scene = {"img_noisy": noisy, "img_mean": clean}
+    scipy.io.savemat(tmp_path / "good.mat", scene, do_compression=packed)
+    whole = (tmp_path / "good.mat").read_bytes()
+    for length in (200, len(whole) // 4, len(whole) * 2 // 5):
+        (tmp_path / f"cut{length}.mat").write_bytes(whole[:length])
+    found = ingested(tmp_path, "nam")
+    assert list(found.rows) == ["good"]
+    assert len(found.reasons) == 3
+    assert all(".mat: is truncated" in reason for reason in found.reasons.values())
+
+
 @pytest.mark.parametrize("form", ["v5", "v7.3"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_nam_means_of_another_class_are_told(

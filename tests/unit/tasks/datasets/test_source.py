@@ -382,3 +382,21 @@ def test_a_file_without_permission_is_told(sidd_small: Path, tmp_path: Path) -> 
             result = ingest(str(data), "sidd-small", str(Path(name) / "c"))
     assert result["pairs"] == 2
     assert ["no permission" in r["reason"] for r in result["rejected"]] == [True]
+
+
+def test_a_folder_without_permission_is_told_and_the_rest_goes_on(sidd_small: Path, tmp_path: Path) -> None:
+    ingest(str(sidd_small), "sidd-small", str(tmp_path / "c"))
+    with tempfile.TemporaryDirectory() as name:
+        data = shutil.copytree(sidd_small, Path(name) / "data")
+        (data / "lost+found").mkdir()
+        (data / "lost+found" / "x.png").write_bytes(b"")
+        (data / "lost+found").chmod(0)
+        with unprivileged(Path(name)):
+            result = ingest(str(data), "sidd-small", str(Path(name) / "c"))
+            (data / "lost+found").chmod(0o700)
+            data.chmod(0)
+            with pytest.raises(UserError, match="no permission"):
+                ingest(str(data), "sidd-small", str(Path(name) / "c2"))
+            data.chmod(0o700)
+    assert result["pairs"] == 3
+    assert result["rejected"] == [{"id": "lost+found", "reason": "no permission to list this folder; check its owner"}]

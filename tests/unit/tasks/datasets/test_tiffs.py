@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
+
+from pngmodel.errors import UserError
 
 DEPTHS = ("uint8", "uint16", "float32")
 
@@ -218,3 +221,25 @@ def test_a_hidden_stack_is_no_single_image(tmp_path: Path, pair: Callable, inges
     found = ingested(tmp_path, "folders")
     assert list(found.rows) == ["b"]
     assert "holds 5 pages; the adapter `tiff`" in found.reasons["a"]
+
+
+@pytest.mark.parametrize("writer", ["page by page", "directories last", "big"])
+@pytest.mark.parametrize("side", ["repeats", "pair"])
+def test_a_stack_that_was_cut_off_between_pages_is_no_shorter_stack(
+    tmp_path: Path, pair: Callable, ingested: Callable, writer: str, side: str
+) -> None:
+    stack = repeats(pair, 6, "uint8")
+    path = tmp_path / ("s_noisy.tif" if side == "pair" else "s.tif")
+    if writer == "page by page":  # a directory, its pixels, the next directory: as libtiff writes
+        first, *rest = (Image.fromarray(page) for page in stack)
+        first.save(path, save_all=True, append_images=rest)
+    else:
+        tifffile.imwrite(path, stack, photometric="minisblack", bigtiff=writer == "big")
+    whole = path.read_bytes()
+    end = len(whole) * 3 // 4 if side == "pair" else len(whole) - 8  # a pair that misses only its last page is listed
+    for length in range(len(whole) // 3, end, len(whole) // 11):
+        path.write_bytes(whole[:length])
+        if side == "pair":
+            tifffile.imwrite(tmp_path / "s_clean.tif", stack[0])
+        with pytest.raises(UserError, match=r"s(_noisy)?\.tif: (is truncated|its pages have no mean)"):
+            ingested(tmp_path, "tiff")

@@ -1,0 +1,63 @@
+"""What a training leaves to look at: metrics.jsonl, and the same with pictures for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from pngmodel.training.objective import Pictures
+
+_SHOWN = 8
+_STDS = 3.0  # grey is no noise, black and white are so many stds from it
+
+
+class Board:
+    """Rows and pictures of one stage. Taken up at a step it drops what came after it: the curve has no doubles."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "metrics.jsonl"
+        rows = _rows(self._path) if step and self._path.exists() else []
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, row: dict[str, float]) -> None:
+        """Log the figures of a step."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step} | row) + "\n")
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, step)
+
+    def show(self, step: int, pictures: Pictures) -> None:
+        """Log pictures of noise, a row for each kind, and what was measured on them."""
+        for name, value in pictures.figures.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.add_image("noise", grid(pictures), step)
+        self._writer.add_text("rows", ", ".join(pictures.rows), step)
+
+    def close(self) -> None:
+        """Write everything out."""
+        self._writer.close()
+
+
+def grid(pictures: Pictures) -> Tensor:
+    """Noise in rows, (3, rows * H, n * W) in [0, 1]: mid grey is none, 0 and 1 are three stds of the first row."""
+    first = next(iter(pictures.rows.values())).float().cpu()
+    scale = 2 * _STDS * float(first.std().clamp(min=1e-6))
+    rows = [torch.cat(list(noise[:_SHOWN].float().cpu() / scale + 0.5), dim=-1) for noise in pictures.rows.values()]
+    return torch.cat(rows, dim=-2).clamp(0, 1)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # a kill tore the last row
+            break
+    return rows

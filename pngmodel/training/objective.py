@@ -1,0 +1,55 @@
+"""What the training loop asks of a stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from pngmodel.metrics.autocorrelation import autocorrelation
+from pngmodel.training.samples import Batch
+
+Figures = dict[str, Tensor]
+"""Scalars to log, still on their device."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Noise to look at beside the real one, and what was measured on it."""
+
+    rows: dict[str, Tensor]
+    """Name of a row -> noise (B, 3, H, W) about N(0, 1)."""
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """One stage as a module: its trainable parameters are optimised, calling it gives the loss.
+
+    Called as ``objective(noise, clean, reference, numbers, step)``, which returns the mean loss of these samples and
+    figures to log. Everything random in it is a function of ``numbers``, but for dropout.
+    """
+
+    name: str
+
+    def pictures(self, batch: Batch) -> Pictures:
+        """What the module makes of a batch; called with the averaged weights in place."""
+        ...
+
+    def compile(self) -> None:
+        """Compile the parts that the loss spends its time in."""
+        ...
+
+
+def as_module(objective: Objective) -> nn.Module:
+    """The same object as what it is besides."""
+    if not isinstance(objective, nn.Module):
+        raise TypeError(f"{objective.name}: an objective is a torch module")
+    return objective
+
+
+def strength(real: Tensor, drawn: Tensor) -> dict[str, float]:
+    """Std of drawn noise over that of the real one, and the error of its correlation between neighbours."""
+    real, drawn = real.cpu().float(), drawn.cpu().float()
+    lag1 = [float(sum(autocorrelation(x, 1).mean() for x in noise) / len(noise)) for noise in (real, drawn)]
+    return {"drawn_std_ratio": float(drawn.std() / real.std()), "drawn_lag1_error": abs(lag1[1] - lag1[0])}

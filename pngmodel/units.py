@@ -1,0 +1,99 @@
+"""Between the noise of an image and what the network sees: whitening, decorrelation, and their inverses.
+
+    noise of a pair --whiten--> u: about N(0, 1) at every intensity --decorrelate--> e: no second-order structure
+
+Each arrow is fitted on the reference and undone at generation, so that the level, the distribution and the spectrum
+come from the reference and the network learns what is beyond them (docs/design.md). Options of :class:`ModelConfig`
+switch both off; then u and e are the noise in [-2, 2], as published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from pngmodel import spectrum, whitening
+from pngmodel.presets import ModelConfig
+
+CURVES = "curve_"
+COVARIANCE = "reference_covariance"
+
+
+class NoiseUnits:
+    """The two transforms of one configuration. Images (3, H, W) in [0, 1]; H and W even for ``polyphase``."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._whitening = config.whitening
+        self._decorrelation = config.decorrelation
+        self._covariance = config.decorrelation != "none" or config.calibration in ("colours", "spectrum")
+        curves = (CURVES + "knots", CURVES + "values") if config.whitening != "none" else ()
+        self.names: frozenset[str] = frozenset((*curves, COVARIANCE) if self._covariance else curves)
+        """Names of what :meth:`fit` returns."""
+
+    def fit(self, noisy: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Whitened noise u of a reference pair, cropped to multiples of 8, and what undoes both transforms."""
+        curves = whitening.fit(self._whitening, noisy, clean)
+        u = whitening.whiten(self._whitening, curves, noisy, clean)
+        # Cropped, not padded: invented pixels would bias the statistics.
+        u = u[:, : u.shape[1] // 8 * 8, : u.shape[2] // 8 * 8]
+        fitted = {CURVES + name: value for name, value in curves.items()}
+        if self._covariance:
+            fitted[COVARIANCE] = self.covariances(u)
+        return u, fitted
+
+    def covariances(self, u: Tensor) -> Tensor:
+        """Covariances of whitened noise: between channels, or between channels and places in the 2 x 2 pattern."""
+        # A small reference does not know its far lags: what is estimated must stay below what is measured.
+        side = min(u.shape[-2:])
+        if self._decorrelation == "polyphase":
+            half = spectrum.PHASE_REACH
+            return spectrum.covariances(spectrum.to_phases(u), min(half, side // _SIDE_PER_PHASE_LAG), half)
+        return spectrum.covariances(u, min(spectrum.REACH, max(1, side // _SIDE_PER_LAG)))
+
+    def filtered(self, u: Tensor, taps: Tensor, mean: Tensor | None = None) -> Tensor:
+        """Whitened noise through a filter made from :meth:`covariances`, less ``mean`` (C,) before it."""
+        if mean is not None:
+            u = u - mean[:, None, None]
+        if self._decorrelation == "polyphase":
+            return spectrum.from_phases(spectrum.filtered(spectrum.to_phases(u), taps))
+        return spectrum.filtered(u, taps)
+
+    def colour_matched(self, u: Tensor, covariance: Tensor) -> Tensor:
+        """Whitened noise with mean 0 and exactly the covariance at lag 0 that ``covariance`` has."""
+        half = covariance.shape[-1] // 2
+        at_zero = covariance[..., half, half]
+        if self._decorrelation == "polyphase":
+            return spectrum.from_phases(spectrum.colour_matched(spectrum.to_phases(u), at_zero))
+        return spectrum.colour_matched(u, at_zero)
+
+    def decorrelated(self, u: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
+        """u -> e, what the network learns."""
+        if self._decorrelation == "none":
+            return u
+        return self.filtered(u, spectrum.decorrelating_filter(fitted[COVARIANCE])).clamp(-_LIMIT, _LIMIT)
+
+    def coloured(self, e: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
+        """e -> u."""
+        if self._decorrelation == "none":
+            return e
+        covariance = fitted[COVARIANCE]
+        return self.filtered(e, _colouring(covariance.numpy().tobytes(), tuple(covariance.shape)))
+
+    def unwhitened(self, u: Tensor, clean: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
+        """u -> noise in the clean image's scale."""
+        curves = {name.removeprefix(CURVES): v for name, v in fitted.items() if name.startswith(CURVES)}
+        return whitening.unwhiten(self._whitening, curves, u, clean)
+
+
+_SIDE_PER_LAG, _SIDE_PER_PHASE_LAG = 8, 40  # pixels of a reference's side for each lag that is taken from it
+_LIMIT = 6.0  # e is about N(0, 1); beyond this it is an accident of the division, and would rule the loss
+
+
+@lru_cache(maxsize=32)
+def _colouring(covariance: bytes, shape: tuple[int, ...]) -> Tensor:
+    """The filter of a reference, which is used for many images."""
+    window = torch.frombuffer(bytearray(covariance), dtype=torch.float32).reshape(shape)
+    return spectrum.colouring_filter(window)
