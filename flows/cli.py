@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from flows.console import USER_ERROR, prepare_prefect, progress_bar, show, show_corpus, show_figures, user_errors
+from flows.console import (
+    USER_ERROR,
+    prepare_prefect,
+    progress_bar,
+    show,
+    show_c2st,
+    show_corpus,
+    show_figures,
+    user_errors,
+)
 
 app = typer.Typer(
     name="pngnoise",
@@ -134,6 +143,33 @@ def finalise(
     show(result, as_json=json, title="Patch store")
 
 
+@app.command(epilog=_example("pngnoise prompts runs/sidd/patches --split train --out runs/sidd/prompts"))
+def prompts(
+    references: Annotated[str, typer.Argument(help="real pairs: shipped, a patch store or a catalogue")],
+    out: Annotated[str, typer.Option(help="folder or URL of the prompt bank")],
+    model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
+    split: Annotated[str | None, typer.Option(help="only references of this split, e.g. train")] = None,
+    camera: Annotated[str | None, typer.Option(help="only references of this camera")] = None,
+    limit: Annotated[int | None, typer.Option(help="at most so many references, evenly spread")] = None,
+    shard: Annotated[int, typer.Option(help="entries per shard")] = 256,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """Extract the prompts of all references once and keep them in a bank: give it to `generate --references`, which
+    then needs no images of theirs. Run again to finish what was interrupted."""
+    settings = {n: value for n, value in locals().items() if n not in ("out", "cluster", "json")}
+    with user_errors():
+        from flows.build_prompt_bank import build_prompt_bank
+        from tasks.clusters import load_cluster
+        from tasks.promptbank import BankParameters
+
+        parameters = BankParameters(**settings, output=out, cluster=load_cluster(cluster))
+        with progress_bar(quiet=json):
+            result = build_prompt_bank(parameters)
+    show(result, as_json=json, title="Prompt bank")
+
+
 @app.command(epilog=_example("pngnoise train configs/models/small.yaml --output runs/small --device cuda --workers 8"))
 def train(
     config: Annotated[str, typer.Argument(help="training configuration")] = "configs/models/tiny.yaml",
@@ -182,7 +218,9 @@ def train(
 def generate(
     output: Annotated[str, typer.Option(help="folder or URL of the corpus")],
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
-    references: Annotated[str, typer.Option(help="real noise: shipped, a patch store or a catalogue")] = "shipped",
+    references: Annotated[
+        str, typer.Option(help="real noise: shipped, a patch store, catalogue or prompt bank")
+    ] = "shipped",
     split: Annotated[str | None, typer.Option(help="only references of this split, e.g. train")] = None,
     clean: Annotated[
         str, typer.Option(help="clean images: shipped, a folder, a patch store or a catalogue")
@@ -229,7 +267,8 @@ def quickstart(
 
 @app.command(epilog=_example("pngnoise inspect quickstart"))
 def inspect(
-    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue or model bundle")], json: Json = False
+    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank or model bundle")],
+    json: Json = False,
 ) -> None:
     """Say what a store holds, from its own records."""
     with user_errors():
@@ -241,7 +280,8 @@ def inspect(
 
 @app.command(epilog=_example("pngnoise verify quickstart"))
 def verify(
-    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue or model bundle")], json: Json = False
+    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank or model bundle")],
+    json: Json = False,
 ) -> None:
     """Check every byte of a store against its digests; exit code 2 names what is damaged."""
     with user_errors():
@@ -253,7 +293,7 @@ def verify(
 
 @app.command(epilog=_example("pngnoise schema patch-store"))
 def schema(
-    kind: Annotated[str, typer.Argument(help="catalogue, patch-store or corpus")],
+    kind: Annotated[str, typer.Argument(help="catalogue, patch-store, corpus or prompt-bank")],
 ) -> None:
     """Print the JSON schema of a store's commit record."""
     with user_errors():
@@ -267,14 +307,19 @@ evaluation = typer.Typer(help="Measure noise generators.", no_args_is_help=True)
 app.add_typer(evaluation, name="evaluate")
 
 
-@evaluation.command("noise", epilog=_example("pngnoise evaluate noise --references runs/sidd/patches --json"))
+@evaluation.command(
+    "noise", epilog=_example("pngnoise evaluate noise --references runs/sidd/patches --reference C --json")
+)
 def evaluate_noise(
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
     references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
     split: Annotated[str | None, typer.Option(help="only pairs of this split, e.g. validation")] = None,
     camera: Annotated[str | None, typer.Option(help="only pairs of this camera")] = None,
+    reference: Annotated[
+        str, typer.Option(help="A own noise, B another crop, C another image of that camera and ISO, D another camera")
+    ] = "A",
     limit: Annotated[int | None, typer.Option(help="at most so many pairs, evenly spread")] = None,
-    seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the draws and of the choice of references")] = 0,
     baselines: Annotated[bool, typer.Option(help="measure the baselines beside it")] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     output: Annotated[str | None, typer.Option(help="file for the evaluation record")] = None,
@@ -291,6 +336,38 @@ def evaluate_noise(
         with progress_bar(quiet=json):
             record = flow(parameters)
     show_figures(record, as_json=json)
+
+
+@evaluation.command("c2st", epilog=_example("pngnoise evaluate c2st --references runs/sidd/patches --seeds 3 --json"))
+def evaluate_c2st(
+    model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
+    references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
+    camera: Annotated[str | None, typer.Option(help="only pairs of this camera")] = None,
+    reference: Annotated[str, typer.Option(help="A, B, C or D: whose noise is imitated, as in `evaluate noise`")] = "A",
+    hold_out: Annotated[str, typer.Option(help="scene or image: a quarter of them; split: validation")] = "scene",
+    limit: Annotated[int, typer.Option(help="at most so many pairs, evenly spread")] = 96,
+    steps: Annotated[int, typer.Option(help="training steps of every classifier")] = 250,
+    batch: Annotated[int, typer.Option(help="patches a step, half real and half generated")] = 32,
+    average: Annotated[int, typer.Option(help="1, 2 or 4: average over n x n pixels before looking")] = 1,
+    seeds: Annotated[int, typer.Option(help="classifiers per generator")] = 3,
+    seed: Annotated[int, typer.Option(help="the first seed")] = 0,
+    baselines: Annotated[bool, typer.Option(help="measure the baselines beside it")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    output: Annotated[str | None, typer.Option(help="file for the record")] = None,
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """Train small classifiers to tell generated from real noise: AUC on held-out scenes, .5 is best, 1 is worst."""
+    settings = {name: value for name, value in locals().items() if name not in ("cluster", "json")}
+    with user_errors():
+        from flows.evaluate_c2st import evaluate_c2st as flow
+        from tasks.c2st import C2stParameters
+        from tasks.clusters import load_cluster
+
+        parameters = C2stParameters(**settings, cluster=load_cluster(cluster))
+        with progress_bar(quiet=json):
+            record = flow(parameters)
+    show_c2st(record, as_json=json)
 
 
 @app.command(epilog=_example("pngnoise doctor"))

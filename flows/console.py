@@ -89,12 +89,11 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pngmodel.metrics.protocols import METRICS
     from tasks.publication import HEADLINE
-    from tasks.reporting import ARROWS, ordered
+    from tasks.reporting import ARROWS, TABLED, ordered
 
     rows = ordered(record["figures"])
-    title = f"Protocol {record['protocol']}, {len(METRICS)} metrics in the report"
+    title = f"Protocol {record['protocol']}, {len(TABLED)} metrics in the report"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
     for key in rows:
@@ -102,8 +101,35 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
         table.add_column(key.replace("heterosc", "hetero_sc").replace("_", "\n"), justify="right", no_wrap=True)
     for metric in HEADLINE:
         cells = (f"{row[metric]:.4f}" if metric in row else "-" for row in rows.values())
-        table.add_row(f"{metric} {ARROWS[METRICS[metric].direction]}", *cells)
+        table.add_row(f"{metric} {ARROWS[TABLED[metric].direction]}", *cells)
     Console().print(table)
+    _tell_left_out(record)
+
+
+def show_c2st(record: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the record of a classifier two-sample test as JSON, or its table with generators down."""
+    if as_json:
+        print(json.dumps(record, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from tasks.reporting import NAMES, ordered, spread_text
+
+    budget = record["budget"]
+    title = f"Protocol {record['protocol']}, held out by {record['hold_out']}, {budget['steps']} steps each"
+    table = Table("generator", "AUC →.5", "spread", "by seed", title=title, title_justify="left", box=None)
+    for key, row in ordered(record["figures"]).items():
+        seeds = " ".join(f"{auc:.3f}" for auc in row["auc_by_seed"])
+        table.add_row(NAMES.get(key, key), f"{row['auc']:.3f}", spread_text(row), seeds)
+    Console().print(table)
+    _tell_left_out(record)
+
+
+def _tell_left_out(record: Mapping[str, Any]) -> None:
+    if left_out := record.get("left_out"):
+        first = left_out[0]
+        print(f"{len(left_out)} pairs left out, e.g. {first['id']}: {first['reason']}")
 
 
 def show_corpus(result: Mapping[str, Any], *, as_json: bool) -> None:

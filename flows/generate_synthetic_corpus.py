@@ -13,7 +13,7 @@ from tasks.gate import load_rules, task_gate
 from tasks.progress import reporter
 from tasks.publication import HEADLINE, already_published, refuse_other_rules, task_manifest_rows, task_publish
 from tasks.reporting import markdown_table
-from tasks.synthesis import CorpusParameters, task_make_shards, task_plan_corpus
+from tasks.synthesis import CorpusParameters, evaluated_pairs, task_make_shards, task_plan_corpus
 
 _EVALUATED_PAIRS = 8
 
@@ -37,10 +37,9 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
         evaluation = task_evaluate_noise(
             EvaluateParameters(
                 model=parameters.model,
-                references=parameters.references,
-                split=parameters.split,
                 limit=_EVALUATED_PAIRS,
                 device=parameters.device,
+                **evaluated_pairs(plan),
             ),
             reporter("evaluate", "pairs"),
         )

@@ -6,5 +6,6 @@
 
 from pngmodel.errors import IntegrityError, NonFiniteError, UserError
 from pngmodel.generator import NoiseGenerator
+from pngmodel.interpolation import interpolate
 
-__all__ = ["IntegrityError", "NoiseGenerator", "NonFiniteError", "UserError"]
+__all__ = ["IntegrityError", "NoiseGenerator", "NonFiniteError", "UserError", "interpolate"]

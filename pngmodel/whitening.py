@@ -157,3 +157,18 @@ def unwhiten(kind: Kind, curves: Curves, u: Tensor, clean: Tensor) -> Tensor:
             left, right = rows.gather(1, j)[:, 0], rows.gather(1, j + 1)[:, 0]
             n.copy_(left + (right - left) * (position - j[:, 0]))
     return out
+
+
+def interpolated(a: Curves, b: Curves, weight: float) -> dict[str, Tensor]:
+    """Curves between two references' curves: at every intensity (1 - weight) of ``a``'s value and weight of ``b``'s.
+
+    Values belong to knots and knots to a reference, so values of different references do not correspond. Both are read
+    at the knots of both, (C, Ka + Kb), between which either is linear: nothing is lost. Mixing quantiles of equal
+    probability keeps them rising, and makes the std of two distributions of one shape the mean of their stds.
+    """
+    knots = torch.cat([a["knots"], b["knots"]], dim=1).sort(dim=1).values
+    mixed = []
+    for channel, at in enumerate(knots):
+        first, second = (_rows(x["knots"][channel], x["values"][channel], at) for x in (a, b))
+        mixed.append(first.lerp(second, weight))
+    return {"knots": knots, "values": torch.stack(mixed)}

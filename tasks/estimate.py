@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tasks.generators import load_generator, one_thread
+from tasks.promptbank import extracted
 from tasks.sources import planned_clean, planned_references
 from tasks.stores.layout import Layout
 from tasks.synthesis import CorpusPlan
@@ -21,20 +23,20 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
     Seconds are for one process on the plan's device and exclude start-up and the report.
     """
     parameters, layout = plan.parameters, plan.layout
-    generator = load_generator(parameters.model, parameters.device, plan.recipe["model"])
+    name = (parameters.model, parameters.device, plan.recipe["model"])
+    generator = load_generator(*name)
     clean_source = planned_clean(parameters.clean, plan.recipe["clean"])
     references = planned_references(parameters.references, plan.recipe["references"])
     seconds, extraction, stored = [], [], []
     for sample in plan.samples[:: max(1, len(plan.samples) // _PROBES)][:_PROBES]:
-        noisy_reference, clean_reference = references.read(sample.reference)
         image = clean_source.read(sample.clean)
         clean = image[sample.y : sample.y + parameters.crop, sample.x : sample.x + parameters.crop]
         with one_thread():
             started = time.monotonic()
-            prompts = generator.prompts(noisy_reference, clean_reference)
+            entry = (references.kept or partial(extracted, name, references))(sample.reference)
             extraction.append(time.monotonic() - started)
             started = time.monotonic()
-            noisy = np.asarray(generator.generate(clean, prompts=prompts, seed=[sample.seed]))
+            noisy = np.asarray(generator.generate(clean, prompts=entry.prompts, seed=[sample.seed]))
             seconds.append(time.monotonic() - started)
         stored.append(sum(len(layout.codec.encode(np.moveaxis(x, -1, 0))) for x in (clean, noisy)))
     return {

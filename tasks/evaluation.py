@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +13,16 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from pngmodel.baselines import BASELINES
-from pngmodel.errors import UserError
-from pngmodel.images import to_unit
-from pngmodel.metrics.protocols import floor_figures, mean_figures, noise_figures
+from pngmodel.interface import NoisyImageGenerator
+from pngmodel.metrics.protocols import DRAW_METRICS, floor_figures, mean_figures, noise_figures
 from pngmodel.model import Precision
 from pngmodel.seeds import derive_seed
-from tasks.generators import SHIPPED_MODEL, load_generator, model_digest, one_thread
-from tasks.provenance import code_version, content_key, device_name
-from tasks.sources import SHIPPED, open_references
+from tasks.generators import SHIPPED_MODEL, load_generator, one_thread
+from tasks.measured import Measured, chosen_pairings, measured_generators, pairings_key, read_measured, spread
+from tasks.partners import Protocol
+from tasks.provenance import code_version, device_name
+from tasks.sources import SHIPPED, open_pairs
 from tasks.stores.filesystem import write_json
-
-PROTOCOL = "noise-A"
-"""Reference protocol A: the prompts come from the very pair whose clean image is made noisy (one draw)."""
-
 
 _EXAMPLES = 8
 _EXAMPLE_SIDE = 256  # pictures need no more, and a full frame would be hundreds of megabytes
@@ -40,8 +37,13 @@ class EvaluateParameters(BaseModel):
     references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
     split: str | None = Field(None, description="only pairs of this split of the store, e.g. validation")
     camera: str | None = Field(None, description="only pairs of this camera")
+    reference: Protocol = Field(
+        "A",
+        description="whose noise is imitated: A the pair's own, B another crop of the same image, C another image of "
+        "the same camera and ISO, D another camera",
+    )
     limit: int | None = Field(None, ge=1, description="at most so many pairs, evenly spread")
-    seed: int = Field(0, ge=0, description="seed of the draws")
+    seed: int = Field(0, ge=0, description="seed of the draws and of the choice of references")
     baselines: bool = Field(True, description="measure the baselines on the same pairs too")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     output: str | None = Field(None, description="file or URL for the evaluation record (JSON)")
@@ -68,22 +70,40 @@ class Evaluation:
     examples: tuple[Example, ...]
 
 
-def _chosen(parameters: EvaluateParameters) -> list[int]:
-    source = open_references(parameters.references)
-    picks = [k for k in source.of_split(parameters.split) if parameters.camera in (None, source.references[k].camera)]
-    if not picks:
-        cameras = sorted({str(r.camera) for r in source.references})
-        raise UserError(f"{parameters.references}: no pair of camera {parameters.camera!r}; cameras there: {cameras}")
-    if parameters.limit and parameters.limit < len(picks):
-        picks = [picks[int(i)] for i in np.linspace(0, len(picks) - 1, parameters.limit).round()]
-    return picks
-
-
 def _centre(image: Tensor) -> tuple[slice, slice, slice]:
     """The central square of (C, H, W)."""
     corners = [max(0, (side - _EXAMPLE_SIDE) // 2) for side in image.shape[-2:]]
     rows, columns = (slice(c, c + _EXAMPLE_SIDE) for c in corners)
     return slice(None), rows, columns
+
+
+def _measure(
+    generator: NoisyImageGenerator, pair: Measured, seed: int, name: str, *, twice: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """A draw for one pair and its figures; with those of two draws if it is drawn ``twice``."""
+    prompts = generator.extract(pair.shown_noisy, pair.shown_clean)
+
+    def drawn(stream: str) -> Tensor:
+        return generator.sample(pair.clean[None], [prompts], [derive_seed(stream, seed, name)])[0]
+
+    generated = drawn("evaluate")
+    figures = noise_figures(pair.real, generated, pair.clean)
+    if twice:
+        again = drawn("evaluate again")
+        figures |= {key: metric.compute(generated, again, pair.clean) for key, metric in DRAW_METRICS.items()}
+    return generated, figures
+
+
+def _means_by_camera(
+    figures: dict[str, list[dict[str, float]]], cameras: list[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    return {
+        camera: {
+            row: mean_figures([v for v, c in zip(values, cameras, strict=True) if c == camera])
+            for row, values in figures.items()
+        }
+        for camera in sorted(set(cameras))
+    }
 
 
 @one_thread()
@@ -92,48 +112,50 @@ def evaluate_noise(
 ) -> Evaluation:
     """Measure the generator (row ``model``), the baselines and the floor on every chosen pair.
 
+    All generators see the same reference. Only the model is drawn twice, for ``draw_correlation``.
+
     Raises:
-        UserError: the model or the pairs cannot be used.
+        UserError: the model or the pairs cannot be used, or no pair has a reference under the protocol.
     """
     Precision.best(parameters.device)  # a wrong device is said at once, also for generators that ignore it
-    source, picks = open_references(parameters.references), _chosen(parameters)
-    shown = {picks[int(i)] for i in np.linspace(0, len(picks) - 1, _EXAMPLES).round()}
-    names = {"model": parameters.model} | ({n: n for n in BASELINES} if parameters.baselines else {})
-    if parameters.model in BASELINES:
-        names.pop(parameters.model, None)
-    digests = {row: model_digest(name) for row, name in names.items()}
-    generators = {row: load_generator(name, parameters.device, digests[row]) for row, name in names.items()}
+    source = open_pairs(parameters.references)
+    protocol, seed = parameters.reference, parameters.seed
+    chosen = chosen_pairings(
+        source,
+        parameters.references,
+        split=parameters.split,
+        camera=parameters.camera,
+        protocol=protocol,
+        seed=seed,
+    )
+    pairings = spread(chosen.found, parameters.limit)
+    shown = {int(i) for i in np.linspace(0, len(pairings) - 1, _EXAMPLES).round()}
+    named = measured_generators(parameters.model, parameters.device, baselines=parameters.baselines)
+    generators = {row: load_generator(*name) for row, name in named.items()}
     figures: dict[str, list[dict[str, float]]] = {row: [] for row in [*generators, "floor"]}
     examples, cameras = [], []
-    for done, k in enumerate(picks):
-        info = source.references[k]
-        real, clean = (to_unit(image, info.id)[0][0] for image in source.read(k))
+    for done, pairing in enumerate(pairings):
+        info, pair = source.references[pairing.target], read_measured(source, pairing)
         generated = {}
-        seed = derive_seed("evaluate", parameters.seed, info.id)
         for row, generator in generators.items():
-            prompts = generator.extract(real, clean)
-            generated[row] = generator.sample(clean[None], [prompts], [seed])[0]
-            figures[row].append(noise_figures(real, generated[row], clean))
-        figures["floor"].append(floor_figures(real, clean))
+            generated[row], found = _measure(generator, pair, seed, info.id, twice=row == "model")
+            figures[row].append(found)
+        figures["floor"].append(floor_figures(pair.real, pair.clean))
         cameras.append(info.camera or "unknown camera")
-        if k in shown:
-            cut = _centre(clean)
+        if done in shown:
+            cut = _centre(pair.clean)
             crops = {row: image[cut] for row, image in generated.items()}
-            examples.append(Example(info.id, info.camera, info.iso, clean[cut], real[cut], crops))
-        progress(done + 1, len(picks))
-    by_camera = {
-        camera: {
-            row: mean_figures([v for v, c in zip(values, cameras, strict=True) if c == camera])
-            for row, values in figures.items()
-        }
-        for camera in sorted(set(cameras))
-    }
+            examples.append(Example(info.id, info.camera, info.iso, pair.clean[cut], pair.real[cut], crops))
+        progress(done + 1, len(pairings))
+    by_camera = _means_by_camera(figures, cameras)
     record = {
-        "protocol": PROTOCOL,
-        "pairs": len(picks),
-        "seed": parameters.seed,
-        "model": {"digest": digests["model"]},
-        "references": content_key([source.references[k].content for k in picks]),
+        "protocol": f"noise-{protocol}",
+        "pairs": len(pairings),
+        "partners": dict(sorted(Counter(p.manner for p in pairings).items())),
+        "left_out": list(chosen.left_out),
+        "seed": seed,
+        "model": {"digest": named["model"][2]},
+        "references": pairings_key(source, pairings),
         "device": device_name(parameters.device),
         "code": code_version(),
         # Mean over the images of a camera, then the plain mean of the cameras, as published tables are made.

@@ -1,4 +1,4 @@
-"""Look at and verify anything the product writes: catalogue, patch store, corpus, model bundle."""
+"""Look at and verify anything the product writes: catalogue, patch store, corpus, prompt bank, model bundle."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from tasks.stores.filesystem import exists, join, read_json
 from tasks.stores.layout import PLAN
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
+from tasks.stores.promptbank import COMMIT as BANK
+from tasks.stores.promptbank import PromptBank, PromptBankRecord
 from tasks.stores.records import CorpusRecord, PatchStoreRecord
 
 _BUNDLE = "digest.json"
@@ -25,12 +27,13 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "catalogue": CatalogueRecord,
     "patch-store": PatchStoreRecord,
     "corpus": CorpusRecord,
+    "prompt-bank": PromptBankRecord,
 }
 """Commit records by the name that `pngnoise schema` takes."""
 
 
 def kind_of(url: str) -> str:
-    """``corpus``, ``patch store``, ``catalogue`` or ``model bundle``.
+    """``corpus``, ``patch store``, ``catalogue``, ``prompt bank`` or ``model bundle``.
 
     Raises:
         UserError: nothing of the product's, or a store that was never finished.
@@ -39,6 +42,7 @@ def kind_of(url: str) -> str:
         (CORPUS, "corpus"),
         (PATCHES, "patch store"),
         (CATALOGUE, "catalogue"),
+        (BANK, "prompt bank"),
         (_BUNDLE, "model bundle"),
     ):
         if exists(join(url, commit)):
@@ -48,7 +52,7 @@ def kind_of(url: str) -> str:
         raise UserError(
             f"{url}: an unfinished {kind}, its commit record is missing; run the same command again to finish it"
         )
-    raise UserError(f"{url}: holds no corpus, patch store, catalogue or model bundle")
+    raise UserError(f"{url}: holds no corpus, patch store, catalogue, prompt bank or model bundle")
 
 
 def inspect(url: str) -> dict[str, Any]:
@@ -71,6 +75,8 @@ def inspect(url: str) -> dict[str, Any]:
             **config["model"],
             "training": config["training"],
         }
+    if kind == "prompt bank":
+        return _bank_facts(PromptBank(url))
     store = _store(url, kind)
     layout = {k: v for k, v in store.layout.as_json().items() if k != "filled"}
     facts: dict[str, Any] = {"kind": kind, "pairs": len(store), **layout, "digest": store.digest}
@@ -95,6 +101,14 @@ def record_schema(kind: str) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | SCHEMAS[kind].model_json_schema()
 
 
+def _bank_facts(bank: PromptBank) -> dict[str, Any]:
+    record = bank.record
+    counts = _counts(bank.rows) | {"iso": dict(sorted(Counter(str(r["iso"]) for r in bank.rows).items()))}
+    facts = {name: getattr(record, name) for name in ("entries", "model", "licence", "recipe", "digest")}
+    sizes = {"shards": len(record.shards), "stored_bytes": sum(shard.bytes for shard in record.shards)}
+    return {"kind": record.kind} | counts | facts | sizes
+
+
 def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: dict(sorted(Counter(str(r[name]) for r in rows).items())) for name in ("dataset", "camera", "split")}
 
@@ -115,7 +129,7 @@ def verify(url: str) -> dict[str, Any]:
     if kind == "catalogue":
         table, digest = load_catalogue(url)
         return {"kind": kind, "verified": True, "pairs": table.num_rows, "digest": digest}
-    store = _store(url, kind)
+    store = PromptBank(url) if kind == "prompt bank" else _store(url, kind)
     problems = list(store.verify())
     if problems:
         raise IntegrityError(
@@ -124,4 +138,7 @@ def verify(url: str) -> dict[str, Any]:
             + ". To mend a store, run the "
             "command that made it again: damaged shards are made anew"
         )
-    return {"kind": kind, "verified": True, "pairs": len(store), "shards": store.layout.shards, "digest": store.digest}
+    facts: dict[str, Any] = {"kind": kind, "verified": True}
+    if isinstance(store, PromptBank):
+        return facts | {"entries": store.record.entries, "digest": store.record.digest}
+    return facts | {"pairs": len(store), "shards": store.layout.shards, "digest": store.digest}

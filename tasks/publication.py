@@ -22,7 +22,7 @@ from tasks.stores.records import CorpusRecord
 from tasks.stores.tables import decode_table, encode_table
 from tasks.synthesis import CorpusPlan
 
-HEADLINE = ("kld_naflow_rounded", "lag1_error", "autocorrelation_error", "std_ratio", "akld")
+HEADLINE = ("kld_naflow_rounded", "lag1_error", "autocorrelation_error", "std_ratio", "akld", "draw_correlation")
 _SHOWN = 8
 
 
@@ -121,7 +121,8 @@ def _report(plan: CorpusPlan, table: pa.Table, evaluation: Evaluation, rejected:
         evaluation,
         title="Synthetic noise corpus",
         lead=f"{layout.pairs} noisy/clean pairs of {layout.height} × {layout.width} pixels, "
-        f"{parameters.scale} draw{'s' if parameters.scale > 1 else ''} per clean patch.",
+        f"{parameters.scale} draw{'s' if parameters.scale > 1 else ''} per clean patch. The figures are of "
+        f"{evaluation.record['pairs']} real pairs{_whose(plan)}.",
         facts=[
             ("pairs", str(layout.pairs)),
             ("rejected by the gate", str(len(rejected))),
@@ -133,6 +134,11 @@ def _report(plan: CorpusPlan, table: pa.Table, evaluation: Evaluation, rejected:
         provenance=[(f"recipe: {k}", str(v)) for k, v in plan.recipe.items()] + [("licence", plan.licence)],
         samples=[(names[row], *_pair(plan, int(row))) for row in rows],
     )
+
+
+def _whose(plan: CorpusPlan) -> str:
+    """Which real pairs the figures are of, where they are not the corpus' own references."""
+    return " shipped with pngnoise (a prompt bank holds no real pairs)" if plan.prompt_source == "bank" else ""
 
 
 def _pair(plan: CorpusPlan, row: int) -> tuple[figures.Array, figures.Array]:
@@ -161,7 +167,7 @@ Licence of the sources: {plan.licence}
 
 ## How real the noise is
 
-Protocol `{record["protocol"]}` on {record["pairs"]} real pairs, one draw, seed {record["seed"]},
+Protocol `{record["protocol"]}` on {record["pairs"]} real pairs{_whose(plan)}, one draw, seed {record["seed"]},
 {record["device"]}, code {record["code"]}.
 
 {markdown_table(record["figures"], HEADLINE)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from pngmodel.metrics.protocols import METRICS
+from pngmodel.metrics.protocols import DRAW_METRICS, METRICS
 from tasks import figures
 from tasks.evaluation import Evaluation
 from tasks.pages import TEMPLATES
@@ -23,10 +23,12 @@ NAMES = {
     "spectrum_matched_quantiles": "spectrum-matched, real distribution",
     "floor": "floor (perfect generator)",
 }
+TABLED = METRICS | DRAW_METRICS
 _ROWS_OF_GRID = 4
+Row = TypeVar("Row")
 
 
-def ordered(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+def ordered(rows: Mapping[str, Row]) -> dict[str, Row]:
     """Generators in the order people read them: the model, the baselines, the floor."""
     names = [*NAMES]
     return dict(sorted(rows.items(), key=lambda item: names.index(item[0]) if item[0] in names else len(names)))
@@ -34,7 +36,7 @@ def ordered(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, f
 
 def _distance(metric: str, value: float, floor: float | None) -> float:
     """How far a value is from the best one. Below the floor of a divergence is not better (it hints at leakage)."""
-    direction = METRICS[metric].direction
+    direction = TABLED[metric].direction
     if direction == "lower" and floor is not None:
         return abs(value - floor) if metric == "akld" else max(value - floor, 0.0)
     return {"lower": value, "higher": -value, "one": abs(value - 1), "zero": abs(value)}[direction]
@@ -45,7 +47,7 @@ def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> dict[s
     rows = ordered(rows)
     floor = rows.get("floor", {})
     lines = []
-    for name, metric in METRICS.items():
+    for name, metric in TABLED.items():
         values = {key: row[name] for key, row in rows.items() if name in row}
         distances = {k: _distance(name, v, floor.get(name)) for k, v in values.items() if k != "floor"}
         if not distances:
@@ -59,7 +61,7 @@ def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> dict[s
                 "cells": [
                     {
                         "text": f"{values[key]:.4f}" if key in values else "–",
-                        "best": key in distances and distances[key] == best,
+                        "best": name in METRICS and key in distances and distances[key] == best,
                         "kind": key if key in ("model", "floor") else "baseline",
                     }
                     for key in rows
@@ -80,9 +82,10 @@ def report_page(
 ) -> str:
     """The page as text. ``samples`` are pairs of a corpus to show: (label, clean, noisy), (C, H, W) in [0, 1]."""
     record, examples = evaluation.record, evaluation.examples
-    tables = [figures_table(record["figures"], "All pairs")]
+    protocol = record["protocol"]
+    tables = [figures_table(record["figures"], f"All pairs, {protocol}")]
     if len(record["cameras"]) > 1:
-        tables += [figures_table(rows, camera) for camera, rows in record["cameras"].items()]
+        tables += [figures_table(rows, f"{camera}, {protocol}") for camera, rows in record["cameras"].items()]
     step = max(1, len(examples) // _ROWS_OF_GRID)
     pictures = [
         {
@@ -137,19 +140,40 @@ def report_page(
 def write_report(evaluation: Evaluation, url: str) -> None:
     """Publish an evaluation as one page."""
     record = evaluation.record
-    lead = f"{record['pairs']} real pairs of {', '.join(record['cameras'])}."
-    write_bytes(url, report_page(evaluation, title="Noise evaluation", lead=lead).encode())
+    lead = f"{record['pairs']} real pairs of {', '.join(record['cameras'])}. Prompts come from {_shown_noise(record)}."
+    if record["left_out"]:
+        first = record["left_out"][0]
+        lead += f" {len(record['left_out'])} pairs were left out, e.g. {first['id']}: {first['reason']}."
+    title = f"Noise evaluation, {record['protocol']}"
+    write_bytes(url, report_page(evaluation, title=title, lead=lead).encode())
+
+
+def _shown_noise(record: Mapping[str, Any]) -> str:
+    return " or ".join(f"{manner} ({count})" for manner, count in record["partners"].items())
 
 
 def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[str]) -> str:
     """The chosen figures as a markdown table, generators down."""
     columns = list(metrics)
-    head = "| generator | " + " | ".join(f"{c} {ARROWS[METRICS[c].direction]}" for c in columns) + " |"
+    head = "| generator | " + " | ".join(f"{c} {ARROWS[TABLED[c].direction]}" for c in columns) + " |"
     lines = [head, "|---" * (len(columns) + 1) + "|"]
     for key, row in ordered(rows).items():
         cells = " | ".join(f"{row[c]:.4f}" if c in row else "–" for c in columns)
         lines.append(f"| {NAMES.get(key, key)} | {cells} |")
     return "\n".join(lines) + "\n"
+
+
+def c2st_table(record: Mapping[str, Any]) -> str:
+    """A record of :mod:`tasks.c2st` as a markdown table, generators down."""
+    lines = ["| generator | AUC →.5 | spread over seeds |", "|---|---|---|"]
+    for key, row in ordered(record["figures"]).items():
+        lines.append(f"| {NAMES.get(key, key)} | {row['auc']:.3f} | {spread_text(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def spread_text(row: Mapping[str, Any]) -> str:
+    """Standard deviation over seeds in words; a dash where there is one value."""
+    return f"{row['auc_spread']:.3f}" if "auc_spread" in row else "–"
 
 
 task_write_report = task(cache_policy=NO_CACHE, name="write_report")(write_report)

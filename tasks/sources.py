@@ -1,13 +1,13 @@
 """Where a corpus takes its clean images and its reference noise from, behind two small faces.
 
 Both accept ``shipped`` (the sample pairs in the package), the URL of a patch store, or the URL of a catalogue;
-clean images may also be a folder or prefix of image files.
+clean images may also be a folder or prefix of image files, and reference noise a prompt bank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,8 @@ from tasks.stores.filesystem import exists, join, list_files, read_bytes, sha256
 from tasks.stores.layout import CLEAN, NOISY
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
+from tasks.stores.promptbank import COMMIT as BANK
+from tasks.stores.promptbank import Entry, PromptBank
 from tasks.stores.shardfile import Pixels
 
 SHIPPED = "shipped"
@@ -54,6 +56,13 @@ class Reference:
     licence: str
     content: str  # a digest that is another when the pixels are
     split: str
+    dataset: str
+    scene: str
+    image: str  # the pair that it is, or that it was cut from
+    height: int
+    width: int
+    y: int = 0  # corner in that image
+    x: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,10 +81,15 @@ class CleanSource:
 
 @dataclass(frozen=True)
 class ReferenceSource:
-    """All references of a source. ``read(k)`` gives (noisy, clean) of reference k, (H, W, C) each."""
+    """All references of a source. ``read(k)`` gives (noisy, clean) of reference k, (H, W, C) each.
+
+    A prompt bank has no images to read, but ``kept(k)`` gives what ``model`` (a digest) made of them.
+    """
 
     references: tuple[Reference, ...]
     read: Callable[[int], tuple[Pixels, Pixels]]
+    kept: Callable[[int], Entry] | None = None
+    model: str | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -152,9 +166,17 @@ def open_references(url: str) -> ReferenceSource:
     """Open a source of references.
 
     Raises:
-        UserError: it is neither ``shipped`` nor a finished patch store or catalogue, or holds no pair.
+        UserError: it is neither ``shipped`` nor a finished patch store, catalogue or prompt bank, or holds no pair.
     """
     return _keep(url, _references(url))
+
+
+def open_pairs(url: str) -> ReferenceSource:
+    """As :func:`open_references`, where images are needed: a prompt bank is refused."""
+    source = open_references(url)
+    if source.kept:
+        source.read(0)
+    return source
 
 
 def _references(url: str) -> ReferenceSource:
@@ -165,8 +187,7 @@ def _references(url: str) -> ReferenceSource:
         store.require(CLEAN, NOISY)
         rows = store.table.to_pylist()
         found = tuple(
-            Reference(_patch_id(r), r["camera"], r["iso"], r["licence"], _patch_content(store, r), r["split"])
-            for r in rows
+            _reference(r, _patch_id(r), _patch_content(store, r), store.layout.height, store.layout.width) for r in rows
         )
 
         def from_store(k: int) -> tuple[Pixels, Pixels]:
@@ -177,21 +198,37 @@ def _references(url: str) -> ReferenceSource:
     if exists(join(url, CATALOGUE)):
         rows = load_catalogue(url)[0].to_pylist()
         found = tuple(
-            Reference(
-                r["pair"],
-                r["camera"],
-                r["iso"],
-                r["licence"],
-                content_key([r["noisy_sha256"], r["clean_sha256"]]),
-                r["split"],
-            )
+            _reference(r, r["pair"], content_key([r["noisy_sha256"], r["clean_sha256"]]), r["height"], r["width"])
             for r in rows
         )
         return ReferenceSource(found, lambda k: (read_one(rows[k], "noisy"), read_one(rows[k], "clean")))
+    if exists(join(url, BANK)):
+        return _bank_references(url)
     raise UserError(
-        f"{url}: is no source of references; give 'shipped', a patch store or a catalogue "
-        "(make one with `pngnoise ingest`)"
+        f"{url}: is no source of references; give 'shipped', a patch store, a catalogue "
+        "(make one with `pngnoise ingest`) or a prompt bank"
     )
+
+
+def _bank_references(url: str) -> ReferenceSource:
+    bank = PromptBank(url)
+    names = {field.name for field in fields(Reference)}
+    # The digest of a source of references is that of what decides a corpus: here the prompts.
+    found = tuple(Reference(**({name: row[name] for name in names} | {"content": row["sha256"]})) for row in bank.rows)
+
+    def no_images(k: int) -> tuple[Pixels, Pixels]:
+        raise UserError(
+            f"{url}: is a prompt bank, which holds no images; give the patch store or catalogue that it was made of"
+        )
+
+    return ReferenceSource(found, no_images, bank.read, bank.record.model)
+
+
+def _reference(row: dict[str, Any], name: str, content: str, height: int, width: int) -> Reference:
+    """What a row of a catalogue or patch store says of its pair."""
+    facts = {key: row[key] for key in ("camera", "iso", "licence", "split", "dataset", "scene")}
+    corner = {"y": row["y"], "x": row["x"]} if "y" in row else {}
+    return Reference(id=name, content=content, image=row["pair"], height=height, width=width, **facts, **corner)
 
 
 def _shipped_references() -> ReferenceSource:
@@ -200,7 +237,20 @@ def _shipped_references() -> ReferenceSource:
 
     def facts(name: str, pair: tuple[str, ...]) -> Reference:
         camera, iso = ("S6", 800) if name < "val_0020" else ("GP", 10000)
-        return Reference(name, camera, iso, _SAMPLE_LICENCE, sha256(b"".join(map(read_bytes, pair))), "validation")
+        height, width = read_image(pair[0]).shape[:2]
+        return Reference(
+            id=name,
+            camera=camera,
+            iso=iso,
+            licence=_SAMPLE_LICENCE,
+            content=sha256(b"".join(map(read_bytes, pair))),
+            split="validation",
+            dataset="sidd_native",
+            scene=f"val-{camera}-{iso}",
+            image=name,
+            height=height,
+            width=width,
+        )
 
     found = tuple(facts(name, pair) for name, pair in zip(names, files, strict=True))
     return ReferenceSource(found, lambda k: (read_image(files[k][0]), read_image(files[k][1])))

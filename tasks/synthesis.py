@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,17 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel import whitening
 from pngmodel.errors import UserError
-from pngmodel.images import to_unit
-from pngmodel.interface import Prompts
 from pngmodel.model import Precision
 from pngmodel.seeds import derive_seed
 from tasks.clusters import ClusterConfig, run_each
 from tasks.generators import SHIPPED_MODEL, load_generator, model_digest, one_thread
 from tasks.patches import corners
+from tasks.promptbank import entry_of
 from tasks.provenance import code_version, device_name, packages
 from tasks.sources import (
     SHIPPED,
     CleanSource,
+    ReferenceSource,
     open_clean,
     open_references,
     planned_clean,
@@ -49,7 +48,9 @@ class CorpusParameters(BaseModel):
     model: str = Field(
         SHIPPED_MODEL, description="'shipped', the folder or URL of a model bundle, or a baseline's name"
     )
-    references: str = Field(SHIPPED, description="real noise: 'shipped', or the URL of a patch store or catalogue")
+    references: str = Field(
+        SHIPPED, description="real noise: 'shipped', or the URL of a patch store, catalogue or prompt bank"
+    )
     split: str | None = Field(None, description="only references of this split of their store, e.g. train")
     clean: str = Field(SHIPPED, description="clean images: 'shipped', a folder, a patch store or a catalogue")
     scale: int = Field(1, ge=1, le=4, description="independent noisy draws per clean patch")
@@ -90,6 +91,7 @@ class CorpusPlan:
     samples: tuple[Sample, ...]
     rejected: tuple[dict[str, str], ...]
     licence: str
+    prompt_source: str
 
     @property
     def tasks(self) -> Iterator[ShardWork]:
@@ -118,6 +120,8 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
     """
     Precision.best(parameters.device)  # before anything is written
     clean, references = open_clean(parameters.clean), open_references(parameters.references)
+    model = model_digest(parameters.model)
+    _refuse_other_model(parameters, references, model)
     windows, rejected = _windows(clean, parameters.crop)
     if not windows:
         reason = f"; first reason: {rejected[0]['reason']}" if rejected else ""
@@ -141,7 +145,7 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         for window in windows
     )
     recipe = {
-        "model": model_digest(parameters.model),
+        "model": model,
         "references": references.digest,
         "clean": clean.digest,
         "code": code_version(),
@@ -152,7 +156,29 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
     licences = {clean.images[s.clean].licence for s in samples} | {
         references.references[s.reference].licence for s in samples
     }
-    return CorpusPlan(parameters, layout, recipe, samples, tuple(rejected), "; ".join(sorted(licences)))
+    licence = "; ".join(sorted(licences))
+    return CorpusPlan(parameters, layout, recipe, samples, tuple(rejected), licence, prompt_source(references))
+
+
+def evaluated_pairs(plan: CorpusPlan) -> dict[str, Any]:
+    """The real pairs that a corpus' figures are made of: its own references, or the shipped ones for a bank's."""
+    if plan.prompt_source == "bank":
+        return {"references": SHIPPED, "split": None}
+    return {"references": plan.parameters.references, "split": plan.parameters.split}
+
+
+def prompt_source(references: ReferenceSource) -> str:
+    """Manifest column: ``bank`` where prompts were extracted before, ``reference`` where they are read off pairs."""
+    return "bank" if references.kept else "reference"
+
+
+def _refuse_other_model(parameters: CorpusParameters, references: ReferenceSource, model: str) -> None:
+    if references.model not in (None, model):
+        raise UserError(
+            f"{parameters.references}: this prompt bank was made by the model with digest {references.model:.12}, and "
+            f"{parameters.model!r} has {model:.12}; give the model that made it, or make a bank with `pngnoise prompts "
+            f"--model {parameters.model}`"
+        )
 
 
 def _windows(clean: CleanSource, crop: int) -> tuple[list[tuple[int, int, int]], list[dict[str, str]]]:
@@ -198,16 +224,6 @@ def _sample(
     return Sample(k, y, x, draw, reference, derive_seed("sample", *identity))
 
 
-@lru_cache(maxsize=1024)
-def _reference(
-    generator: tuple[str, str, str], source: tuple[str, str], k: int
-) -> tuple[Prompts, dict[str, torch.Tensor]]:
-    """Prompts of a reference, and its mean and std curves for the manifest. Names with digests, as cache key."""
-    noisy, clean = planned_references(*source).read(k)
-    n, c = to_unit(noisy)[0][0], to_unit(clean)[0][0]
-    return load_generator(*generator).extract(n, c), whitening.fit("moments", n, c)
-
-
 @one_thread()
 def make_shard(work: ShardWork) -> int:
     """Generate and publish one shard; returns its index. Nothing happens when somebody else has done it."""
@@ -217,7 +233,7 @@ def make_shard(work: ShardWork) -> int:
         return work.index
     model = (parameters.model, parameters.device, work.recipe["model"])
     source = (parameters.references, work.recipe["references"])
-    generator, references = load_generator(*model), planned_references(*source).references
+    generator, opened = load_generator(*model), planned_references(*source)
     clean_source = planned_clean(parameters.clean, work.recipe["clean"])
     codec, cleans, noisies, rows = work.layout.codec, [], [], []
     image, current = _NO_IMAGE, -1
@@ -227,10 +243,10 @@ def make_shard(work: ShardWork) -> int:
         clean = np.ascontiguousarray(
             image[sample.y : sample.y + parameters.crop, sample.x : sample.x + parameters.crop]
         )
-        prompts, curves = _reference(model, source, sample.reference)
-        noisy = generator.generate(clean, prompts=prompts, seed=[sample.seed])
+        entry = entry_of(model, source, sample.reference)
+        noisy = generator.generate(clean, prompts=entry.prompts, seed=[sample.seed])
         pair = np.moveaxis(clean, -1, 0), np.moveaxis(np.asarray(noisy), -1, 0)
-        info, reference = clean_source.images[sample.clean], references[sample.reference]
+        info, reference = clean_source.images[sample.clean], opened.references[sample.reference]
         rows.append(
             {
                 "sample": number,
@@ -243,10 +259,10 @@ def make_shard(work: ShardWork) -> int:
                 "reference_camera": reference.camera,
                 "reference_iso": reference.iso,
                 "reference_licence": reference.licence,
-                "prompt_source": "reference",
+                "prompt_source": prompt_source(opened),
                 "seed": sample.seed,
             }
-            | _statistics(*pair, curves)
+            | _statistics(*pair, entry.moments)
         )
         cleans.append(codec.encode(pair[0]))
         noisies.append(codec.encode(pair[1]))
@@ -254,7 +270,7 @@ def make_shard(work: ShardWork) -> int:
     return work.index
 
 
-def _statistics(clean: Pixels, noisy: Pixels, curves: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _statistics(clean: Pixels, noisy: Pixels, curves: whitening.Curves) -> dict[str, Any]:
     """Manifest columns that come from the pixels, (C, H, W) each."""
     full = peak(str(clean.dtype))
     signed = np.int32 if clean.dtype.kind == "u" else np.float32
@@ -271,7 +287,7 @@ def _statistics(clean: Pixels, noisy: Pixels, curves: dict[str, torch.Tensor]) -
     }
 
 
-def _expected_std(clean: torch.Tensor, curves: dict[str, torch.Tensor]) -> float:
+def _expected_std(clean: torch.Tensor, curves: whitening.Curves) -> float:
     """Std that the reference's noise has at the intensities of ``clean`` (C, H, W), by its fitted curves."""
     if len(curves["knots"]) != len(clean):  # a colour reference on a grey image, or the other way round
         return float(curves["values"][..., 1].mean())

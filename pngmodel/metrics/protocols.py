@@ -12,9 +12,10 @@ from torch import Tensor
 from pngmodel.metrics import curves, kld
 from pngmodel.metrics.akld import akld
 from pngmodel.metrics.autocorrelation import autocorrelation_errors
+from pngmodel.metrics.diversity import draw_correlation
 from pngmodel.metrics.floors import floor_figures
 
-__all__ = ["METRICS", "Metric", "floor_figures", "mean_figures", "noise_figures"]
+__all__ = ["DRAW_METRICS", "METRICS", "Metric", "floor_figures", "mean_figures", "noise_figures"]
 
 Compute: TypeAlias = Callable[[Tensor, Tensor, Tensor], float]
 """``(real_noisy, generated, clean) -> figure``, all (C, H, W) float32 in [0, 1]."""
@@ -111,6 +112,17 @@ _ALL = (
     ),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+
+DRAW_METRICS: dict[str, Metric] = {
+    "draw_correlation": Metric(
+        "draw_correlation",
+        "zero",
+        (-1, 1),
+        "correlation between the noise of two draws from one reference on one clean image; must be below .05",
+        draw_correlation,
+    )
+}
+"""Figures of one generator alone: ``compute`` takes two of its draws in the place of the real and a generated image."""
 
 
 def noise_figures(real_noisy: Tensor, generated: Tensor, clean: Tensor) -> dict[str, float]:

@@ -15,6 +15,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun
 
+from flows.build_prompt_bank import build_prompt_bank
+from flows.evaluate_c2st import evaluate_c2st
 from flows.evaluate_noise import evaluate_noise
 from flows.extract_patches import PatchParameters, extract_patches
 from flows.finalise_patches import FinaliseParameters, finalise_patches
@@ -23,9 +25,11 @@ from flows.ingest_dataset import IngestParameters, ingest_dataset
 from flows.train_noise_model import TrainParameters, train_noise_model
 from pngmodel import NoiseGenerator
 from pngmodel.errors import UserError
+from tasks.c2st import C2stParameters
 from tasks.clusters import ClusterConfig
 from tasks.evaluation import EvaluateParameters
 from tasks.inspection import verify
+from tasks.promptbank import BankParameters
 from tasks.synthesis import CorpusParameters
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -126,6 +130,28 @@ def test_corpus_and_its_resumption(
     assert tree(output) == before
 
 
+def test_a_prompt_bank_and_the_corpus_made_from_it(
+    patches: str, folders: tuple[Path, Path], tmp_path: Path, tree: Callable[[Any], dict[str, bytes]]
+) -> None:
+    bank = str(tmp_path / "bank")
+    parameters = BankParameters(references=patches, output=bank, model="heteroscedastic", shard=16)
+    result = build_prompt_bank(parameters)
+    assert (result["entries"], result["shards"]) == (36, {"made": 3, "kept": 0})
+    assert verify(bank)["digest"] == result["digest"]
+    run = last_run("build_prompt_bank")
+    assert run.state is not None
+    assert run.state.is_completed()
+    assert run.parameters["parameters"]["shard"] == 16
+    assert result["digest"] in artifact("prompts")
+    common = {"model": "heteroscedastic", "clean": str(folders[0] / "clean"), "crop": 32}
+    for name, references in (("direct", patches), ("banked", bank)):
+        output = str(tmp_path / name)
+        made = generate_synthetic_corpus(CorpusParameters(output=output, references=references, **common))
+        assert {"model", "awgn", "floor"} <= set(made["figures"])
+    for array in ("clean", "noisy"):
+        assert tree(tmp_path / "banked" / array) == tree(tmp_path / "direct" / array)
+
+
 def test_evaluation(patches: str, tmp_path: Path) -> None:
     record = evaluate_noise(
         EvaluateParameters(
@@ -144,6 +170,20 @@ def test_evaluation(patches: str, tmp_path: Path) -> None:
     assert run.state is not None
     assert run.state.is_completed()
     assert "noise-A" in artifact("noise-evaluation")
+
+
+def test_c2st(catalogue: str, tmp_path: Path) -> None:
+    output = tmp_path / "record.json"
+    parameters = C2stParameters(
+        model="awgn", references=catalogue, hold_out="image", steps=2, batch=4, seeds=1, output=str(output)
+    )
+    record = evaluate_c2st(parameters)
+    assert record == json.loads(output.read_text()) | {"name": "awgn", "commit": record["commit"]}
+    run = last_run("evaluate_c2st")
+    assert run.state is not None
+    assert run.state.is_completed()
+    assert "c2st-A" in artifact("c2st")
+    assert "floor (perfect generator) | 0.500" in artifact("c2st")
 
 
 def test_a_user_error_leaves_a_failed_run_with_its_words(tmp_path: Path) -> None:

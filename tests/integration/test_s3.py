@@ -21,9 +21,11 @@ from tasks.generators import load_generator, model_digest
 from tasks.ingest import ingest
 from tasks.inspection import inspect, verify
 from tasks.patches import Geometry, extract_patches, finalise
+from tasks.promptbank import BankParameters, build_bank
 from tasks.publication import manifest_rows, publish
 from tasks.sources import open_clean
 from tasks.stores import filesystem as files
+from tasks.stores.promptbank import PromptBank
 from tasks.stores.torchdata import PatchDataset, ShuffledOrder
 from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
 
@@ -164,3 +166,29 @@ def test_files(bucket: s3fs.S3FileSystem) -> None:
 def test_a_bucket_that_does_not_exist_is_named(bucket: s3fs.S3FileSystem) -> None:
     with pytest.raises(UserError, match=r"s3://nobody/x"):
         files.write_bytes("s3://nobody/x", b"1")
+
+
+def test_a_prompt_bank(
+    bucket: s3fs.S3FileSystem,
+    stored: Callable[[str], dict[str, bytes]],
+    folders: tuple[Path, Path],
+    patches: str,
+    tmp_path: Path,
+    tree: Callable[[Any], dict[str, bytes]],
+) -> None:
+    fields = {"references": patches, "model": "heteroscedastic", "shard": 16}
+    for output in (f"{BUCKET}/bank", str(tmp_path / "bank")):
+        build_bank(BankParameters(output=output, **fields))
+    assert stored("bank") == tree(tmp_path / "bank")
+    assert verify(f"{BUCKET}/bank")["entries"] == inspect(f"{BUCKET}/bank")["entries"] == 36
+    common = {"model": "heteroscedastic", "clean": str(folders[0] / "clean"), "crop": 32}
+    for name, references in (("direct", patches), ("banked", f"{BUCKET}/bank")):
+        make_shards(plan_corpus(CorpusParameters(output=str(tmp_path / name), references=references, **common)))
+    assert tree(tmp_path / "banked" / "noisy") == tree(tmp_path / "direct" / "noisy")
+    bucket.rm("noise/bank/shards/00001.safetensors")
+    with pytest.raises(IntegrityError, match=r"00001\.safetensors: missing"):
+        verify(f"{BUCKET}/bank")
+    with pytest.raises(IntegrityError, match=r"00001\.safetensors: is missing"):
+        PromptBank(f"{BUCKET}/bank").read(20)
+    assert build_bank(BankParameters(output=f"{BUCKET}/bank", **fields))["shards"] == {"made": 1, "kept": 2}
+    assert stored("bank") == tree(tmp_path / "bank")

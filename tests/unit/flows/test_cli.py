@@ -20,7 +20,11 @@ from pngmodel.bundle import save_bundle
 from pngmodel.model import NoiseModel
 from pngmodel.presets import PRESETS
 
-COMMANDS = [["evaluate", "noise"], *([c.name or c.callback.__name__] for c in app.registered_commands if c.callback)]
+COMMANDS = [
+    ["evaluate", "noise"],
+    ["evaluate", "c2st"],
+    *([c.name or c.callback.__name__] for c in app.registered_commands if c.callback),
+]
 Tree = Callable[[Any], dict[str, bytes]]
 
 
@@ -43,6 +47,7 @@ def test_all_commands_are_known() -> None:
     assert names == {
         "ingest",
         "patches",
+        "prompts",
         "train",
         "generate",
         "quickstart",
@@ -51,6 +56,7 @@ def test_all_commands_are_known() -> None:
         "finalise",
         "schema",
         "evaluate noise",
+        "evaluate c2st",
         "doctor",
     }
 
@@ -81,24 +87,33 @@ def test_the_console_script_needs_no_prefect_for_help_and_user_errors(tmp_path: 
 
 @pytest.mark.usefixtures("prefect_server")
 def test_the_chain_prints_json_and_nothing_else(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    catalogue, store, corpus = (tmp_path / n for n in ("catalogue", "store", "corpus"))
+    catalogue, store, corpus, bank = (tmp_path / n for n in ("catalogue", "store", "corpus", "bank"))
     source = ["--model", "heteroscedastic", "--references", store]
     chain: list[list[Any]] = [
         ["ingest", folders[0], "--adapter", folders[1], "--out", catalogue],
         ["patches", catalogue, "--size", 32, "--out", store, "--cluster", "inline"],
         ["generate", *source, "--clean", folders[0] / "clean", "--crop", 32, "--output", corpus],
         ["evaluate", "noise", *source, "--limit", 2, "--no-baselines"],
-        *([verb, place] for verb in ("inspect", "verify") for place in (catalogue, store, corpus)),
+        ["evaluate", "c2st", "--model", "awgn", "--references", catalogue, "--hold-out", "image", "--steps", 2],
+        ["prompts", store, "--model", "heteroscedastic", "--out", bank],
+        *([verb, place] for verb in ("inspect", "verify") for place in (catalogue, store, corpus, bank)),
     ]
     found = {}
     for arguments in chain:
         result = run(*arguments, "--json")
         assert result.exit_code == 0, (arguments, result.output, result.exception)
-        found[arguments[0]] = json.loads(result.stdout)
+        found[" ".join(map(str, arguments[: 1 + (arguments[0] == "evaluate")]))] = json.loads(result.stdout)
     assert found["ingest"]["pairs"] == 4
     assert found["patches"]["patches"] == found["generate"]["pairs"] == 36
-    assert found["evaluate"]["protocol"] == "noise-A"
+    assert found["evaluate noise"]["protocol"] == "noise-A"
+    assert found["evaluate c2st"]["protocol"] == "c2st-A"
+    assert found["evaluate c2st"]["figures"]["floor"]["auc"] == 0.5
+    assert found["prompts"]["entries"] == 36
     assert found["verify"]["verified"] is True
+    assert "AUC" in run(*chain[4]).stdout
+    refused(run("evaluate", "noise", *source, "--reference", "D"), "no pair has a reference under protocol D")
+    refused(run("evaluate", "noise", *source, "--reference", "E"), "reference: Input should be 'A', 'B', 'C' or 'D'")
+    refused(run("generate", "--references", bank, "--output", tmp_path / "x"), "this prompt bank was made by the model")
 
     table = run("verify", corpus)
     assert table.exit_code == 0
@@ -133,8 +148,8 @@ def test_parts_and_finalise_print_the_same_keys(catalogue: str, tmp_path: Path) 
 
 
 def test_schemas_are_printed() -> None:
-    for kind in ("patch-store", "corpus"):
-        assert json.loads(run("schema", kind).stdout)["properties"]["parts"]
+    for kind, key in (("patch-store", "parts"), ("corpus", "parts"), ("prompt-bank", "shards")):
+        assert json.loads(run("schema", kind).stdout)["properties"][key]
     refused(run("schema", "store"), "choose one of")
 
 

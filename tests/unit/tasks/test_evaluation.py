@@ -29,7 +29,10 @@ def test_the_record(patches: str, tmp_path: Path) -> None:
         "spectrum_matched_quantiles",
         "floor",
     }
-    assert set(record["figures"]["model"]) <= set(METRICS)
+    assert set(record["figures"]["model"]) == {*METRICS, "draw_correlation"}
+    assert set(record["figures"]["floor"]) == set(METRICS)
+    assert abs(record["figures"]["model"]["draw_correlation"]) < 0.05
+    assert (record["partners"], record["left_out"]) == ({"the pair itself": 4}, [])
     assert {"kld_naflow", "kld_naflow_rounded", "lag1_error", "akld"} <= set(record["figures"]["model"])
     figures = record["figures"]
     assert figures["model"]["lag1_error"] > 5 * figures["spectrum_matched"]["lag1_error"]  # the noise is blurred

@@ -14,8 +14,9 @@ from pngmodel.errors import IntegrityError, UserError
 from pngmodel.model import NoiseModel
 from pngmodel.presets import PRESETS
 from tasks.inspection import inspect, kind_of, verify
+from tasks.promptbank import BankParameters, build_bank
 
-KINDS = ("catalogue", "patch store", "corpus", "model bundle")
+KINDS = ("catalogue", "patch store", "corpus", "model bundle", "prompt bank")
 
 
 @pytest.fixture
@@ -27,7 +28,9 @@ def places(
     small = {"channels": (4, 4, 8, 8), "width": 24, "depth": 1, "heads": 2}
     model = NoiseModel(PRESETS["tiny"].model_copy(update=small))
     save_bundle(model, tmp_path / "bundle", training={"data": "none"}, card="# card")
-    return dict(zip(KINDS, map(Path, (catalogue, patches, tmp_path / "corpus", tmp_path / "bundle")), strict=True))
+    build_bank(BankParameters(references=patches, output=str(tmp_path / "bank"), model="heteroscedastic", shard=16))
+    made_here = (tmp_path / name for name in ("corpus", "bundle", "bank"))
+    return dict(zip(KINDS, (Path(catalogue), Path(patches), *made_here), strict=True))
 
 
 def test_every_kind_is_recognised_and_whole(places: dict[str, Path]) -> None:
@@ -44,6 +47,8 @@ def test_every_kind_is_recognised_and_whole(places: dict[str, Path]) -> None:
     assert len(inspect(str(places["patch store"]))["noise"]["std"]) == 3
     assert inspect(str(places["patch store"]))["shards"] == 8
     assert inspect(str(places["corpus"]))["accepted"] == 36
+    assert inspect(str(places["prompt bank"]))["split"] == {"train": 18, "validation": 18}
+    assert inspect(str(places["prompt bank"]))["iso"] == {"100": 27, "800": 9}
     assert inspect(str(places["model bundle"]))["training"] == {"data": "none"}
 
 
@@ -56,6 +61,8 @@ def test_damage_is_named(places: dict[str, Path]) -> None:
         ("corpus", "manifest.parquet"),
         ("corpus", "clean/zarr.json"),
         ("model bundle", "model.safetensors"),
+        ("prompt bank", "bank.parquet"),
+        ("prompt bank", "shards/00002.safetensors"),
     ):
         path = places[kind] / name
         content = bytearray(path.read_bytes())
@@ -69,7 +76,7 @@ def test_damage_is_named(places: dict[str, Path]) -> None:
 
 
 def test_unfinished_stores_say_what_to_do(places: dict[str, Path]) -> None:
-    for kind, commit in (("patch store", "store.json"), ("corpus", "corpus.json")):
+    for kind, commit in (("patch store", "store.json"), ("corpus", "corpus.json"), ("prompt bank", "bank.json")):
         (places[kind] / commit).unlink()
         for look in (inspect, verify):
             with pytest.raises(UserError, match=rf"an unfinished {kind}.*same command again"):
@@ -79,5 +86,5 @@ def test_unfinished_stores_say_what_to_do(places: dict[str, Path]) -> None:
 def test_anything_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("")
     for place in (tmp_path, tmp_path / "nothing", tmp_path / "x.txt"):
-        with pytest.raises(UserError, match="holds no corpus, patch store, catalogue or model bundle"):
+        with pytest.raises(UserError, match="holds no corpus, patch store, catalogue, prompt bank or model bundle"):
             inspect(str(place))

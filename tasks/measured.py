@@ -1,0 +1,83 @@
+"""The pairs that an evaluation measures, each with its reference, and the generators that it measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from pngmodel.baselines import BASELINES
+from pngmodel.errors import UserError
+from pngmodel.images import to_unit
+from tasks.generators import model_digest
+from tasks.partners import Pairing, Pairings, Protocol, paired
+from tasks.provenance import content_key
+from tasks.sources import ReferenceSource
+
+
+def chosen_pairings(
+    source: ReferenceSource, url: str, *, split: str | None, camera: str | None, protocol: Protocol, seed: int
+) -> Pairings:
+    """Every pair of a split and camera with its reference under a protocol; those without one are listed.
+
+    Raises:
+        UserError: no pair is of that split or camera, or none has a reference.
+    """
+    picks = [k for k in source.of_split(split) if camera in (None, source.references[k].camera)]
+    if not picks:
+        cameras = sorted({str(r.camera) for r in source.references})
+        raise UserError(f"{url}: no pair of camera {camera!r}; cameras there: {cameras}")
+    pairings = paired(source.references, picks, protocol, seed)
+    if not pairings.found:
+        first = pairings.left_out[0]
+        raise UserError(
+            f"{url}: no pair has a reference under protocol {protocol}; of {len(picks)} the first is {first['id']}: "
+            f"{first['reason']}. Choose another protocol, or references that hold what it needs"
+        )
+    return pairings
+
+
+def spread(pairings: tuple[Pairing, ...], limit: int | None) -> tuple[Pairing, ...]:
+    """At most ``limit`` of them, evenly spread."""
+    if limit is None or limit >= len(pairings):
+        return pairings
+    return tuple(pairings[int(i)] for i in np.linspace(0, len(pairings) - 1, limit).round())
+
+
+def pairings_key(source: ReferenceSource, pairings: tuple[Pairing, ...]) -> str:
+    """Digest of the pairs measured and, where others are their references, of those too."""
+    content = [source.references[p.target].content for p in pairings]
+    if all(p.target == p.partner and p.half is None for p in pairings):
+        return content_key(content)
+    partners = [[source.references[p.partner].content, p.half] for p in pairings]
+    return content_key([content, partners])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One pair under a protocol, (C, H, W) in [0, 1]: what is imitated, and what the result is compared with."""
+
+    real: Tensor
+    clean: Tensor
+    shown_noisy: Tensor
+    shown_clean: Tensor
+
+
+def read_measured(source: ReferenceSource, pairing: Pairing) -> Measured:
+    """Read a pair and its reference."""
+    target, partner = (source.references[k].id for k in (pairing.target, pairing.partner))
+    images = [to_unit(image, target)[0][0] for image in source.read(pairing.target)]
+    others = images
+    if pairing.partner != pairing.target:
+        others = [to_unit(image, partner)[0][0] for image in source.read(pairing.partner)]
+    real, clean = (pairing.measured(image) for image in images)
+    return Measured(real, clean, *(pairing.shown(image) for image in others))
+
+
+def measured_generators(model: str, device: str, *, baselines: bool) -> dict[str, tuple[str, str, str]]:
+    """By row of a table, what :func:`~tasks.generators.load_generator` takes: the ``model``, then the baselines."""
+    names = {"model": model} | ({name: name for name in BASELINES} if baselines else {})
+    if model in BASELINES:
+        names.pop(model, None)  # it stands in the table once
+    return {row: (name, device, model_digest(name)) for row, name in names.items()}
