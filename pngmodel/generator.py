@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pngmodel import spectrum
 from pngmodel.bundle import SHIPPED, load_bundle
 from pngmodel.consistency import one_step
 from pngmodel.errors import UserError
@@ -24,6 +23,7 @@ _COLOURS = 3
 _TILES_AT_ONCE = 16
 _DRAWN = ("drawn_mean", "drawn_covariance")
 _CALIBRATION_SIDE = 256
+_CALIBRATION_DRAWS = 3  # what one draw says of the model's covariances is as uncertain as one image
 
 
 class NoiseGenerator(NoisyImageGenerator):
@@ -77,8 +77,15 @@ class NoiseGenerator(NoisyImageGenerator):
         prompts = {name: value[0].float().cpu() for name, value in code.items()} | fitted
         if self.model.config.calibration == "spectrum":
             height, width = (min(side, _CALIBRATION_SIDE) for side in noise.shape[-2:])
-            drawn = self._whitened_noise(clean[:, :height, :width], prompts, derive_seed("calibration"))
-            prompts |= dict(zip(_DRAWN, (drawn.mean(dim=(1, 2)), self._units.covariances(drawn)), strict=True))
+            draws = [
+                self._whitened_noise(clean[:, :height, :width], prompts, derive_seed("calibration", k))
+                for k in range(_CALIBRATION_DRAWS)
+            ]
+            ends = (
+                torch.stack([drawn.mean(dim=(1, 2)) for drawn in draws]).mean(0),
+                torch.stack([self._units.covariances(drawn) for drawn in draws]).mean(0),
+            )
+            prompts |= dict(zip(_DRAWN, ends, strict=True))
         return prompts
 
     @torch.no_grad()
@@ -110,7 +117,7 @@ class NoiseGenerator(NoisyImageGenerator):
         reference = prompts[COVARIANCE]
         if kind == "spectrum":
             mean, drawn = (prompts[name] for name in _DRAWN)
-            noise = self._units.filtered(noise, spectrum.transport_filter(drawn, reference), mean)
+            noise = self._units.transported(noise, mean, drawn, reference)
         return self._units.colour_matched(noise, reference)
 
     def _whitened_noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:

@@ -116,7 +116,7 @@ _OURS: dict[str, Any] = {
     "whitening": "quantiles",
     "decorrelation": "polyphase",
     "preconditioning": "gaussian",
-    "calibration": "colours",
+    "calibration": "spectrum",
 }
 """What a training of an hour on two CPU cores needs beside the paper (docs/design.md)."""
 

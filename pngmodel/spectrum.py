@@ -9,11 +9,12 @@ from torch.nn import functional as F
 from pngmodel.seeds import generator
 
 REACH = 7  # lags kept on either side: a window of 15 x 15
-PHASE_REACH = 3  # the same distance where a channel is every second pixel
 PHASES = 2  # period of a colour filter array, in pixels
-_GRID_PER_LAG = 8  # a filter is 64 wide for 7 lags, 32 for 3: the root of such a window has decayed by then
+_GRID = 64  # frequencies a side; a filter is as wide, and the root of a 15-wide window has decayed by then
 _SMALLEST_STD = 1e-6
-_WEAKEST = 0.02  # of a spectrum's mean: weaker frequencies are known too badly to be raised to 1
+_ROOT_GRID = 32  # enough for a tapered window
+_WEAKEST = 0.002  # of a tapered spectrum's mean: weaker frequencies are not raised to 1
+_SMALLEST_SHARE = 0.02  # of a spectrum's mean: weaker frequencies are not amplified without limit
 
 
 def to_phases(u: Tensor) -> Tensor:
@@ -51,6 +52,13 @@ def covariances(u: Tensor, reach: int = REACH, half: int = REACH) -> Tensor:
     return window.float()
 
 
+def within(window: Tensor, reach: int) -> Tensor:
+    """A window of covariances whose lags beyond ``reach`` are 0."""
+    lags = torch.arange(window.shape[-1]) - window.shape[-1] // 2
+    near = lags.abs() <= reach
+    return window * (near[:, None] & near[None])
+
+
 def correlations(u: Tensor) -> Tensor:
     """:func:`covariances` over the channels' stds: (C, C, 15, 15) in [-1, 1]."""
     window = covariances(u)
@@ -58,10 +66,9 @@ def correlations(u: Tensor) -> Tensor:
     return (window / (std[:, None] * std[None])[..., None, None]).clamp(-1, 1)
 
 
-def _density(window: Tensor) -> Tensor:
-    """Cross-spectral density (64, 33, C, C) of a window, in the order in which A A* is the density of A x white."""
+def _density(window: Tensor, grid: int = _GRID) -> Tensor:
+    """Cross-spectral density (grid, grid / 2 + 1, C, C) of a window, in the order in which A A* is the density of A x white."""
     half = window.shape[-1] // 2
-    grid = _GRID_PER_LAG * (half + 1)
     lags = torch.arange(-half, half + 1) % grid
     padded = torch.zeros(*window.shape[:2], grid, grid, dtype=torch.float64)
     padded[:, :, lags[:, None], lags[None]] = window.double()
@@ -97,23 +104,34 @@ def shaping_filter(correlation: Tensor) -> Tensor:
 
 
 def decorrelating_filter(covariance: Tensor) -> Tensor:
-    """Filter G^-1/2 from noise with these covariances to white noise of unit variance.
+    """Filter G^-1/2 (C, C, 32, 32) from noise with about these covariances to white noise of unit variance.
 
-    (C, C, 64, 64) for a window of 15 lags, (C, C, 32, 32) for one of 7.
-    Frequencies weaker than a floor are not raised to 1; :func:`colouring_filter` puts back exactly what this took.
+    G is the density of the *tapered* covariances, which is smoothed and never negative: what is weak is then known as
+    well, in proportion, as what is strong, and can be divided by. The price is that correlations are a little too small.
     """
     return _root_filter(covariance, -0.5)
 
 
 def colouring_filter(covariance: Tensor) -> Tensor:
-    """Inverse of :func:`decorrelating_filter`: G^1/2 with the same floor, (C, C, 64, 64)."""
+    """Inverse of :func:`decorrelating_filter`: G^1/2, (C, C, 32, 32)."""
     return _root_filter(covariance, 0.5)
 
 
 def _root_filter(covariance: Tensor, exponent: float) -> Tensor:
-    density = _density(covariance)
+    density = _density(covariance * _taper(covariance), _ROOT_GRID)
     floor = _WEAKEST * float(density.diagonal(dim1=-2, dim2=-1).real.mean())
     return _taps(_power(density, exponent, floor)).float()
+
+
+def _taper(covariance: Tensor) -> Tensor:
+    """Lag window as wide as the known lags: a Hann window's autocorrelation, whose own spectrum is nowhere negative."""
+    half = covariance.shape[-1] // 2
+    known = covariance.abs().amax(dim=(0, 1, 2))[half:].nonzero()
+    reach = int(known.max()) if len(known) else 0
+    window = torch.sin(torch.pi * (torch.arange(reach + 1, dtype=torch.float64) + 0.5) / (reach + 1)) ** 2
+    line = F.conv1d(window[None, None], window[None, None], padding=reach)[0, 0]
+    line = F.pad((line / line.max()).float(), (half - reach, half - reach))
+    return torch.outer(line, line)
 
 
 def transport_filter(source: Tensor, target: Tensor) -> Tensor:
@@ -122,7 +140,7 @@ def transport_filter(source: Tensor, target: Tensor) -> Tensor:
     Of all filters that do, the one that changes a Gaussian field least: T = S^-1/2 (S^1/2 G S^1/2)^1/2 S^-1/2.
     """
     have, want = _density(source), _density(target)
-    floor = _WEAKEST * float(have.diagonal(dim1=-2, dim2=-1).real.mean())
+    floor = _SMALLEST_SHARE * float(have.diagonal(dim1=-2, dim2=-1).real.mean())
     root, inverse = _power(have, 0.5, floor), _power(have, -0.5, floor)
     return _taps(inverse @ _power(root @ want @ root, 0.5) @ inverse).float()
 

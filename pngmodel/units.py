@@ -49,14 +49,19 @@ class NoiseUnits:
         # A small reference does not know its far lags: what is estimated must stay below what is measured.
         side = min(u.shape[-2:])
         if self._decorrelation == "polyphase":
-            half = spectrum.PHASE_REACH
-            return spectrum.covariances(spectrum.to_phases(u), min(half, side // _SIDE_PER_PHASE_LAG), half)
+            return spectrum.covariances(spectrum.to_phases(u), min(spectrum.REACH, side // _SIDE_PER_LAG))
         return spectrum.covariances(u, min(spectrum.REACH, max(1, side // _SIDE_PER_LAG)))
 
-    def filtered(self, u: Tensor, taps: Tensor, mean: Tensor | None = None) -> Tensor:
-        """Whitened noise through a filter made from :meth:`covariances`, less ``mean`` (C,) before it."""
-        if mean is not None:
-            u = u - mean[:, None, None]
+    def transported(self, u: Tensor, mean: Tensor, drawn: Tensor, reference: Tensor) -> Tensor:
+        """Whitened noise of a generator whose draws have ``mean`` (C,) and covariances ``drawn``, with ``reference``'s.
+
+        Both from :meth:`covariances`, untapered: what colouring leaves too small is put right here.
+        """
+        reach = spectrum.REACH // 2 if self._decorrelation == "polyphase" else spectrum.REACH  # 7 pixels in both
+        taps = _transport(*(_bytes(spectrum.within(window, reach)) for window in (drawn, reference)))
+        return self._filtered(u - mean[:, None, None], taps)
+
+    def _filtered(self, u: Tensor, taps: Tensor) -> Tensor:
         if self._decorrelation == "polyphase":
             return spectrum.from_phases(spectrum.filtered(spectrum.to_phases(u), taps))
         return spectrum.filtered(u, taps)
@@ -73,14 +78,13 @@ class NoiseUnits:
         """u -> e, what the network learns."""
         if self._decorrelation == "none":
             return u
-        return self.filtered(u, spectrum.decorrelating_filter(fitted[COVARIANCE])).clamp(-_LIMIT, _LIMIT)
+        return self._filtered(u, spectrum.decorrelating_filter(fitted[COVARIANCE])).clamp(-_LIMIT, _LIMIT)
 
     def coloured(self, e: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
         """e -> u."""
         if self._decorrelation == "none":
             return e
-        covariance = fitted[COVARIANCE]
-        return self.filtered(e, _colouring(covariance.numpy().tobytes(), tuple(covariance.shape)))
+        return self._filtered(e, _colouring(_bytes(fitted[COVARIANCE])))
 
     def unwhitened(self, u: Tensor, clean: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
         """u -> noise in the clean image's scale."""
@@ -88,12 +92,27 @@ class NoiseUnits:
         return whitening.unwhiten(self._whitening, curves, u, clean)
 
 
-_SIDE_PER_LAG, _SIDE_PER_PHASE_LAG = 16, 40  # pixels of a reference's side for each lag that is taken from it
+_SIDE_PER_LAG = 16  # pixels of a reference's side for each lag that is taken from it
 _LIMIT = 6.0  # e is about N(0, 1); beyond this it is an accident of the division, and would rule the loss
 
 
+_Stored = tuple[bytes, tuple[int, ...]]
+
+
+def _bytes(window: Tensor) -> _Stored:
+    return window.contiguous().numpy().tobytes(), tuple(window.shape)
+
+
+def _window(stored: _Stored) -> Tensor:
+    return torch.frombuffer(bytearray(stored[0]), dtype=torch.float32).reshape(stored[1])
+
+
+# A reference is used for many images, and its filters cost as much as the network: they are kept, by content.
 @lru_cache(maxsize=32)
-def _colouring(covariance: bytes, shape: tuple[int, ...]) -> Tensor:
-    """The filter of a reference, which is used for many images."""
-    window = torch.frombuffer(bytearray(covariance), dtype=torch.float32).reshape(shape)
-    return spectrum.colouring_filter(window)
+def _colouring(covariance: _Stored) -> Tensor:
+    return spectrum.colouring_filter(_window(covariance))
+
+
+@lru_cache(maxsize=32)
+def _transport(drawn: _Stored, reference: _Stored) -> Tensor:
+    return spectrum.transport_filter(_window(drawn), _window(reference))

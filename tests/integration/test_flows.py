@@ -204,7 +204,7 @@ def configuration(patches: str, tmp_path: Path) -> Path:
     content = {
         "preset": "tiny",
         "model": {"channels": [4, 4, 8, 8], "width": 24, "depth": 1, "heads": 2},
-        "data": {"stores": [patches]},
+        "data": {"stores": [patches], "region": 32},
         "pae": stage | {"steps": 3},
         "pdit": stage | {"steps": 4, "train_prompts": True},
     }
