@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
 import shutil
+import tempfile
+import urllib.request
+from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +91,37 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+@lru_cache(maxsize=4)
+def _fetched(url: str) -> Path:
+    """A bundle behind http(s), copied for the life of the process."""
+    folder = Path(tempfile.mkdtemp(prefix="pngnoise-bundle-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in (_DIGEST, *_DIGESTED):
+        try:
+            with urllib.request.urlopen(f"{url.rstrip('/')}/{name}", timeout=60) as answer:
+                (folder / name).write_bytes(answer.read())
+        except (OSError, HTTPException) as error:
+            raise UserError(f"{url}/{name}: cannot be fetched ({error}); check the address") from error
+    return folder
+
+
+def _local(path_or_url: str | Path) -> Path:
+    """The folder of a bundle: where it is, or where its copy is."""
+    text = str(path_or_url)
+    if text.startswith(("http://", "https://")):
+        return _fetched(text)
+    if "://" in text and not text.startswith("file://"):
+        raise UserError(f"{text}: this layer reads local folders and http(s); fetch the bundle first, as the flows do")
+    return Path(text.removeprefix("file://"))
+
+
 def verify_bundle(path_or_url: str | Path) -> str:
     """Check every digested file and return the bundle's digest.
 
     Raises:
         UserError: not a bundle. IntegrityError: a file is missing or differs from its digest.
     """
-    folder = Path(str(path_or_url).removeprefix("file://"))
+    folder = _local(path_or_url)
     record = _read_json(folder / _DIGEST)
     files = record.get("files")
     if not isinstance(files, dict) or set(files) != set(_DIGESTED) or record.get("digest") != bundle_digest(files):
@@ -110,7 +139,7 @@ def verify_bundle(path_or_url: str | Path) -> str:
 
 def bundle_config(path_or_url: str | Path) -> dict[str, Any]:
     """The config.json of a bundle: format, model, training."""
-    return _read_json(Path(str(path_or_url).removeprefix("file://")) / _CONFIG)
+    return _read_json(_local(path_or_url) / _CONFIG)
 
 
 def load_bundle(path_or_url: str | Path) -> tuple[NoiseModel, str]:
@@ -119,7 +148,7 @@ def load_bundle(path_or_url: str | Path) -> tuple[NoiseModel, str]:
     Raises:
         UserError: not a bundle, or a version this release cannot read. IntegrityError: damaged.
     """
-    folder = Path(str(path_or_url).removeprefix("file://"))
+    folder = _local(path_or_url)
     digest = verify_bundle(folder)
     config = bundle_config(folder)
     if config.get("format") != FORMAT or config.get("format_version") != FORMAT_VERSION:

@@ -56,8 +56,8 @@ class NoiseGenerator(NoisyImageGenerator):
     def from_pretrained(cls, path_or_url: str | Path | None = None, *, device: str = "cpu") -> NoiseGenerator:
         """Load a model bundle folder; without an argument the one shipped with the package.
 
-        Takes a local path or ``file://`` URL; this layer knows no object storage. The flows and the command
-        line do, and fetch the folder first.
+        Takes a local path, a ``file://`` or an ``http(s)://`` URL of the folder; this layer knows no object storage.
+        The flows and the command line do, and fetch the folder first.
 
         Raises:
             UserError: not a bundle, or written by a newer version. IntegrityError: a wrong digest.

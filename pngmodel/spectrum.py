@@ -67,7 +67,7 @@ def correlations(u: Tensor) -> Tensor:
 
 
 def _density(window: Tensor, grid: int = _GRID) -> Tensor:
-    """Cross-spectral density (grid, grid / 2 + 1, C, C) of a window, in the order in which A A* is the density of A x white."""
+    """Cross-spectral density (grid, grid / 2 + 1, C, C) of a window; A A* is that of A x white."""
     half = window.shape[-1] // 2
     lags = torch.arange(-half, half + 1) % grid
     padded = torch.zeros(*window.shape[:2], grid, grid, dtype=torch.float64)
@@ -107,7 +107,7 @@ def decorrelating_filter(covariance: Tensor) -> Tensor:
     """Filter G^-1/2 (C, C, 32, 32) from noise with about these covariances to white noise of unit variance.
 
     G is the density of the *tapered* covariances, which is smoothed and never negative: what is weak is then known as
-    well, in proportion, as what is strong, and can be divided by. The price is that correlations are a little too small.
+    well, in proportion, as what is strong, and can be divided by. The price: correlations are a little too small.
     """
     return _root_filter(covariance, -0.5)
 

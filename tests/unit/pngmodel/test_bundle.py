@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -159,3 +162,17 @@ def test_a_place_that_cannot_be_written_is_named(model: NoiseModel, tmp_path: Pa
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="file/bundle: cannot write the model bundle"):
         save_bundle(model, tmp_path / "file" / "bundle", training={}, card="")
+
+
+def test_a_bundle_behind_http(tmp_path: Path, model: NoiseModel) -> None:
+    digest = save_bundle(model, tmp_path / "bundle", training={}, card="")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert load_bundle(f"{url}/bundle/")[1] == digest
+        with pytest.raises(UserError, match=r"http://.*/nothing/digest.json: cannot be fetched .*404"):
+            load_bundle(f"{url}/nothing")
+        server.shutdown()
+    with pytest.raises(UserError, match="s3://bucket/x: this layer reads local folders and http"):
+        load_bundle("s3://bucket/x")

@@ -41,14 +41,16 @@ def test_paper_prompt_maps_and_correlation_network_have_the_published_size() -> 
 
 def test_paper_follows_the_paper_where_tiny_does_not() -> None:
     paper = preset("paper")
-    assert paper.whitening == paper.calibration == "none"
+    assert paper.whitening == paper.decorrelation == paper.calibration == paper.statistics == "none"
+    assert paper.preconditioning == "edm"
     assert paper.latent_init == "random"
     assert (paper.width, paper.depth, paper.heads, paper.dropout) == (384, 8, 6, 0.1)
     assert paper.channels == (48, 48, 96, 192)
 
 
-def test_tiny_bundle_stays_small() -> None:
-    numbers = sum(v.numel() for v in on_paper("tiny").state_dict().values())
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_what_ships_stays_small(name: str) -> None:
+    numbers = sum(v.numel() for v in on_paper(name).state_dict().values())
     assert numbers * 4 < 30e6
 
 
