@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,6 +65,13 @@ class NoiseGenerator(NoisyImageGenerator):
         """
         model, digest = load_bundle(path_or_url or SHIPPED)
         return cls(model, device=device, digest=digest)
+
+    def uncalibrated(self) -> NoiseGenerator:
+        """The same network without calibration: what it draws by itself."""
+        other = copy.copy(self)
+        other.model = copy.copy(self.model)
+        other.model.config = self.model.config.model_copy(update={"calibration": "none"})
+        return other
 
     @torch.no_grad()
     def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:

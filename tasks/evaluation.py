@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from pngmodel import NoiseGenerator
 from pngmodel.interface import NoisyImageGenerator
 from pngmodel.metrics.protocols import DRAW_METRICS, floor_figures, mean_figures, noise_figures
 from pngmodel.model import Precision
@@ -132,6 +133,9 @@ def evaluate_noise(
     shown = {int(i) for i in np.linspace(0, len(pairings) - 1, _EXAMPLES).round()}
     named = measured_generators(parameters.model, parameters.device, baselines=parameters.baselines)
     generators = {row: load_generator(*name) for row, name in named.items()}
+    learned = generators["model"]
+    if parameters.baselines and isinstance(learned, NoiseGenerator) and learned.model.config.calibration != "none":
+        generators = {"model": learned, "uncalibrated": learned.uncalibrated()} | generators
     figures: dict[str, list[dict[str, float]]] = {row: [] for row in [*generators, "floor"]}
     examples, cameras = [], []
     for done, pairing in enumerate(pairings):

@@ -17,10 +17,12 @@ from tasks.stores.filesystem import write_bytes
 ARROWS = {"lower": "↓", "higher": "↑", "one": "→1", "zero": "→0"}
 NAMES = {
     "model": "this model",
+    "uncalibrated": "this model, not calibrated",
     "awgn": "AWGN",
     "heteroscedastic": "heteroscedastic Gaussian",
     "spectrum_matched": "spectrum-matched Gaussian",
     "spectrum_matched_quantiles": "spectrum-matched, real distribution",
+    "polyphase_matched": "polyphase-matched, real distribution",
     "floor": "floor (perfect generator)",
 }
 TABLED = METRICS | DRAW_METRICS

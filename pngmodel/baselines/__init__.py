@@ -10,17 +10,19 @@ from collections.abc import Callable
 
 from pngmodel.baselines.awgn import Awgn
 from pngmodel.baselines.heteroscedastic import Heteroscedastic
+from pngmodel.baselines.polyphase_matched import PolyphaseMatched
 from pngmodel.baselines.spectrum_matched import SpectrumMatched
 from pngmodel.errors import UserError
 from pngmodel.interface import NoisyImageGenerator
 
-__all__ = ["BASELINES", "Awgn", "Heteroscedastic", "SpectrumMatched", "baseline"]
+__all__ = ["BASELINES", "Awgn", "Heteroscedastic", "PolyphaseMatched", "SpectrumMatched", "baseline"]
 
 BASELINES: dict[str, Callable[[], NoisyImageGenerator]] = {
     "awgn": Awgn,
     "heteroscedastic": Heteroscedastic,
     "spectrum_matched": lambda: SpectrumMatched("moments"),
     "spectrum_matched_quantiles": lambda: SpectrumMatched("quantiles"),
+    "polyphase_matched": PolyphaseMatched,
 }
 
 

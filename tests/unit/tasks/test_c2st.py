@@ -35,12 +35,18 @@ def test_the_record(catalogue: str, tmp_path: Path) -> None:
     assert record["left_out"] == []
     assert record["figures"]["floor"] == {"auc": 0.5, "auc_by_seed": [0.5]}
     rows = {name: row for name, row in record["figures"].items() if name != "floor"}
-    assert set(rows) == {"model", "heteroscedastic", "spectrum_matched", "spectrum_matched_quantiles"}
+    assert set(rows) == {
+        "model",
+        "heteroscedastic",
+        "spectrum_matched",
+        "spectrum_matched_quantiles",
+        "polyphase_matched",
+    }
     for row in rows.values():
         assert len(row["auc_by_seed"]) == 2
         assert row["auc"] == pytest.approx(sum(row["auc_by_seed"]) / 2)
         assert row["auc_spread"] == pytest.approx(abs(row["auc_by_seed"][0] - row["auc_by_seed"][1]) / 2**0.5)
-    assert steps == [(k, 8) for k in range(9)]
+    assert steps == [(k, 10) for k in range(11)]
     assert set(record["held_out"]) == {"0", "1"}
     assert all(facts["pairs"] == 1 for facts in record["held_out"].values())
     table = c2st_table(record)

@@ -27,6 +27,7 @@ def test_the_record(patches: str, tmp_path: Path) -> None:
         "heteroscedastic",
         "spectrum_matched",
         "spectrum_matched_quantiles",
+        "polyphase_matched",
         "floor",
     }
     assert set(record["figures"]["model"]) == {*METRICS, "draw_correlation"}

@@ -26,7 +26,8 @@ def model(request: pytest.FixtureRequest) -> NoisyImageGenerator:
 
 
 def test_registry_names_and_error(model: NoisyImageGenerator) -> None:
-    assert list(BASELINES) == ["awgn", "heteroscedastic", "spectrum_matched", "spectrum_matched_quantiles"]
+    names = ["awgn", "heteroscedastic", "spectrum_matched", "spectrum_matched_quantiles", "polyphase_matched"]
+    assert list(BASELINES) == names
     assert BASELINES[model.name]().name == model.name
     with pytest.raises(UserError, match=r"'magic'.*awgn, heteroscedastic, spectrum_matched, spectrum_matched_q"):
         baseline("magic")
@@ -37,7 +38,7 @@ def test_prompts_are_named_float32_tensors(model: NoisyImageGenerator) -> None:
     assert set(prompts) == model.prompt_names
     for value in prompts.values():
         assert value.dtype == torch.float32
-        assert value.shape[0] == 3
+        assert value.shape[0] in (3, 12)  # colours, or colours at the places of a 2 x 2 pattern
         assert bool(value.isfinite().all())
 
 

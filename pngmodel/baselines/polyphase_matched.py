@@ -1,0 +1,54 @@
+"""The learned model without its network: the reference's distribution and polyphase spectrum put on white noise.
+
+Everything that needs no training in :class:`~pngmodel.generator.NoiseGenerator` as tiny and small configure it.
+What the network adds is the difference to this.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pngmodel.baselines.base import Baseline
+from pngmodel.images import pad_to_multiple
+from pngmodel.interface import Prompts
+from pngmodel.presets import DOWNSAMPLING, PRESETS
+from pngmodel.seeds import derive_seed, generator
+from pngmodel.units import COVARIANCE, NoiseUnits
+
+_DRAWS, _SIDE = 3, 256
+_DRAWN = ("drawn_mean", "drawn_covariance")
+
+
+class PolyphaseMatched(Baseline):
+    """Quantiles against intensity, and covariances of colours and places of a 2 x 2 pattern up to 15 pixels."""
+
+    name = "polyphase_matched"
+
+    def __init__(self) -> None:
+        self._units = NoiseUnits(PRESETS["tiny"])
+        self.prompt_names = self._units.names.union(_DRAWN)
+
+    @torch.no_grad()
+    def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:
+        """Of one pair (C, H, W) in [0, 1]: the curves, the covariances, and those of white noise coloured by them."""
+        u, fitted = self._units.fit(noisy.cpu().float(), clean.cpu().float())
+        shape = (u.shape[0], min(u.shape[1], _SIDE), min(u.shape[2], _SIDE))
+        draws = [self._coloured(shape, fitted, derive_seed("calibration", k)) for k in range(_DRAWS)]
+        mean = torch.stack([draw.mean(dim=(1, 2)) for draw in draws]).mean(0)
+        covariance = torch.stack([self._units.covariances(draw) for draw in draws]).mean(0)
+        return fitted | dict(zip(_DRAWN, (mean, covariance), strict=True))
+
+    def _coloured(self, shape: tuple[int, int, int], prompts: Prompts, seed: int) -> Tensor:
+        white = torch.randn(shape, generator=generator(seed))
+        return self._units.coloured(white, prompts)
+
+    def noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
+        """Coloured noise (C, H, W), carried over to the reference's covariances, with the curves put on."""
+        channels, height, width = clean.shape
+        padded = pad_to_multiple(clean[None], DOWNSAMPLING)
+        u = self._coloured((channels, padded.shape[-2], padded.shape[-1]), prompts, seed)
+        mean, drawn = (prompts[name] for name in _DRAWN)
+        u = self._units.transported(u, mean, drawn, prompts[COVARIANCE])
+        u = self._units.colour_matched(u, prompts[COVARIANCE])[:, :height, :width]
+        return self._units.unwhitened(u, clean, prompts)
