@@ -92,16 +92,16 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
     from tasks.publication import HEADLINE
     from tasks.reporting import ARROWS, TABLED, ordered
 
-    rows = ordered(record["figures"])
     title = f"Protocol {record['protocol']}, {len(TABLED)} metrics in the report"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("metric", no_wrap=True)
-    for key in rows:
-        # One word a line, or six generators do not fit into 80 columns.
-        table.add_column(key.replace("heterosc", "hetero_sc").replace("_", "\n"), justify="right", no_wrap=True)
+    table.add_column("generator", no_wrap=True)
     for metric in HEADLINE:
-        cells = (f"{row[metric]:.4f}" if metric in row else "-" for row in rows.values())
-        table.add_row(f"{metric} {ARROWS[TABLED[metric].direction]}", *cells)
+        # One word a line, or the metrics do not fit into 80 columns.
+        heading = f"{metric} {ARROWS[TABLED[metric].direction]}".replace("_", "\n")
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, row in ordered(record["figures"]).items():
+        cells = (f"{row[metric]:.4f}" if metric in row else "-" for metric in HEADLINE)
+        table.add_row(name.replace("_", " "), *cells)
     Console().print(table)
     _tell_left_out(record)
 
