@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 # The torch build. CPU machines: the pinned version (pip takes a CPU build where the index offers one).
 # Otherwise: make quickstart TORCH="torch==2.13.0 --index-url <index of your build>"
 TORCH ?= torch==2.13.0
+# Test processes. Each computes with one thread.
+JOBS ?= 2
 BIN := .venv/bin
 PIP_FLAGS := --quiet --disable-pip-version-check --no-cache-dir
 STAMP := .venv/installed
@@ -37,7 +39,7 @@ ui: $(STAMP) ## Prefect's UI with the history of this checkout's runs
 	$(BIN)/prefect server start --host 127.0.0.1 --port 4200
 
 test: $(STAMP) ## all tests that run on any machine
-	$(BIN)/pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n $(JOBS) --dist loadfile
 
 test-unit: $(STAMP) ## the tests that take seconds
 	$(BIN)/pytest tests/unit
