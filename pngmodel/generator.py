@@ -18,11 +18,10 @@ from pngmodel.model import NoiseModel, Precision
 from pngmodel.presets import DOWNSAMPLING, LEVELS
 from pngmodel.seeds import derive_seed, generator
 from pngmodel.tiling import tiled
-from pngmodel.units import COVARIANCE, NoiseUnits
+from pngmodel.units import CALIBRATION, COVARIANCE, NoiseUnits
 
 _COLOURS = 3
 _TILES_AT_ONCE = 16
-_DRAWN = ("drawn_mean", "drawn_covariance")
 _CALIBRATION_SIDE = 256
 _CALIBRATION_DRAWS = 3  # what one draw says of the model's covariances is as uncertain as one image
 
@@ -49,7 +48,7 @@ class NoiseGenerator(NoisyImageGenerator):
         names = [f"global_{level}" for level in range(LEVELS)] if config.prompts != "none" else []
         names += ["local"] if config.prompts == "global+local" else []
         names += ["statistics"] if config.statistics != "none" else []
-        names += _DRAWN if config.calibration == "spectrum" else ()
+        names += CALIBRATION if config.calibration == "spectrum" else ()
         self._units = NoiseUnits(config)
         self._prompt_names = self._units.names.union(names)
 
@@ -68,10 +67,9 @@ class NoiseGenerator(NoisyImageGenerator):
 
     def uncalibrated(self) -> NoiseGenerator:
         """The same network without calibration: what it draws by itself."""
-        other = copy.copy(self)
-        other.model = copy.copy(self.model)
-        other.model.config = self.model.config.model_copy(update={"calibration": "none"})
-        return other
+        model = copy.copy(self.model)
+        model.config = model.config.model_copy(update={"calibration": "none"})
+        return NoiseGenerator(model, device=str(self._precision.device), digest=self.digest)
 
     @torch.no_grad()
     def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:
@@ -89,11 +87,8 @@ class NoiseGenerator(NoisyImageGenerator):
                 self._whitened_noise(clean[:, :height, :width], prompts, derive_seed("calibration", k))
                 for k in range(_CALIBRATION_DRAWS)
             ]
-            ends = (
-                torch.stack([drawn.mean(dim=(1, 2)) for drawn in draws]).mean(0),
-                torch.stack([self._units.covariances(drawn) for drawn in draws]).mean(0),
-            )
-            prompts |= dict(zip(_DRAWN, ends, strict=True))
+            clean = clean[:, :height, :width]
+            prompts |= self._units.calibration(draws, noisy[:, :height, :width] - clean, clean, prompts)
         return prompts
 
     @torch.no_grad()
@@ -122,11 +117,9 @@ class NoiseGenerator(NoisyImageGenerator):
         if kind == "moments":
             std, mean = torch.std_mean(noise, dim=(1, 2), keepdim=True, correction=0)
             return (noise - mean) / std.clamp(min=1e-3)
-        reference = prompts[COVARIANCE]
         if kind == "spectrum":
-            mean, drawn = (prompts[name] for name in _DRAWN)
-            noise = self._units.transported(noise, mean, drawn, reference)
-        return self._units.colour_matched(noise, reference)
+            return self._units.calibrated(noise, prompts)
+        return self._units.colour_matched(noise, prompts[COVARIANCE])
 
     def _whitened_noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
         """Noise in whitened units for a padded image (3, H, W) in [0, 1]: the model's, coloured by the reference."""
@@ -140,7 +133,7 @@ class NoiseGenerator(NoisyImageGenerator):
         # One random field for the whole image: tiles agree where they overlap.
         field = torch.randn((config.latent_channels, height // DOWNSAMPLING, width // DOWNSAMPLING), generator=g)
         signed = clean * 2 - 1
-        beside = self._units.names.union(_DRAWN)
+        beside = self._units.names.union(CALIBRATION)
         code = {k: v[None].to(device) for k, v in prompts.items() if k not in beside}
 
         def run(corners: list[tuple[int, int]], rows: int, columns: int) -> Tensor:

@@ -9,7 +9,7 @@ switch both off; then u and e are the noise in [-2, 2], as published.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -20,6 +20,8 @@ from pngmodel.presets import ModelConfig
 
 CURVES = "curve_"
 COVARIANCE = "reference_covariance"
+CALIBRATION = ("drawn_mean", "drawn_covariance", "colour_target")
+"""Names of what :meth:`NoiseUnits.calibration` returns."""
 
 
 class NoiseUnits:
@@ -52,14 +54,36 @@ class NoiseUnits:
             return spectrum.covariances(spectrum.to_phases(u), min(spectrum.REACH, side // _SIDE_PER_LAG))
         return spectrum.covariances(u, min(spectrum.REACH, max(1, side // _SIDE_PER_LAG)))
 
-    def transported(self, u: Tensor, mean: Tensor, drawn: Tensor, reference: Tensor) -> Tensor:
-        """Whitened noise of a generator whose draws have ``mean`` (C,) and covariances ``drawn``, with ``reference``'s.
+    def calibration(
+        self, draws: Sequence[Tensor], noise: Tensor, clean: Tensor, fitted: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What :meth:`calibrated` needs: from whitened ``draws`` on the reference's clean image, and its noise there.
 
-        Both from :meth:`covariances`, untapered: what colouring leaves too small is put right here.
+        The covariance aimed at is the reference's at lag 0, of unit variance, and corrected for what the curves do to
+        correlations between colours: they are not straight, so that u and noise do not have the same.
         """
-        reach = spectrum.REACH // 2 if self._decorrelation == "polyphase" else spectrum.REACH  # 7 pixels in both
-        taps = _transport(*(_bytes(spectrum.within(window, reach)) for window in (drawn, reference)))
-        return self._filtered(u - mean[:, None, None], taps)
+        half = fitted[COVARIANCE].shape[-1] // 2
+        found = {
+            "drawn_mean": torch.stack([draw.mean(dim=(1, 2)) for draw in draws]).mean(0),
+            "drawn_covariance": torch.stack([self.covariances(draw) for draw in draws]).mean(0),
+            "colour_target": _of_unit_variance(fitted[COVARIANCE][..., half, half], draws[0].shape[0]),
+        }
+        made = [self.unwhitened(self.calibrated(draw, {**fitted, **found}), clean, fitted) for draw in draws]
+        missing = _colour_correlation(noise) - torch.stack([_colour_correlation(x) for x in made]).mean(0)
+        places = found["colour_target"].shape[0] // len(missing)
+        found["colour_target"] += torch.kron(missing.clamp(-_MOST_CORRECTED, _MOST_CORRECTED), torch.eye(places))
+        return found
+
+    def calibrated(self, u: Tensor, prompts: Mapping[str, Tensor]) -> Tensor:
+        """Whitened noise of a generator, carried over to the covariances of the reference, (C, H, W).
+
+        By untapered estimates: what colouring leaves too small is put right here. Mean and lag 0 are exact per image.
+        """
+        # Lags of 7 pixels in both forms.
+        reach = spectrum.REACH // 2 if self._decorrelation == "polyphase" else spectrum.REACH
+        ends = (spectrum.within(prompts[name], reach) for name in ("drawn_covariance", COVARIANCE))
+        u = self._filtered(u - prompts["drawn_mean"][:, None, None], _transport(*map(_bytes, ends)))
+        return self._matched(u, prompts["colour_target"])
 
     def _filtered(self, u: Tensor, taps: Tensor) -> Tensor:
         if self._decorrelation == "polyphase":
@@ -69,10 +93,12 @@ class NoiseUnits:
     def colour_matched(self, u: Tensor, covariance: Tensor) -> Tensor:
         """Whitened noise with mean 0 and exactly the covariance at lag 0 that ``covariance`` has."""
         half = covariance.shape[-1] // 2
-        at_zero = covariance[..., half, half]
+        return self._matched(u, covariance[..., half, half])
+
+    def _matched(self, u: Tensor, target: Tensor) -> Tensor:
         if self._decorrelation == "polyphase":
-            return spectrum.from_phases(spectrum.colour_matched(spectrum.to_phases(u), at_zero))
-        return spectrum.colour_matched(u, at_zero)
+            return spectrum.from_phases(spectrum.colour_matched(spectrum.to_phases(u), target))
+        return spectrum.colour_matched(u, target)
 
     def decorrelated(self, u: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
         """u -> e, what the network learns."""
@@ -94,6 +120,24 @@ class NoiseUnits:
 
 _SIDE_PER_LAG = 16  # pixels of a reference's side for each lag that is taken from it
 _LIMIT = 6.0  # e is about N(0, 1); beyond this it is an accident of the division, and would rule the loss
+
+
+_MOST_CORRECTED = 0.1  # of a correlation between colours; more would be a reference without noise
+
+
+def _of_unit_variance(covariance: Tensor, colours: int) -> Tensor:
+    """A covariance of colours, or of colours and places, whose mean variance is 1 in every colour."""
+    variance = covariance.diagonal().reshape(colours, -1)
+    scale = variance.mean(1, keepdim=True).clamp(min=1e-6).rsqrt().expand_as(variance).flatten()
+    return covariance * scale[:, None] * scale[None]
+
+
+def _colour_correlation(noise: Tensor) -> Tensor:
+    """Correlation between the colours of noise (C, H, W), (C, C); 0 on the diagonal and where there is no noise."""
+    x = noise.flatten(1) - noise.flatten(1).mean(1, keepdim=True)
+    x = x / x.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
+    found = x @ x.T / x.shape[1]
+    return found - torch.diag(found.diagonal())
 
 
 _Stored = tuple[bytes, tuple[int, ...]]

@@ -14,10 +14,9 @@ from pngmodel.images import pad_to_multiple
 from pngmodel.interface import Prompts
 from pngmodel.presets import DOWNSAMPLING, PRESETS
 from pngmodel.seeds import derive_seed, generator
-from pngmodel.units import COVARIANCE, NoiseUnits
+from pngmodel.units import CALIBRATION, NoiseUnits
 
 _DRAWS, _SIDE = 3, 256
-_DRAWN = ("drawn_mean", "drawn_covariance")
 
 
 class PolyphaseMatched(Baseline):
@@ -27,17 +26,17 @@ class PolyphaseMatched(Baseline):
 
     def __init__(self) -> None:
         self._units = NoiseUnits(PRESETS["tiny"])
-        self.prompt_names = self._units.names.union(_DRAWN)
+        self.prompt_names = self._units.names.union(CALIBRATION)
 
     @torch.no_grad()
     def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:
         """Of one pair (C, H, W) in [0, 1]: the curves, the covariances, and those of white noise coloured by them."""
-        u, fitted = self._units.fit(noisy.cpu().float(), clean.cpu().float())
+        noisy, clean = noisy.cpu().float(), clean.cpu().float()
+        u, fitted = self._units.fit(noisy, clean)
         shape = (u.shape[0], min(u.shape[1], _SIDE), min(u.shape[2], _SIDE))
         draws = [self._coloured(shape, fitted, derive_seed("calibration", k)) for k in range(_DRAWS)]
-        mean = torch.stack([draw.mean(dim=(1, 2)) for draw in draws]).mean(0)
-        covariance = torch.stack([self._units.covariances(draw) for draw in draws]).mean(0)
-        return fitted | dict(zip(_DRAWN, (mean, covariance), strict=True))
+        noise, shown = (noisy - clean)[:, : shape[1], : shape[2]], clean[:, : shape[1], : shape[2]]
+        return fitted | self._units.calibration(draws, noise, shown, fitted)
 
     def _coloured(self, shape: tuple[int, int, int], prompts: Prompts, seed: int) -> Tensor:
         white = torch.randn(shape, generator=generator(seed))
@@ -48,7 +47,5 @@ class PolyphaseMatched(Baseline):
         channels, height, width = clean.shape
         padded = pad_to_multiple(clean[None], DOWNSAMPLING)
         u = self._coloured((channels, padded.shape[-2], padded.shape[-1]), prompts, seed)
-        mean, drawn = (prompts[name] for name in _DRAWN)
-        u = self._units.transported(u, mean, drawn, prompts[COVARIANCE])
-        u = self._units.colour_matched(u, prompts[COVARIANCE])[:, :height, :width]
+        u = self._units.calibrated(u, prompts)[:, :height, :width]
         return self._units.unwhitened(u, clean, prompts)
