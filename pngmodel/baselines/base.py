@@ -36,7 +36,8 @@ class Baseline(NoisyImageGenerator):
         return torch.stack([self._one(c.cpu().float(), p, s) for c, p, s in zip(clean, prompts, seeds, strict=True)])
 
     def _one(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
-        channels = next(iter(prompts.values())).shape[0]
+        # An entry may count places of a pixel pattern beside the colours, never fewer than these.
+        channels = min(value.shape[0] for value in prompts.values())
         if channels == clean.shape[0]:
             noise = self.noise(clean, prompts, seed)
         elif clean.shape[0] == 1:
