@@ -97,7 +97,7 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
     table.add_column("generator", no_wrap=True)
     for metric in HEADLINE:
         # One word a line, or the metrics do not fit into 80 columns.
-        heading = f"{metric} {ARROWS[TABLED[metric].direction]}".replace("_", "\n")
+        heading = "\n".join([*metric.split("_"), ARROWS[TABLED[metric].direction]])
         table.add_column(heading, justify="right", no_wrap=True)
     for name, row in ordered(record["figures"]).items():
         cells = (f"{row[metric]:.4f}" if metric in row else "-" for metric in HEADLINE)

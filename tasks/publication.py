@@ -22,7 +22,7 @@ from tasks.stores.records import CorpusRecord
 from tasks.stores.tables import decode_table, encode_table
 from tasks.synthesis import CorpusPlan
 
-HEADLINE = ("kld_naflow_rounded", "lag1_error", "autocorrelation_error", "std_ratio", "akld", "draw_correlation")
+HEADLINE = ("kld_naflow_rounded", "lag1_error", "cross_channel_error", "std_ratio", "akld", "draw_correlation")
 _SHOWN = 8
 
 
