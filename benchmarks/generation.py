@@ -9,10 +9,9 @@ of one large square product in the same precision on the same device.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import torch
+from timing import fewest_seconds
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,21 +24,8 @@ from pngmodel.presets import DOWNSAMPLING, PRESETS
 from tasks.provenance import commit, device_name
 from tasks.sources import SHIPPED, open_references
 
-_REPEATS = 5
 _BATCHES = (1, 4, 16)
 _MATMUL_SIDE = 2048
-
-
-def best(action: Callable[[], object], device: torch.device) -> float:
-    """Fewest seconds of some repeats, after one that is not counted."""
-    found = []
-    for _ in range(_REPEATS + 1):
-        started = time.perf_counter()
-        action()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        found.append(time.perf_counter() - started)
-    return min(found[1:])
 
 
 def per_image(generator: NoisyImageGenerator, noisy: Tensor, clean: Tensor, batch: int, device: torch.device) -> float:
@@ -49,13 +35,13 @@ def per_image(generator: NoisyImageGenerator, noisy: Tensor, clean: Tensor, batc
         prompts = [generator.extract(noisy, clean) for _ in range(batch)]
         generator.sample(clean.expand(batch, -1, -1, -1), prompts, list(range(batch)))
 
-    return best(make, device) / batch
+    return fewest_seconds(make, device) / batch
 
 
 def matmul_rate(precision: Precision) -> float:
     """FLOP/s of a square product."""
     a, b = (torch.randn(_MATMUL_SIDE, _MATMUL_SIDE).to(precision.device, precision.dtype) for _ in range(2))
-    return 2 * _MATMUL_SIDE**3 / best(lambda: a @ b, precision.device)
+    return 2 * _MATMUL_SIDE**3 / fewest_seconds(lambda: a @ b, precision.device)
 
 
 def transformer_rate(model: NoiseModel, precision: Precision, images: int) -> float:
@@ -74,7 +60,7 @@ def transformer_rate(model: NoiseModel, precision: Precision, images: int) -> fl
 
         with FlopCounterMode(display=False) as counter:
             forward()
-        return counter.get_total_flops() / best(forward, device)
+        return counter.get_total_flops() / fewest_seconds(forward, device)
 
 
 def main() -> None:

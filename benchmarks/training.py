@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from timing import fewest_seconds
 from torch import nn
 
 from pngmodel.correlation import local_correlation
@@ -25,18 +25,6 @@ from tasks.provenance import commit, device_name
 from tasks.training import TrainingConfig, TrainingRun
 
 _BATCHES = 16
-
-
-def seconds(action: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Fewest seconds of some repeats, after one that is not counted."""
-    found = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        action()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        found.append(time.perf_counter() - started)
-    return min(found[1:])
 
 
 def loader_rate(run: TrainingRun, workers: int) -> float:
@@ -59,7 +47,7 @@ def step_rate(run: TrainingRun) -> float:
         objective.zero_grad()
         objective(batch.noise, batch.clean, batch.reference, batch.numbers, 0)[0].backward()
 
-    return len(batch) / seconds(step, device)
+    return len(batch) / fewest_seconds(step, device)
 
 
 def correlation_share(precision: Precision) -> tuple[float, float]:
@@ -69,9 +57,9 @@ def correlation_share(precision: Precision) -> tuple[float, float]:
     convolution = nn.Conv2d(48, 48, 3, padding=1).to(device, memory_format=torch.channels_last)
     features = torch.randn(1, 48, 256, 256, device=device).to(memory_format=torch.channels_last)
     with torch.no_grad():
-        correlation = seconds(lambda: local_correlation(noise), device, 20)
+        correlation = fewest_seconds(lambda: local_correlation(noise), device, 20)
         with precision.autocast():
-            return correlation, seconds(lambda: convolution(features), device, 20)
+            return correlation, fewest_seconds(lambda: convolution(features), device, 20)
 
 
 def main() -> None:
