@@ -24,7 +24,7 @@ from pngmodel.presets import DOWNSAMPLING, PRESETS
 from tasks.provenance import commit, device_name
 from tasks.sources import SHIPPED, open_references
 
-_BATCHES = (1, 4, 16)
+_BATCHES = {"cpu": (1, 2), "cuda": (1, 4, 16, 64)}
 _MATMUL_SIDE = 2048
 
 
@@ -35,7 +35,7 @@ def per_image(generator: NoisyImageGenerator, noisy: Tensor, clean: Tensor, batc
         prompts = [generator.extract(noisy, clean) for _ in range(batch)]
         generator.sample(clean.expand(batch, -1, -1, -1), prompts, list(range(batch)))
 
-    return fewest_seconds(make, device) / batch
+    return fewest_seconds(make, device, repeats=3) / batch
 
 
 def matmul_rate(precision: Precision) -> float:
@@ -82,7 +82,7 @@ def main() -> None:
     print(f"\nimages/s of side\n{'generator':30} {'batch':>5} {'256':>9} {'512':>9}   x awgn at 256")
     awgn = per_image(generators["awgn"], noisy, clean, 1, precision.device)
     for name, generator in generators.items():
-        for batch in _BATCHES if generator is learned else (1,):
+        for batch in _BATCHES[precision.device.type] if generator is learned else (1,):
             seconds = [
                 per_image(generator, noisy.repeat(1, k, k), clean.repeat(1, k, k), batch, precision.device)
                 for k in (1, 2)

@@ -24,13 +24,14 @@ from tasks.configuration import load_yaml
 from tasks.provenance import commit, device_name
 from tasks.training import TrainingConfig, TrainingRun
 
-_BATCHES = 16
+_BATCHES = 32
 
 
 def loader_rate(run: TrainingRun, workers: int) -> float:
     """Samples per second of the loader alone, workers warm."""
     batches = load_batches(run.pdit_samples, BatchNumbers(run.config.pdit, start=0), workers)
-    next(batches)
+    for _ in range(4 * workers + 1):  # what was made ahead does not count
+        next(batches)
     started = time.perf_counter()
     made = sum(len(batch) for batch in islice(batches, _BATCHES))
     return made / (time.perf_counter() - started)

@@ -179,7 +179,7 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     devices: Annotated[int, typer.Option(help="devices of this machine that share every batch")] = 1,
-    nodes: Annotated[int, typer.Option(help="machines; start this command on each with torchrun or srun")] = 1,
+    nodes: Annotated[int, typer.Option(help="machines; start this command on each with torchrun")] = 1,
     workers: Annotated[int, typer.Option(help="processes that make batches ahead, for each device")] = 0,
     max_minutes: Annotated[float | None, typer.Option(help="stop resumably after so many minutes of a stage")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print the resolved configuration")] = False,

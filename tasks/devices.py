@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
 from collections.abc import Callable
@@ -10,24 +11,25 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from pngmodel.errors import UserError
+from pngmodel.errors import NonFiniteError, UserError
 from pngmodel.model import Precision
 
 
 class Devices(BaseModel):
-    """Devices of one training. Nothing here decides what is learned, but for rounding."""
+    """Devices of one training. A step's samples do not depend on them; dropout masks and rounding do."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     count: int = Field(1, ge=1, description="devices (or CPU processes) of this machine that share every batch")
-    nodes: int = Field(1, ge=1, description="machines; start the same command on each with torchrun or srun")
+    nodes: int = Field(1, ge=1, description="machines; start the same command on each with torchrun")
     workers: int = Field(0, ge=0, description="processes that make batches ahead, for each device")
 
 
 def launched() -> bool:
-    """Whether torchrun or SLURM started this process as one of several."""
+    """Whether torchrun started this process as one of several."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
@@ -42,9 +44,10 @@ def fabric_of(devices: Devices) -> Fabric:
     Raises:
         UserError: no such device, fewer than wanted, or several machines without a launcher.
     """
-    Precision.best(devices.device)
     kind, _, index = devices.device.partition(":")
     several = devices.count * devices.nodes > 1
+    if not several or kind != "cuda":  # several processes: none of them may take the first device
+        Precision.best(devices.device)
     if several and index:
         raise UserError(f"device {devices.device!r} is one device; give {kind!r} with {devices.count} devices")
     if kind == "cuda" and devices.count > torch.cuda.device_count():
@@ -69,23 +72,40 @@ def run_on(
     process of its own.
     """
     fabric = fabric_of(devices)
-    if devices.count * devices.nodes == 1 or launched():
+    wanted = devices.count * devices.nodes
+    if launched() and int(os.environ["WORLD_SIZE"]) != wanted:
+        raise UserError(
+            f"the launcher started {os.environ['WORLD_SIZE']} processes, devices x nodes is {wanted}; make them equal"
+        )
+    if wanted == 1 or launched():
         fabric.launch()
         return work(fabric, report)
     queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    failed: list[Exception] = []
 
     def forward() -> None:
         while (item := queue.get()) is not None:
-            report(item)
+            if isinstance(item, Exception):
+                failed.append(item)
+            else:
+                report(item)
 
-    reader = threading.Thread(target=forward, daemon=True)
+    # With the context of this thread, in which a flow's log knows its run.
+    reader = threading.Thread(target=contextvars.copy_context().run, args=(forward,), daemon=True)
     reader.start()
     try:
         finished: _Finished = fabric.launch(_in_process, work, queue)  # type: ignore[arg-type]
         return finished.result
-    finally:
+    except (ProcessRaisedException, ProcessExitedException):
         queue.put(None)
         reader.join()
+        if failed:  # in words, not as another process's traceback
+            raise failed[0] from None
+        raise
+    finally:
+        if reader.is_alive():
+            queue.put(None)
+            reader.join()
 
 
 class _Finished:
@@ -96,7 +116,11 @@ class _Finished:
 
 
 def _in_process(fabric: Fabric, work: Callable[[Fabric, Callable[[Any], None]], Any], queue: Any) -> _Finished:
-    return _Finished(work(fabric, queue.put if fabric.global_rank == 0 else _silent))
+    try:
+        return _Finished(work(fabric, queue.put if fabric.global_rank == 0 else _silent))
+    except (UserError, NonFiniteError) as error:
+        queue.put(error)
+        raise  # the others may be waiting for this process, and are ended by that
 
 
 def _silent(item: Any) -> None:

@@ -121,7 +121,10 @@ class TrainingRun:
         record = str(self.output / "provenance.json")
         if exists(record) and (found := read_json(record)).get("identity") == self.identity:
             return str(found["commit"])
-        if self.machine.fabric.global_rank == 0:
+        begun = any(
+            self.output.glob("*/checkpoints/step-*")
+        )  # another training's: it will be refused, and stays as it is
+        if self.machine.fabric.global_rank == 0 and not begun:
             write_json(record, {"identity": self.identity, "commit": commit()})
         return commit()
 

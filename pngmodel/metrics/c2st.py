@@ -132,7 +132,10 @@ def c2st_auc(
         if not samples:
             raise UserError(f"c2st: no sample to {name}")
     device = precision.device
-    with torch.random.fork_rng(devices=[]), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False),
+    ):
         torch.manual_seed(derive_seed("c2st classifier", seed))  # layers draw their weights from the global stream
         network = Classifier().to(device)
         _train(network, train, budget, seed, precision, progress)

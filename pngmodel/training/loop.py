@@ -52,7 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a stage runs: nothing here decides what is learned, but for rounding."""
+    """Where a stage runs. It does not decide a step's samples; dropout masks and rounding depend on it."""
 
     fabric: Fabric = field(default_factory=lambda: Fabric(accelerator="cpu", devices=1))
     """Launched already where it has several processes."""
@@ -196,24 +196,23 @@ class _Stage:
             group["lr"] = learning_rate(settings, step)
         optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=fabric.device)
-        seen: list[int] = []
         figures: dict[str, Tensor] = {}
         for part in range(settings.accumulate):
             batch = next(batches).to(fabric.device)
-            seen += batch.numbers.tolist()
             torch.manual_seed(derive_seed("dropout", settings.seed, step, part, fabric.global_rank))
             # Gradients travel between devices once a step, not once a part.
             with fabric.no_backward_sync(module, enabled=part + 1 < settings.accumulate):
                 loss, figures = module(batch.noise, batch.clean, batch.reference, batch.numbers, step)
                 loss = loss / settings.accumulate
                 total += loss.detach()
-                if bool(torch.isfinite(loss)):
-                    fabric.backward(loss)
+                # Always: a device that left this out would leave the others waiting for its gradient.
+                fabric.backward(loss)
         value = float(fabric.all_reduce(total, reduce_op="mean"))  # type: ignore[arg-type]
         norm = math.nan
         if math.isfinite(value):
             norm = float(nn.utils.clip_grad_norm_(self._state.parameters.values(), settings.gradient_clip))
         if not (math.isfinite(value) and math.isfinite(norm)):
+            seen = range(step * settings.batch, (step + 1) * settings.batch)  # of all devices
             raise NonFiniteError(
                 f"{self._objective.name}: loss {value}, gradient norm {norm} at step {step}, samples {seen[0]} to "
                 f"{seen[-1]} ({self._samples.describe(seen)}); the last good checkpoint is in {self._checkpoints}"

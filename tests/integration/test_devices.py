@@ -97,6 +97,22 @@ def test_torchrun_starts_the_same_command(
     close(tmp_path / "two", tmp_path / "one")
 
 
+def test_an_error_in_another_process_is_told_in_words(configuration: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(configuration.read_text())
+    content["pdit"]["batch"] = 3
+    configuration.write_text(yaml.safe_dump(content))
+    config = load_yaml(str(configuration), TrainingConfig)
+    with pytest.raises(UserError, match="3 samples cannot be dealt to 2 devices"):
+        train_stages(config, tmp_path / "run", Devices(count=2), str(configuration))
+
+
+def test_a_launcher_of_another_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "8")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="started 8 processes, devices x nodes is 1"):
+        train_stages(None, Path("x"), Devices(), "x")  # type: ignore[arg-type]
+
+
 def test_machines_that_are_not_there_are_refused() -> None:
     for devices, message in (
         ({"nodes": 2}, "need a launcher"),
