@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from flows import corpus_cli
 from flows.console import (
     USER_ERROR,
     prepare_prefect,
@@ -25,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(corpus_cli.app)
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")]
 Cluster = Annotated[str, typer.Option(help="cluster file of configs/clusters/, or inline, or local")]
@@ -128,18 +131,21 @@ def patches(
 
 @app.command(epilog=_example("pngnoise finalise runs/sidd/patches"))
 def finalise(
-    store: Annotated[str, typer.Argument(help="folder or URL that `pngnoise patches --parts` wrote to")],
+    store: Annotated[str, typer.Argument(help="folder or URL that `patches` or `generate` wrote --parts to")],
     cluster: Cluster = "local",
     json: Json = False,
 ) -> None:
-    """Check all shards of a patch store that was made in parts, and commit it. Says which parts are missing."""
+    """Check all shards of a patch store or corpus that was made in parts, and publish it. Says which are missing."""
     with user_errors():
-        from flows.finalise_patches import FinaliseParameters, finalise_patches
+        from flows.finalise_store import FinaliseParameters, finalise_store
         from tasks.clusters import load_cluster
 
         parameters = FinaliseParameters(store=store, cluster=load_cluster(cluster))
         with progress_bar(quiet=json):
-            result = finalise_patches(parameters)
+            result = finalise_store(parameters)
+    if "figures" in result:
+        show_corpus(result, as_json=json)
+        return
     show(result, as_json=json, title="Patch store")
 
 
@@ -223,26 +229,46 @@ def generate(
     ] = "shipped",
     split: Annotated[str | None, typer.Option(help="only references of this split, e.g. train")] = None,
     clean: Annotated[
-        str, typer.Option(help="clean images: shipped, a folder, a patch store or a catalogue")
+        str, typer.Option(help="clean images: shipped, a folder, a Zarr array, a patch store or a catalogue")
     ] = "shipped",
-    scale: Annotated[int, typer.Option(help="independent noisy draws per clean patch, 1 to 4")] = 1,
+    clean_licence: Annotated[str | None, typer.Option(help="licence of images whose source does not say it")] = None,
+    min_jpeg_quality: Annotated[int | None, typer.Option(help="leave out JPEG files below this, 1 to 100")] = None,
+    scale: Annotated[int, typer.Option(help="independent noisy draws per clean patch")] = 1,
+    mode: Annotated[
+        str, typer.Option(help="pairs; noisy: clean images only named; recipe: sources and seeds")
+    ] = "pairs",
     seed: Annotated[int, typer.Option(help="another seed is another corpus")] = 0,
     crop: Annotated[int, typer.Option(help="side of the clean patches, pixels")] = 256,
-    assign: Annotated[str, typer.Option(help="uniform: any reference on any patch; own: the image's own")] = "uniform",
+    stride: Annotated[int | None, typer.Option(help="step between patches of a grid; default: no overlap")] = None,
+    crops: Annotated[str, typer.Option(help="grid, random (--crops-per-image) or centre")] = "grid",
+    crops_per_image: Annotated[int, typer.Option(help="windows per image where they are random")] = 8,
+    min_clean_std: Annotated[float, typer.Option(help="leave out flatter patches: std, of full scale")] = 0.0,
+    assign: Annotated[
+        str, typer.Option(help="uniform: any reference; own: the image's own; camera: the image's; cameras: all alike")
+    ] = "uniform",
+    weight: Annotated[
+        list[str] | None, typer.Option(help="CAMERA=WEIGHT; repeatable; cameras not named are not used")
+    ] = None,
     shard: Annotated[int, typer.Option(help="pairs per shard")] = 256,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     gate: Annotated[str, typer.Option(help="default, or a YAML file of configs/corpora/")] = "default",
+    override_gate: Annotated[
+        str | None, typer.Option(help="publish although the gate fails, for this reason, which is recorded")
+    ] = None,
+    alias: Annotated[str | None, typer.Option(help="a name beside the output that then means it, e.g. latest")] = None,
+    parts: Annotated[str | None, typer.Option(help="i/n: make part i of n, then run `pngnoise finalise`")] = None,
+    check: Annotated[str, typer.Option(help="how made shards are looked at: checksums, or sizes")] = "checksums",
     cluster: Cluster = "inline",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only print counts, bytes and time")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only print counts, bytes, requests and time")] = False,
     json: Json = False,
 ) -> None:
-    """Manufacture a corpus of noisy/clean pairs. Run again to resume or to confirm."""
-    settings = {name: value for name, value in locals().items() if name not in ("cluster", "dry_run", "json")}
+    """Manufacture a corpus of noisy/clean pairs. Run again to resume, or with a larger --scale to add draws."""
+    settings = {n: value for n, value in locals().items() if n not in ("cluster", "dry_run", "json", "weight")}
     with user_errors():
         from tasks.clusters import load_cluster
         from tasks.synthesis import CorpusParameters
 
-        parameters = CorpusParameters(**settings, cluster=load_cluster(cluster))
+        parameters = CorpusParameters(**settings, weights=_weights(weight), cluster=load_cluster(cluster))
         if dry_run:
             from tasks.estimate import estimate
             from tasks.synthesis import plan_corpus
@@ -253,6 +279,48 @@ def generate(
 
         with progress_bar(quiet=json):
             result = generate_synthetic_corpus(parameters)
+    if parts is not None:
+        show(result, as_json=json, title=f"Part {parts} of a corpus")
+        return
+    show_corpus(result, as_json=json)
+
+
+def _weights(given: list[str] | None) -> dict[str, float] | None:
+    """CAMERA=WEIGHT, several of them, as a mapping."""
+    from pngmodel.errors import UserError
+
+    found = {}
+    for item in given or ():
+        camera, _, weight = item.rpartition("=")
+        try:
+            found[camera] = float(weight)
+        except ValueError:
+            raise UserError(f"--weight is {item!r}; give CAMERA=WEIGHT, e.g. GP=2") from None
+    return found or None
+
+
+@app.command(epilog=_example("pngnoise materialise corpora/recipe --output corpora/a --cluster local"))
+def materialise(
+    recipe: Annotated[str, typer.Argument(help="folder, URL or alias of a corpus of recipes (generate --mode recipe)")],
+    output: Annotated[str, typer.Option(help="folder or URL of the corpus")],
+    mode: Annotated[str, typer.Option(help="pairs, or noisy: clean images only named")] = "pairs",
+    model: Annotated[str | None, typer.Option(help="where the model lies now, if elsewhere")] = None,
+    references: Annotated[str | None, typer.Option(help="where the references lie now, if elsewhere")] = None,
+    clean: Annotated[str | None, typer.Option(help="where the clean images lie now, if elsewhere")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the recipe's")] = None,
+    parts: Annotated[str | None, typer.Option(help="i/n: make part i of n, then run `pngnoise finalise`")] = None,
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """Make the images of a corpus of recipes; on the same kind of device bit by bit those that were meant."""
+    changes = {n: value for n, value in locals().items() if n not in ("recipe", "cluster", "json")}
+    with user_errors():
+        from flows.materialise_corpus import MaterialiseParameters, materialise_corpus
+        from tasks.clusters import load_cluster
+
+        parameters = MaterialiseParameters(recipe=recipe, **changes, cluster=load_cluster(cluster))
+        with progress_bar(quiet=json):
+            result = materialise_corpus(parameters)
     show_corpus(result, as_json=json)
 
 

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from prefect import flow
+from prefect.utilities.annotations import quote
 
 from tasks.artifacts import log, publish_markdown, table
+from tasks.clusters import Cluster, open_cluster
 from tasks.evaluation import EvaluateParameters, task_evaluate_noise
-from tasks.gate import load_rules, task_gate
-from tasks.progress import reporter
-from tasks.publication import HEADLINE, already_published, refuse_other_rules, task_manifest_rows, task_publish
+from tasks.gate import GateRules, load_rules
+from tasks.progress import reporter, shared
+from tasks.publication import (
+    HEADLINE,
+    Published,
+    already_published,
+    refuse_other_rules,
+    task_judge,
+    task_publish,
+)
 from tasks.reporting import markdown_table
-from tasks.synthesis import CorpusParameters, evaluated_pairs, task_make_shards, task_plan_corpus
+from tasks.shards import groups, task_begin, task_make_pending, task_pending
+from tasks.synthesis import CorpusParameters, CorpusPlan, evaluated_pairs, is_baseline, task_plan_corpus
 
 _EVALUATED_PAIRS = 8
+Value = TypeVar("Value")
+
+
+def _unseen(value: Value) -> Value:
+    """An argument of a task that Prefect passes on as it is; it would look into every image of a plan for futures."""
+    return cast(Value, quote(value))
 
 
 @flow(name="generate_synthetic_corpus", flow_run_name="corpus-{parameters.output}", persist_result=False)
@@ -23,29 +39,48 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
     """Plan -> shards -> quality gate -> publish.
 
     Killed at any moment and run again with the same parameters it finishes without redoing published shards, and
-    the corpus is byte-identical to that of an uninterrupted run. Returns place, report, pairs, digest and figures.
+    the corpus is byte-identical to that of an uninterrupted run. With ``parts`` it makes its share of the shards, and
+    a run without them (or `pngnoise finalise`) publishes. Returns place, report, pairs, digest and figures.
     """
-    rules = load_rules(parameters.gate)  # a wrong gate file stops the run before the work, not after it
+    rules = load_rules(parameters.gate, baseline=is_baseline(parameters))  # a wrong file stops the run before the work
     plan = task_plan_corpus(parameters)
     log(f"plan: {plan.layout.pairs} pairs in {plan.layout.shards} shards, model {plan.recipe['model'][:12]}")
-    refuse_other_rules(parameters.output, rules)
-    shards = task_make_shards(plan, reporter("generate", "pairs"))
-    published = None if shards["made"] else already_published(plan)
-    if published is None:
-        rows = task_manifest_rows(plan)
-        rejected = task_gate(parameters.output, rows, rules)
-        evaluation = task_evaluate_noise(
-            EvaluateParameters(
-                model=parameters.model,
-                limit=_EVALUATED_PAIRS,
-                device=parameters.device,
-                **evaluated_pairs(plan),
-            ),
-            reporter("evaluate", "pairs"),
-        )
-        published = task_publish(plan, rows, rejected, evaluation)
+    refuse_other_rules(plan, rules)
+    with open_cluster(parameters.cluster) as cluster:
+        shards = _make(plan, cluster)
+        if parameters.parts is not None:
+            return {"url": parameters.output, "parts": parameters.parts, "shards": shards}
+        published = None if shards["made"] else already_published(plan)
+        published = published or _publish(plan, rules, cluster)
     result = asdict(published) | {"shards": shards}
     summary = {k: v for k, v in result.items() if k != "figures"}
     figures = markdown_table(published.figures, HEADLINE)
     publish_markdown("corpus", f"# Corpus\n\n{table(summary)}\n## Figures\n\n{figures}", "a published corpus")
     return result
+
+
+def _make(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
+    """Make the shards that are missing, one task of Prefect's for each group of them."""
+    task_begin(_unseen(plan))
+    if plan.parameters.mode == "recipe":
+        return {"made": 0, "kept": 0}
+    todo = task_pending(_unseen(plan), _unseen(cluster), reporter("look", "shards"))
+    report = shared("generate", "pairs", sum(len(plan.layout.rows(index)) for index in todo))
+    for group in groups(todo):
+        name = f"shards-{group[0]}-{group[-1]}"
+        task_make_pending.with_options(task_run_name=name)(_unseen(plan), _unseen(group), _unseen(cluster), report)
+    return {"made": len(todo), "kept": len(plan.mine) - len(todo)}
+
+
+def _publish(plan: CorpusPlan, rules: GateRules, cluster: Cluster) -> Published:
+    judged = task_judge(_unseen(plan), rules, _unseen(cluster))
+    evaluation = task_evaluate_noise(
+        EvaluateParameters(
+            model=plan.parameters.model,
+            limit=_EVALUATED_PAIRS,
+            device=plan.parameters.device,
+            **evaluated_pairs(plan),
+        ),
+        reporter("evaluate", "pairs"),
+    )
+    return task_publish(_unseen(plan), _unseen(judged), _unseen(evaluation))

@@ -7,8 +7,10 @@ import asyncio
 import importlib
 import itertools
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,7 +38,14 @@ class ClusterConfig(BaseModel):
         "slurm, kubernetes: a cluster started for the run (pip install pngnoise[hpc])",
     )
     workers: int | None = Field(None, ge=1, description="processes, default one per core; needed by slurm, kubernetes")
+    gpus: int | None = Field(
+        None, ge=1, description="local: one worker for each of so many GPUs of this machine, which sees no other"
+    )
     address: str | None = Field(None, description="address: scheduler, e.g. tcp://scheduler:8786")
+    resources: dict[str, float] = Field(
+        default_factory=dict,
+        description="what a worker must have to get work, e.g. {GPU: 1} for those started with --resources GPU=1",
+    )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="slurm: arguments of dask_jobqueue.SLURMCluster (queue, cores, memory, walltime, ...); "
@@ -44,56 +53,116 @@ class ClusterConfig(BaseModel):
     )
 
 
-def run_each(
-    config: ClusterConfig, function: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[tuple[Item, Result]]:
-    """Apply ``function`` to each item and yield (item, result) as they finish, in any order.
+class Cluster(ABC):
+    """Where work of one run is done; opened by :func:`open_cluster`."""
 
-    Function and items travel to other processes: module-level functions, URIs and small dataclasses.
-    An error of one item stops the run; finished items keep what they published.
-    """
-    if config.kind == "inline":
+    inline: bool
+    """Whether that is this very process."""
+
+    @property
+    @abstractmethod
+    def workers(self) -> int:
+        """Workers there are now; more may join and some may leave."""
+
+    @abstractmethod
+    def run_each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+        """Apply ``function`` to each item and yield (item, result) as they finish, in any order.
+
+        Function and items travel to other processes: module-level functions, URIs and small dataclasses.
+        An error of one item stops the run; finished items keep what they published.
+        """
+
+
+class _Inline(Cluster):
+    inline = True
+    workers = 1
+
+    def run_each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         for item in items:
             yield item, function(item)
+
+
+class _Dask(Cluster):
+    inline = False
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._config = config
+        self._cluster: Any = None
+        self._client: Any = None
+
+    @property
+    def workers(self) -> int:
+        return max(1, len(self._client.scheduler_info()["workers"])) if self._client else self._config.workers or 1
+
+    def run_each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+        waiting = iter(items)
+        first = list(itertools.islice(waiting, 1))
+        if not first:
+            return  # a finished store is not worth a cluster
+        waiting = itertools.chain(first, waiting)
+        client = self._connected(function.__module__)
+        from distributed import as_completed
+
+        def submit(item: Item) -> Any:
+            # pure=False: two equal items are two pieces of work.
+            return client.submit(function, item, pure=False, resources=self._config.resources or None)
+
+        limit = _IN_FLIGHT_PER_WORKER * self.workers
+        submitted = {submit(item): item for item in itertools.islice(waiting, limit)}
+        finished = as_completed(list(submitted))
+        for future in finished:
+            item = submitted.pop(future)
+            result = _result(future, item, self._config)
+            future.release()
+            for following in itertools.islice(waiting, 1):
+                more = submit(following)
+                submitted[more] = following
+                finished.add(more)
+            yield item, result
+
+    def _connected(self, module: str) -> Any:
+        """The client; the cluster is started, or its scheduler asked, when the first work comes."""
+        from distributed import Client  # a second to import; inline runs need none of it
+
+        if self._client is None:
+            # Prefect's logging shows every logger's INFO: a cluster's hundred lines would bury the run's own.
+            logging.getLogger("distributed").setLevel(logging.ERROR)
+            self._cluster = _cluster(self._config)
+            self._client = Client(self._cluster if self._cluster is not None else self._config.address)
+        _require_workers(self._client, self._config, module)
+        return self._client
+
+    def close(self) -> None:
+        for part in (self._client, self._cluster):
+            if part is not None:
+                part.close()
+
+
+@contextmanager
+def open_cluster(config: ClusterConfig) -> Iterator[Cluster]:
+    """The cluster that a configuration describes, for as long as the block lasts; started when it is first used.
+
+    Raises:
+        UserError: the configuration is incomplete, or no scheduler answers.
+    """
+    if config.kind == "inline":
+        yield _Inline()
         return
     if config.kind == "address" and not config.address:
         raise UserError("cluster: kind 'address' needs the key 'address', e.g. tcp://scheduler:8786")
-    yield from _on_dask(config, function, items)
+    cluster = _Dask(config)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
 
 
-def _on_dask(
+def run_each(
     config: ClusterConfig, function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Result]]:
-    waiting = iter(items)
-    first = list(itertools.islice(waiting, 1))
-    if not first:
-        return  # a finished store is not worth a cluster
-    waiting = itertools.chain(first, waiting)
-    from distributed import Client, as_completed  # a second to import; inline runs need none of it
-
-    # Prefect's logging shows every logger's INFO: a cluster's hundred lines would bury the run's own.
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-
-    cluster = _cluster(config)
-    try:
-        with Client(cluster if cluster is not None else config.address) as client:
-            _require_workers(client, config, function.__module__)
-            limit = _IN_FLIGHT_PER_WORKER * max(1, len(client.scheduler_info()["workers"]))
-            # pure=False: two equal items are two pieces of work.
-            submitted = {client.submit(function, i, pure=False): i for i in itertools.islice(waiting, limit)}
-            finished = as_completed(list(submitted))
-            for future in finished:
-                item = submitted.pop(future)
-                result = _result(future, item, config)
-                future.release()
-                for following in itertools.islice(waiting, 1):
-                    more = client.submit(function, following, pure=False)
-                    submitted[more] = following
-                    finished.add(more)
-                yield item, result
-    finally:
-        if cluster is not None:
-            cluster.close()
+    """:meth:`Cluster.run_each` on a cluster of its own."""
+    with open_cluster(config) as cluster:
+        yield from cluster.run_each(function, items)
 
 
 def _cluster(config: ClusterConfig) -> Any:
@@ -105,7 +174,10 @@ def _cluster(config: ClusterConfig) -> Any:
         from dask.system import CPU_COUNT  # knows of container limits
         from distributed import LocalCluster
 
+        if config.gpus:
+            return _gpu_workers(config.gpus, config.resources)
         return LocalCluster(
+            resources=config.resources or None,
             n_workers=config.workers or CPU_COUNT,
             threads_per_worker=1,
             processes=True,
@@ -130,10 +202,30 @@ def _cluster(config: ClusterConfig) -> Any:
     return cluster
 
 
+def _gpu_workers(gpus: int, resources: dict[str, float]) -> Any:
+    """One worker process per GPU; each sees its own as ``cuda``."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    workers = {
+        k: {
+            "cls": Nanny,
+            "options": {
+                "nthreads": 1,
+                "env": {"CUDA_VISIBLE_DEVICES": str(k)},
+                "resources": resources,
+                "silence_logs": logging.CRITICAL,
+            },
+        }
+        for k in range(gpus)
+    }
+    local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": local})
+
+
 def _require_workers(client: Any, config: ClusterConfig, module: str) -> None:
     """A worker takes work and can import ``module``, or a :class:`UserError`."""
     # Dask retries for ever what its workers cannot import, so this is asked first.
-    probe = client.submit(importlib.import_module, module, pure=False)
+    probe = client.submit(importlib.import_module, module, pure=False, resources=config.resources or None)
     from distributed import wait
 
     try:
@@ -141,6 +233,7 @@ def _require_workers(client: Any, config: ClusterConfig, module: str) -> None:
     except TimeoutError:
         raise UserError(
             f"cluster: no worker of {config.address or config.kind} took work for {_FIRST_WORKER}"
+            + (f"; they need the resources {config.resources}" if config.resources else "")
         ) from None
     if probe.status == "error":
         raise UserError(

@@ -10,50 +10,67 @@ import numpy as np
 
 from tasks.generators import load_generator, one_thread
 from tasks.promptbank import extracted
-from tasks.sources import planned_clean, planned_references
-from tasks.stores.layout import Layout
+from tasks.regenerate import clean_of
+from tasks.sources import planned_references
+from tasks.stores.corpus import manifest_shards
+from tasks.stores.layout import CLEAN, NOISY
 from tasks.synthesis import CorpusPlan
 
-_PROBES = 2
+_PROBES = 4
+_MANIFEST_ROW = 170  # bytes of a row in part and manifest each, most of it digests (docs/scale.md)
+_SHARDS_IN_MEMORY = 4  # one loaded, one computed, two being stored
 
 
 def estimate(plan: CorpusPlan) -> dict[str, Any]:
-    """Counts, bytes and seconds of a planned corpus; generates two samples and throws them away.
+    """Counts, bytes, requests and time of a planned corpus; generates a few samples and throws them away.
 
-    Seconds are for one process on the plan's device and exclude start-up and the report.
+    Seconds and hours are of one process on the plan's device and exclude start-up, the gate and the report.
     """
     parameters, layout = plan.parameters, plan.layout
     name = (parameters.model, parameters.device, plan.recipe["model"])
     generator = load_generator(*name)
-    clean_source = planned_clean(parameters.clean, plan.recipe["clean"])
     references = planned_references(parameters.references, plan.recipe["references"])
-    seconds, extraction, stored = [], [], []
-    for sample in plan.samples[:: max(1, len(plan.samples) // _PROBES)][:_PROBES]:
-        image = clean_source.read(sample.clean)
-        clean = image[sample.y : sample.y + parameters.crop, sample.x : sample.x + parameters.crop]
+    seconds, extraction = [], []
+    stored: dict[str, list[int]] = {CLEAN: [], NOISY: []}
+    probes = sorted({int(pair) for pair in np.linspace(0, layout.pairs - 1, _PROBES)})
+    for pair in [probes[0], *probes]:  # the first once more: the first call also warms up
+        sample, clean = plan.sample(pair), clean_of(plan, pair)
         with one_thread():
             started = time.monotonic()
             entry = (references.kept or partial(extracted, name, references))(sample.reference)
             extraction.append(time.monotonic() - started)
             started = time.monotonic()
-            noisy = np.asarray(generator.generate(clean, prompts=entry.prompts, seed=[sample.seed]))
+            noisy = generator.generate(np.moveaxis(clean, 0, -1), prompts=entry.prompts, seed=[sample.seed])
             seconds.append(time.monotonic() - started)
-        stored.append(sum(len(layout.codec.encode(np.moveaxis(x, -1, 0))) for x in (clean, noisy)))
+        stored[CLEAN].append(len(layout.codec.encode(clean)))
+        stored[NOISY].append(len(layout.codec.encode(np.moveaxis(np.asarray(noisy), -1, 0))))
+    draws, used = layout.draws or 1, min(_used_references(plan), layout.pairs)
+    total = float(np.mean(seconds[1:])) * layout.pairs + float(np.mean(extraction[1:])) * used
+    recipe = parameters.mode == "recipe"
+    pixels = sum(float(np.mean(stored[a][1:])) * (layout.pairs if a == NOISY else layout.images) for a in layout.arrays)
+    objects = layout.shards + (layout.shards_of_draw if CLEAN in layout.arrays else 0)
     return {
         "pairs": layout.pairs,
-        "clean_patches": layout.pairs // parameters.scale,
+        "clean_patches": layout.images,
+        "draws": draws,
         "references": len(references.references),
-        "shards": layout.shards,
-        "rejected_clean_images": len(plan.rejected),
-        "bytes_stored": round(float(np.mean(stored)) * layout.pairs),
-        "bytes_uncompressed": layout.bytes_per_pair * layout.pairs,
-        "memory_per_process_bytes": _memory(layout),
-        "seconds_per_pair": round(min(seconds), 4),  # the first call also warms up
-        "seconds_per_reference": round(min(extraction), 4),
-        "seconds": round(min(seconds) * layout.pairs + min(extraction) * len({s.reference for s in plan.samples}), 1),
+        "shards": 0 if recipe else layout.shards,
+        "rejected_clean_images": len(plan.survey.source.rejected),
+        "bytes_stored": 0 if recipe else round(pixels + 2 * _MANIFEST_ROW * layout.pairs),
+        "bytes_uncompressed": 0 if recipe else layout.raw_bytes,
+        "objects": 0 if recipe else objects + layout.shards + len(manifest_shards(layout)),
+        # a part is looked for before it is made, and read once for the manifest
+        "put_requests": 0 if recipe else objects + layout.shards + len(manifest_shards(layout)),
+        "get_requests": 0 if recipe else 2 * layout.shards,
+        "memory_per_process_bytes": _SHARDS_IN_MEMORY * 3 * layout.bytes_per_image * min(layout.shard, layout.images),
+        "seconds_per_pair": round(float(np.mean(seconds[1:])), 4),
+        "seconds_per_reference": round(float(np.mean(extraction[1:])), 4),
+        "seconds": 0.0 if recipe else round(total, 1),
+        "device_hours": 0.0 if recipe else round(total / 3600, 4),
     }
 
 
-def _memory(layout: Layout) -> int:
-    """Bytes that one shard needs while it is made: its pixels and one encoded copy."""
-    return 2 * layout.bytes_per_pair * min(layout.shard, layout.pairs)
+def _used_references(plan: CorpusPlan) -> int:
+    """References that are used, by a sample of the samples: all of them, in a corpus of some size."""
+    pairs = np.linspace(0, plan.layout.pairs - 1, min(plan.layout.pairs, 2000)).astype(int)
+    return len({plan.sample(int(pair)).reference for pair in pairs})

@@ -11,7 +11,10 @@ from pngmodel.bundle import bundle_config, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
 from tasks.catalogue import COMMIT as CATALOGUE
 from tasks.catalogue import CatalogueRecord, load_catalogue
+from tasks.clusters import ClusterConfig, open_cluster
+from tasks.corpora import verify_corpus
 from tasks.generators import bundle_folder
+from tasks.stores.aliases import resolve_alias
 from tasks.stores.corpus import COMMIT as CORPUS
 from tasks.stores.corpus import Corpus
 from tasks.stores.filesystem import exists, join, read_json
@@ -55,8 +58,21 @@ def kind_of(url: str) -> str:
     raise UserError(f"{url}: holds no corpus, patch store, catalogue, prompt bank or model bundle")
 
 
+def begun_kind(url: str) -> str:
+    """The kind of a store that was begun at ``url``, finished or not.
+
+    Raises:
+        UserError: nothing was begun there.
+    """
+    place = join(url, PLAN)
+    if not exists(place):
+        raise UserError(f"{place}: missing; no store was begun at {url}, check the path")
+    return str(read_json(place).get("kind"))
+
+
 def inspect(url: str) -> dict[str, Any]:
     """What is in a store, from its records alone."""
+    url = resolve_alias(url)
     kind = kind_of(url)
     if kind == "catalogue":
         table, digest = load_catalogue(url)
@@ -77,13 +93,12 @@ def inspect(url: str) -> dict[str, Any]:
         }
     if kind == "prompt bank":
         return _bank_facts(PromptBank(url))
-    store = _store(url, kind)
+    if kind == "corpus":
+        return _corpus_facts(Corpus.open(url))
+    store = PatchStore.open(url)
     layout = {k: v for k, v in store.layout.as_json().items() if k != "filled"}
     facts: dict[str, Any] = {"kind": kind, "pairs": len(store), **layout, "digest": store.digest}
     facts |= {"shards": store.layout.shards, "licence": store.licence, "recipe": store.record.recipe}
-    if isinstance(store, Corpus):
-        facts["accepted"] = store.record.accepted
-        return facts | {"figures": store.record.figures, "report": join(url, "report.html")}
     statistics = store.record.statistics.model_dump()
     for group in ("patches", "levels"):
         facts |= statistics.pop(group)
@@ -113,8 +128,14 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: dict(sorted(Counter(str(r[name]) for r in rows).items())) for name in ("dataset", "camera", "split")}
 
 
-def _store(url: str, kind: str) -> Corpus | PatchStore:
-    return Corpus.open(url) if kind == "corpus" else PatchStore.open(url)
+def _corpus_facts(corpus: Corpus) -> dict[str, Any]:
+    record, layout = corpus.record, corpus.layout
+    facts: dict[str, Any] = {"kind": "corpus", "mode": record.mode, "pairs": len(corpus), "draws": layout.draws}
+    facts |= {"clean_patches": layout.images, "size": [layout.channels, layout.height, layout.width]}
+    facts |= {"dtype": layout.dtype, "accepted": record.accepted, "rejected": record.rejected}
+    facts |= {"override": record.override, "unused_clean": record.unused_clean, "shards": corpus.shards.num_rows}
+    facts |= {"stored_bytes": record.stored_bytes, "licence": record.licence, "digest": record.digest}
+    return facts | {"recipe": record.recipe, "figures": record.figures, "report": join(corpus.url, "report.html")}
 
 
 def verify(url: str) -> dict[str, Any]:
@@ -123,13 +144,17 @@ def verify(url: str) -> dict[str, Any]:
     Raises:
         IntegrityError: something is missing or damaged; names each file.
     """
+    url = resolve_alias(url)
     kind = kind_of(url)
     if kind == "model bundle":
         return {"kind": kind, "verified": True, "digest": verify_bundle(bundle_folder(url))}
     if kind == "catalogue":
         table, digest = load_catalogue(url)
         return {"kind": kind, "verified": True, "pairs": table.num_rows, "digest": digest}
-    store = PromptBank(url) if kind == "prompt bank" else _store(url, kind)
+    if kind == "corpus":
+        with open_cluster(ClusterConfig()) as cluster:
+            return verify_corpus(url, cluster)
+    store = PromptBank(url) if kind == "prompt bank" else PatchStore.open(url)
     problems = list(store.verify())
     if problems:
         raise IntegrityError(

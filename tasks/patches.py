@@ -384,7 +384,7 @@ def _publish(store: ShardWriter) -> str:
     statistics = {
         "patches": {name: dict(sorted(counter.items())) for name, counter in counts.items()},
         **levels.pooled(levels.add(sums), store.layout.dtype),
-        "raw_bytes": store.layout.bytes_per_pair * store.layout.pairs,
+        "raw_bytes": store.layout.raw_bytes,
         "stored_bytes": stored,
     }
     record = {

@@ -62,6 +62,20 @@ def reporter(stage: str, unit: str) -> Callable[[int, int], None]:
     return report
 
 
+def shared(stage: str, unit: str, total: int) -> Callable[[int, int], None]:
+    """A callable (done, total) for a stage that is made in pieces, each of which counts from 0 to its own total."""
+    before, last = 0, 0
+
+    def report(done: int, of_piece: int) -> None:
+        nonlocal before, last
+        if done < last:  # the next piece has begun
+            before += last
+        last = done
+        _listeners[-1](Progress(stage, before + done, total, unit))
+
+    return report
+
+
 def report(progress: Progress) -> None:
     """Report a whole :class:`Progress`, for stages that have a note to show."""
     _listeners[-1](progress)

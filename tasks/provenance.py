@@ -16,7 +16,9 @@ import torch
 from pngmodel.model import fast_dtype
 
 _ROOT = Path(__file__).resolve().parent.parent
-_SYNTHESIS = (_ROOT / "tasks" / "synthesis.py", _ROOT / "tasks" / "promptbank.py")
+_SYNTHESIS = tuple(
+    _ROOT / "tasks" / f"{name}.py" for name in ("synthesis", "shards", "promptbank", "windows", "assignment")
+)
 
 
 @lru_cache(maxsize=1)

@@ -7,23 +7,43 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from pngmodel.errors import UserError
 from tasks import figures
+from tasks.clusters import Cluster
+from tasks.compaction import Compacted, compact_all, require_whole
 from tasks.evaluation import Evaluation
-from tasks.gate import GateRules
+from tasks.gate import GateRules, run_gate
+from tasks.noisecheck import compare, sampled_pairs
+from tasks.regenerate import pair_of
 from tasks.reporting import markdown_table, report_page
-from tasks.stores.corpus import CARD, COMMIT, GATE, MANIFEST, REPORT, Corpus, writer
+from tasks.sources import planned_references
+from tasks.stores.aliases import write_alias
+from tasks.stores.corpus import CARD, CLEAN_IMAGES, COMMIT, GATE, REPORT, SHARD_SCHEMA, Corpus, corpus_digest, writer
 from tasks.stores.filesystem import exists, join, read_bytes, read_json, sha256, write_bytes
-from tasks.stores.layout import ARRAYS, part_name, peak
+from tasks.stores.layout import ARRAYS, peak
 from tasks.stores.records import CorpusRecord
-from tasks.stores.tables import decode_table, encode_table
 from tasks.synthesis import CorpusPlan
 
 HEADLINE = ("kld_naflow_rounded", "lag1_error", "cross_channel_error", "std_ratio", "akld", "draw_correlation")
 _SHOWN = 8
+_HOLDS = {
+    "pairs": "noisy/clean pairs",
+    "noisy": "noisy images, whose clean halves are windows of the sources (columns `clean`, `y`, `x` of the manifest)",
+    "recipe": "recipes of noisy/clean pairs: sources and seeds, no images",
+}
+_READ = {
+    "pairs": """    import zarr
+    corpus = zarr.open_group("<this folder>", mode="r")
+    clean, noisy = corpus["clean"], corpus["noisy"]  # (N, C, H, W) and (draws, N, C, H, W)
+    pair = clean[7], noisy[0, 7]""",
+    "noisy": """    import zarr
+    noisy = zarr.open_group("<this folder>", mode="r")["noisy"]  # (draws, N, C, H, W)""",
+    "recipe": """    pngnoise materialise <this folder> --output <a corpus with the images>""",
+}
 
 
 @dataclass(frozen=True)
@@ -39,22 +59,38 @@ class Published:
     figures: dict[str, dict[str, float]]
 
 
-def manifest_rows(plan: CorpusPlan) -> pa.Table:
-    """The rows of all shards, in order."""
-    url = plan.parameters.output
-    parts = (read_bytes(join(url, part_name(i))) for i in range(plan.layout.shards))
-    return pa.concat_tables([decode_table(p) for p in parts]).replace_schema_metadata(None)
+@dataclass(frozen=True)
+class Judged:
+    """A corpus that the quality gate lets through: what its records are made of."""
+
+    manifest: Compacted | None
+    """None: a corpus of recipes has none."""
+    failures: list[str]
+    """What was passed over at the user's word."""
+
+    @property
+    def rejected(self) -> int:
+        """Samples that did not pass."""
+        return sum(self.manifest.reasons.values()) if self.manifest else 0
+
+    @property
+    def shards(self) -> pa.Table:
+        """Rows of shards.parquet."""
+        return self.manifest.shards if self.manifest else SHARD_SCHEMA.empty_table()
 
 
-def refuse_other_rules(url: str, rules: GateRules) -> None:
+def refuse_other_rules(plan: CorpusPlan, rules: GateRules) -> None:
     """Call before work on a corpus that may be there already.
 
     Raises:
-        UserError: it was published under other rules of the quality gate.
+        UserError: it was published in another mode or under other rules of the quality gate.
     """
+    url = plan.parameters.output
     if not exists(join(url, COMMIT)):
         return
-    gate = join(url, GATE)
+    gate, mode = join(url, GATE), read_json(join(url, COMMIT)).get("mode")
+    if mode != plan.parameters.mode:
+        raise UserError(f"{url}: holds a corpus of mode {mode!r}, {plan.parameters.mode!r} asked for; choose another")
     if exists(gate) and read_json(gate).get("rules") != rules.model_dump(mode="json"):
         raise UserError(
             f"{url}: was published under other rules of the quality gate, see {gate}; choose another output, or delete "
@@ -63,41 +99,67 @@ def refuse_other_rules(url: str, rules: GateRules) -> None:
 
 
 def already_published(plan: CorpusPlan) -> Published | None:
-    """The corpus, when this very plan was published before and is still whole."""
+    """The corpus, when this very plan was published before, with as many draws, and its records are whole.
+
+    Its shards were looked at when the run asked which are missing.
+    """
     url = plan.parameters.output
     if not exists(join(url, COMMIT)):
         return None
     corpus = Corpus.open(url)
-    if next(corpus.verify(), None) is not None:
+    if corpus.layout != plan.layout or next(corpus.verify(range(0)), None) is not None:
         return None
     return _summary(url, corpus.record)
 
 
-def publish(plan: CorpusPlan, table: pa.Table, rejected: dict[int, str], evaluation: Evaluation) -> Published:
+def judge(plan: CorpusPlan, rules: GateRules, cluster: Cluster) -> Judged:
+    """Compact the manifest and let the quality gate decide; its evidence is kept in gate.json.
+
+    Raises:
+        UserError: shards are missing, or the gate fails; nothing is published.
+    """
+    p = plan.parameters
+    manifest = None if p.mode == "recipe" else compact_all(plan, rules, cluster)
+    if manifest is not None:
+        require_whole(manifest, plan)
+        evidence = manifest.evidence()
+    else:
+        evidence = {"samples": plan.layout.pairs, "reasons": {}, "rejected": [], "by_camera": {}}
+    cameras = compare(plan, sampled_pairs(plan, rules.sampled_pairs))
+    return Judged(manifest, run_gate(p.output, evidence, cameras, rules, p.override_gate))
+
+
+def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Published:
     """Write everything beside the shards; the corpus exists when corpus.json does."""
-    url, layout = plan.parameters.output, plan.layout
-    reasons = [rejected.get(row) for row in range(table.num_rows)]
-    accepted = pa.array([reason is None for reason in reasons], pa.bool_())
-    manifest = table.append_column("accepted", accepted).append_column("reason", pa.array(reasons, pa.string()))
+    url, layout, mode = plan.parameters.output, plan.layout, plan.parameters.mode
+    store = writer(url, layout, plan.recipe)
     contents = {
-        MANIFEST: encode_table(manifest),
-        CARD: _card(plan, evaluation, len(rejected)).encode(),
-        REPORT: _report(plan, table, evaluation, rejected).encode(),
+        CARD: _card(plan, judged, evaluation).encode(),
+        REPORT: _report(plan, judged, evaluation).encode(),
     }
     for name, content in contents.items():
         write_bytes(join(url, name), content)
-    files = {name: sha256(content) for name, content in contents.items()} | {GATE: sha256(read_bytes(join(url, GATE)))}
+    files = {name: sha256(content) for name, content in contents.items()}
+    files |= {name: sha256(read_bytes(join(url, name))) for name in (GATE, CLEAN_IMAGES)}
+    files |= judged.manifest.files if judged.manifest else {}
     record: dict[str, Any] = {
         "format": "pngnoise-corpus",
+        "mode": mode,
         "licence": plan.licence,
-        "accepted": layout.pairs - len(rejected),
-        "rejected": [{"sample": row, "reason": reason} for row, reason in sorted(rejected.items())],
-        "unused_clean": list(plan.rejected),
+        "accepted": layout.pairs - judged.rejected,
+        "rejected": dict(sorted(judged.manifest.reasons.items())) if judged.manifest else {},
+        "override": plan.parameters.override_gate if judged.failures else None,
+        "unused_clean": len(plan.survey.source.rejected),
         "figures": evaluation.record["figures"],
         "protocol": evaluation.record["protocol"],
-        "files": files,
+        "stored_bytes": sum(pc.sum(judged.shards.column(f"{array}_bytes")).as_py() or 0 for array in ARRAYS),
+        "files": dict(sorted(files.items())),
+        "digest": corpus_digest(store.key, layout, judged.shards.column("part_sha256").to_pylist()),
     }
-    return _summary(url, writer(url, layout, plan.recipe).commit(COMMIT, CorpusRecord, record))
+    found = _summary(url, store.record(COMMIT, CorpusRecord, record, arrays=mode != "recipe"))
+    if plan.parameters.alias is not None:
+        write_alias(url, plan.parameters.alias, found.digest)
+    return found
 
 
 def _summary(url: str, record: CorpusRecord) -> Published:
@@ -105,35 +167,46 @@ def _summary(url: str, record: CorpusRecord) -> Published:
         url=url,
         report=join(url, REPORT),
         pairs=record.layout.pairs,
-        rejected=len(record.rejected),
-        unused_clean=len(record.unused_clean),
+        rejected=record.layout.pairs - record.accepted,
+        unused_clean=record.unused_clean,
         digest=record.digest,
         figures=record.figures,
     )
 
 
-def _report(plan: CorpusPlan, table: pa.Table, evaluation: Evaluation, rejected: dict[int, str]) -> str:
-    layout, parameters = plan.layout, plan.parameters
-    rows = np.unique(np.linspace(0, layout.pairs - 1, _SHOWN).round().astype(int))
-    names = table.column("reference").to_pylist()
-    std = 255 * float(np.mean(table.column("noise_std").to_pylist()))
+def _report(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
+    layout, parameters, manifest = plan.layout, plan.parameters, judged.manifest
+    facts = [
+        ("pairs", str(layout.pairs)),
+        ("rejected by the gate", str(judged.rejected)),
+        ("clean images not used", str(len(plan.survey.source.rejected))),
+        ("clean patches", str(layout.images)),
+    ]
+    if manifest is not None:
+        facts += [
+            ("references used", str(len(manifest.references))),
+            ("mean noise std, grey levels", f"{255 * manifest.noise_std / manifest.samples:.1f}"),
+        ]
+    if judged.failures:
+        facts.append(("QUALITY GATE FAILED, published nevertheless", str(parameters.override_gate)))
     return report_page(
         evaluation,
         title="Synthetic noise corpus",
         lead=f"{layout.pairs} noisy/clean pairs of {layout.height} × {layout.width} pixels, "
         f"{parameters.scale} draw{'s' if parameters.scale > 1 else ''} per clean patch. The figures are of "
         f"{evaluation.record['pairs']} real pairs{_whose(plan)}.",
-        facts=[
-            ("pairs", str(layout.pairs)),
-            ("rejected by the gate", str(len(rejected))),
-            ("clean images not used", str(len(plan.rejected))),
-            ("clean patches", str(layout.pairs // parameters.scale)),
-            ("references used", str(len(set(names)))),
-            ("mean noise std, grey levels", f"{std:.1f}"),
-        ],
+        facts=facts,
         provenance=[(f"recipe: {k}", str(v)) for k, v in plan.recipe.items()] + [("licence", plan.licence)],
-        samples=[(names[row], *_pair(plan, int(row))) for row in rows],
+        samples=[_shown(plan, pair) for pair in sampled_pairs(plan, _SHOWN)],
     )
+
+
+def _shown(plan: CorpusPlan, pair: int) -> tuple[str, figures.Array, figures.Array]:
+    """(name of the reference, clean, noisy) of a sample, in [0, 1]."""
+    references = planned_references(plan.parameters.references, plan.recipe["references"]).references
+    full = np.float32(peak(plan.layout.dtype))
+    clean, noisy = (np.asarray(image / full, np.float32) for image in pair_of(plan, pair))
+    return references[plan.sample(pair).reference].id, clean, noisy
 
 
 def _whose(plan: CorpusPlan) -> str:
@@ -141,24 +214,21 @@ def _whose(plan: CorpusPlan) -> str:
     return " shipped with pngnoise (a prompt bank holds no real pairs)" if plan.prompt_source == "bank" else ""
 
 
-def _pair(plan: CorpusPlan, row: int) -> tuple[figures.Array, figures.Array]:
-    """(clean, noisy) of a sample in [0, 1], read before the corpus is committed."""
-    index, position = plan.layout.place(row)
-    store = writer(plan.parameters.output, plan.layout, plan.recipe)
-    full = np.float32(peak(plan.layout.dtype))
-    clean, noisy = (np.asarray(store.image(index, position, name) / full, np.float32) for name in ARRAYS)
-    return clean, noisy
-
-
-def _card(plan: CorpusPlan, evaluation: Evaluation, rejected: int) -> str:
+def _card(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
     record, layout = evaluation.record, plan.layout
     recipe = "\n".join(f"- {k}: `{v}`" for k, v in plan.recipe.items())
+    failed = "".join(f"\n- {failure}" for failure in judged.failures)
+    override = (
+        f"\n**The quality gate failed, and it was published nevertheless** ({plan.parameters.override_gate}):{failed}\n"
+        if judged.failures
+        else ""
+    )
     return f"""# Synthetic noise corpus
 
-{layout.pairs} noisy/clean pairs, {layout.channels} x {layout.height} x {layout.width}, {layout.dtype};
-{rejected} rejected by the quality gate (column `accepted` of `{MANIFEST}`, reasons beside it and in `{GATE}`).
-{len(plan.rejected)} clean images were not used (`unused_clean` of `{COMMIT}` says why).
-
+{layout.pairs} {_HOLDS[plan.parameters.mode]}; {layout.channels} x {layout.height} x {layout.width}, {layout.dtype};
+{judged.rejected} rejected by the quality gate (column `accepted` of the manifest, reasons beside it and in `{GATE}`).
+{len(plan.survey.source.rejected)} clean images were not used (`{CLEAN_IMAGES}` says why).
+{override}
 Licence of the sources: {plan.licence}
 
 ## Recipe
@@ -175,12 +245,11 @@ All figures and pictures: `{REPORT}`.
 
 ## How to read it
 
-    import zarr
-    clean, noisy = (zarr.open_array("<this folder>/" + name, mode="r") for name in ("clean", "noisy"))  # (N, C, H, W)
+{_READ[plan.parameters.mode]}
 
 A corpus without `{COMMIT}` is not finished: do not read it. `pngnoise verify <this folder>` checks every byte.
 """
 
 
 task_publish = task(cache_policy=NO_CACHE, name="publish_corpus")(publish)
-task_manifest_rows = task(cache_policy=NO_CACHE, persist_result=False, name="read_manifest_parts")(manifest_rows)
+task_judge = task(cache_policy=NO_CACHE, persist_result=False, name="quality_gate")(judge)

@@ -1,8 +1,5 @@
-"""Where a corpus takes its clean images and its reference noise from, behind two small faces.
-
-Both accept ``shipped`` (the sample pairs in the package), the URL of a patch store, or the URL of a catalogue;
-clean images may also be a folder or prefix of image files, and reference noise a prompt bank.
-"""
+"""Where a corpus takes its reference noise from: ``shipped`` (the sample pairs in the package), or the URL of a patch
+store, a catalogue or a prompt bank. Clean images: :mod:`tasks.cleansources`."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +15,9 @@ import pngmodel
 from pngmodel.errors import IntegrityError, UserError
 from tasks.catalogue import COMMIT as CATALOGUE
 from tasks.catalogue import load_catalogue, read_one
-from tasks.datasets.imagefile import EXTENSIONS, decode, read_image
+from tasks.datasets.imagefile import read_image
 from tasks.provenance import content_key
-from tasks.stores.filesystem import exists, join, list_files, read_bytes, sha256
+from tasks.stores.filesystem import exists, join, read_bytes, sha256
 from tasks.stores.layout import CLEAN, NOISY
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
@@ -29,21 +26,8 @@ from tasks.stores.promptbank import Entry, PromptBank
 from tasks.stores.shardfile import Pixels
 
 SHIPPED = "shipped"
-_SAMPLES = Path(pngmodel.__file__).parent / "samples"
-_SAMPLE_LICENCE = "MIT (SIDD)"
-
-
-@dataclass(frozen=True)
-class CleanImage:
-    """One clean image of a source, before it is cut: what a plan needs to know."""
-
-    id: str
-    height: int
-    width: int
-    channels: int
-    dtype: str
-    content: str  # a digest that is another when the pixels are
-    licence: str
+SAMPLES = Path(pngmodel.__file__).parent / "samples"
+SAMPLE_LICENCE = "MIT (SIDD)"
 
 
 @dataclass(frozen=True)
@@ -63,20 +47,6 @@ class Reference:
     width: int
     y: int = 0  # corner in that image
     x: int = 0
-
-
-@dataclass(frozen=True)
-class CleanSource:
-    """All clean images of a source. ``read(k)`` gives image k as (H, W, C)."""
-
-    images: tuple[CleanImage, ...]
-    rejected: tuple[dict[str, str], ...]
-    read: Callable[[int], Pixels]
-
-    @cached_property
-    def digest(self) -> str:
-        """Digest of names and contents, not of the place."""
-        return content_key([[i.id, i.content] for i in self.images])
 
 
 @dataclass(frozen=True)
@@ -109,43 +79,30 @@ class ReferenceSource:
         return found
 
 
-def _hwc(image: Pixels) -> Pixels:
+def hwc(image: Pixels) -> Pixels:
+    """A stored image (C, H, W) as everything behind a source expects it, (H, W, C)."""
     moved: Pixels = np.moveaxis(image, 0, -1)
     return moved
 
 
-def _patch_id(row: dict[str, Any]) -> str:
+def patch_id(row: dict[str, Any]) -> str:
+    """The name of a patch: its pair and its corner there."""
     return f"{row['pair']}/{row['y']},{row['x']}"
 
 
-def _patch_content(store: PatchStore, row: dict[str, Any]) -> str:
+def patch_content(store: PatchStore, row: dict[str, Any]) -> str:
     """Which window of which verified image it is: the same however the store is cut into shards."""
     recipe = store.record.recipe
     return content_key([recipe["catalogue"], recipe["size"], row["pair"], row["y"], row["x"]])
 
 
-def _unit_floats(image: Pixels, full_scale: float) -> Pixels:
+def unit_floats(image: Pixels, full_scale: float) -> Pixels:
     """Floats in [0, 1], as everything behind a source expects them; integers as they are."""
     return image / np.float32(full_scale) if image.dtype.kind == "f" else image
 
 
-Source = TypeVar("Source", CleanSource, ReferenceSource)
 _KEPT = 4
-_kept: dict[tuple[type, str, str], Any] = {}
-
-
-def _planned(kind: type[Source], opener: Callable[[str], Source], url: str, digest: str) -> Source:
-    source: Source = _kept.get((kind, url, digest)) or opener(url)
-    if source.digest != digest:
-        raise IntegrityError(f"{url}: changed since this run was planned; run the same command again")
-    return source
-
-
-def _keep(url: str, source: Source) -> Source:
-    _kept[type(source), url, source.digest] = source
-    while len(_kept) > _KEPT:
-        del _kept[next(iter(_kept))]
-    return source
+_kept: dict[tuple[str, str], ReferenceSource] = {}
 
 
 def planned_references(url: str, digest: str) -> ReferenceSource:
@@ -154,12 +111,10 @@ def planned_references(url: str, digest: str) -> ReferenceSource:
     Raises:
         IntegrityError: something else is there now; a worker may live longer than the data.
     """
-    return _planned(ReferenceSource, open_references, url, digest)
-
-
-def planned_clean(url: str, digest: str) -> CleanSource:
-    """As :func:`planned_references`, for clean images."""
-    return _planned(CleanSource, open_clean, url, digest)
+    source = _kept.get((url, digest)) or open_references(url)
+    if source.digest != digest:
+        raise IntegrityError(f"{url}: changed since this run was planned; run the same command again")
+    return source
 
 
 def open_references(url: str) -> ReferenceSource:
@@ -168,7 +123,11 @@ def open_references(url: str) -> ReferenceSource:
     Raises:
         UserError: it is neither ``shipped`` nor a finished patch store, catalogue or prompt bank, or holds no pair.
     """
-    return _keep(url, _references(url))
+    source = _references(url)
+    _kept[url, source.digest] = source
+    while len(_kept) > _KEPT:
+        del _kept[next(iter(_kept))]
+    return source
 
 
 def open_pairs(url: str) -> ReferenceSource:
@@ -187,12 +146,12 @@ def _references(url: str) -> ReferenceSource:
         store.require(CLEAN, NOISY)
         rows = store.table.to_pylist()
         found = tuple(
-            _reference(r, _patch_id(r), _patch_content(store, r), store.layout.height, store.layout.width) for r in rows
+            _reference(r, patch_id(r), patch_content(store, r), store.layout.height, store.layout.width) for r in rows
         )
 
         def from_store(k: int) -> tuple[Pixels, Pixels]:
-            clean, noisy = (_unit_floats(image, rows[k]["full_scale"]) for image in store.read(k))
-            return _hwc(noisy), _hwc(clean)
+            clean, noisy = (unit_floats(image, rows[k]["full_scale"]) for image in store.read(k))
+            return hwc(noisy), hwc(clean)
 
         return ReferenceSource(found, from_store)
     if exists(join(url, CATALOGUE)):
@@ -232,8 +191,8 @@ def _reference(row: dict[str, Any], name: str, content: str, height: int, width:
 
 
 def _shipped_references() -> ReferenceSource:
-    names = sorted(p.name.removesuffix("_noisy.png") for p in _SAMPLES.glob("*_noisy.png"))
-    files = [tuple(str(_SAMPLES / f"{name}_{side}.png") for side in ("noisy", "clean")) for name in names]
+    names = sorted(p.name.removesuffix("_noisy.png") for p in SAMPLES.glob("*_noisy.png"))
+    files = [tuple(str(SAMPLES / f"{name}_{side}.png") for side in ("noisy", "clean")) for name in names]
 
     def facts(name: str, pair: tuple[str, ...]) -> Reference:
         camera, iso = ("S6", 800) if name < "val_0020" else ("GP", 10000)
@@ -242,7 +201,7 @@ def _shipped_references() -> ReferenceSource:
             id=name,
             camera=camera,
             iso=iso,
-            licence=_SAMPLE_LICENCE,
+            licence=SAMPLE_LICENCE,
             content=sha256(b"".join(map(read_bytes, pair))),
             split="validation",
             dataset="sidd_native",
@@ -254,77 +213,3 @@ def _shipped_references() -> ReferenceSource:
 
     found = tuple(facts(name, pair) for name, pair in zip(names, files, strict=True))
     return ReferenceSource(found, lambda k: (read_image(files[k][0]), read_image(files[k][1])))
-
-
-def open_clean(url: str) -> CleanSource:
-    """Open a source of clean images; unusable files are listed as rejected, they do not vanish.
-
-    Raises:
-        UserError: nothing usable is there.
-    """
-    return _keep(url, _clean(url))
-
-
-def _clean(url: str) -> CleanSource:
-    if url == SHIPPED:
-        paths = sorted(str(p) for p in _SAMPLES.glob("*_clean.png"))
-        return _from_files(str(_SAMPLES), [Path(p).name for p in paths], _SAMPLE_LICENCE)
-    if exists(join(url, PATCHES)):
-        store = PatchStore.open(url)
-        store.require(CLEAN)
-        rows, layout = store.table.to_pylist(), store.layout
-        images = tuple(
-            CleanImage(
-                _patch_id(r),
-                layout.height,
-                layout.width,
-                layout.channels,
-                layout.dtype,
-                _patch_content(store, r),
-                r["licence"],
-            )
-            for r in rows
-        )
-
-        def from_store(k: int) -> Pixels:
-            return _hwc(_unit_floats(store.read_image(k, CLEAN), rows[k]["full_scale"]))
-
-        return CleanSource(images, (), from_store)
-    if exists(join(url, CATALOGUE)):
-        rows = load_catalogue(url)[0].to_pylist()
-        images = tuple(
-            CleanImage(r["pair"], r["height"], r["width"], r["channels"], r["dtype"], r["clean_sha256"], r["licence"])
-            for r in rows
-        )
-        return CleanSource(images, (), lambda k: read_one(rows[k], "clean"))
-    names = [name for name in list_files(url) if name.lower().endswith(EXTENSIONS)]
-    if not names:
-        raise UserError(
-            f"{url}: no clean images there; give 'shipped', a folder with {', '.join(EXTENSIONS)} files, "
-            "a patch store or a catalogue"
-        )
-    return _from_files(url, names, "unknown (a folder of images carries none)")
-
-
-def _from_files(root: str, names: list[str], licence: str) -> CleanSource:
-    images: list[CleanImage] = []
-    rejected: list[dict[str, str]] = []
-    for name in names:
-        content = read_bytes(join(root, name))
-        try:
-            pixels = decode(content, name)  # whole, so that a truncated file cannot stop a run half-way
-        except UserError as error:
-            rejected.append({"id": name, "reason": str(error)})
-            continue
-        height, width, channels = pixels.shape
-        images.append(CleanImage(name, height, width, channels, str(pixels.dtype), sha256(content), licence))
-    if not images:
-        raise UserError(f"{root}: no usable clean image; first reason: {rejected[0]['reason']}")
-
-    def read(k: int) -> Pixels:
-        content = read_bytes(join(root, images[k].id))
-        if sha256(content) != images[k].content:
-            raise IntegrityError(f"{join(root, images[k].id)}: changed while the corpus was being made; start again")
-        return decode(content, images[k].id)
-
-    return CleanSource(tuple(images), tuple(rejected), read)

@@ -1,45 +1,39 @@
-"""Synthesis: plan a corpus, make its shards. Sample i is a function of the recipe and i, never of order."""
+"""Synthesis: what to generate, and the plan that says of every sample what it is before any pixel exists.
+
+Sample i is a function of the recipe and i, never of order. A plan computes samples when they are asked for: it is as
+small for a billion pairs as for a thousand.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-import numpy as np
-import pyarrow as pa
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from pngmodel import whitening
+from pngmodel.baselines import BASELINES
 from pngmodel.errors import UserError
 from pngmodel.model import Precision
 from pngmodel.seeds import derive_seed
-from tasks.clusters import ClusterConfig, run_each
-from tasks.generators import SHIPPED_MODEL, load_generator, model_digest, one_thread
-from tasks.patches import corners
-from tasks.promptbank import entry_of
+from tasks.assignment import Assign, Assignment
+from tasks.cleansources import CleanImage
+from tasks.clusters import ClusterConfig
+from tasks.generators import SHIPPED_MODEL, model_digest
 from tasks.provenance import code_version, device_name, packages
-from tasks.sources import (
-    SHIPPED,
-    CleanSource,
-    ReferenceSource,
-    open_clean,
-    open_references,
-    planned_clean,
-    planned_references,
-)
-from tasks.stores.corpus import COMMIT, SCHEMA, writer
-from tasks.stores.filesystem import join, remove, sha256
-from tasks.stores.layout import CLEAN, NOISY, Layout, peak
-from tasks.stores.shardfile import Pixels
+from tasks.sources import SHIPPED, ReferenceSource, open_references, planned_references
+from tasks.stores.corpus import ARRAYS_OF_MODE
+from tasks.stores.layout import Layout
+from tasks.survey import Asked, Survey, survey
+from tasks.windows import Cropping, Window
 
-_NO_IMAGE: Pixels = np.empty((0, 0, 0), np.uint8)
+Mode = Literal["pairs", "noisy", "recipe"]
 
 
-class CorpusParameters(BaseModel):
+class CorpusParameters(Cropping):
     """What to generate and where it goes."""
 
     model_config = ConfigDict(extra="forbid")
@@ -52,21 +46,56 @@ class CorpusParameters(BaseModel):
         SHIPPED, description="real noise: 'shipped', or the URL of a patch store, catalogue or prompt bank"
     )
     split: str | None = Field(None, description="only references of this split of their store, e.g. train")
-    clean: str = Field(SHIPPED, description="clean images: 'shipped', a folder, a patch store or a catalogue")
-    scale: int = Field(1, ge=1, le=4, description="independent noisy draws per clean patch")
-    seed: int = Field(0, ge=0, lt=2**63, description="another seed is another corpus")
-    crop: int = Field(256, ge=16, description="side of the square clean patches, pixels")
-    assign: Literal["uniform", "own"] = Field(
-        "uniform", description="uniform: any reference on any patch; own: the reference with the clean image's id"
+    clean: str = Field(
+        SHIPPED, description="clean images: 'shipped', a folder, a Zarr array, a patch store or a catalogue"
     )
-    shard: int = Field(256, ge=1, description="pairs per shard; one shard is one task and one object")
+    clean_licence: str | None = Field(None, description="licence of clean images whose source does not say it")
+    min_jpeg_quality: int | None = Field(None, ge=1, le=100, description="JPEG files below this are not used")
+    scale: int = Field(1, ge=1, description="independent noisy draws per clean patch")
+    mode: Mode = Field(
+        "pairs",
+        description="pairs: noisy and clean images; noisy: the clean ones are only named; recipe: sources and seeds",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="another seed is another corpus")
+    assign: Assign = Field(
+        "uniform",
+        description="uniform: any reference on any patch; own: the reference with the clean image's id; camera: any "
+        "of the clean image's camera; cameras: a camera first, then any of its references",
+    )
+    weights: dict[str, float] | None = Field(
+        None, description="cameras by weight, e.g. {GP: 2, S6: 1}; those not named are not used"
+    )
+    shard: int = Field(256, ge=1, description="pairs per shard; one shard is one unit of work and one object")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     gate: str = Field("default", description="quality gate: 'default' or a YAML file of configs/corpora/")
+    override_gate: str | None = Field(
+        None, min_length=3, description="publish although the gate fails, for this reason, which is recorded"
+    )
+    alias: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][\w.-]*$", description="a name beside the output that then means it, e.g. latest"
+    )
+    parts: str | None = Field(None, description="i/n: make part i of n and do not publish; then `pngnoise finalise`")
+    check: Literal["checksums", "sizes"] = Field(
+        "checksums", description="how shards that are there are looked at: all bytes, or parts and sizes of objects"
+    )
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
 
+    @model_validator(mode="after")
+    def _agree(self) -> CorpusParameters:
+        if self.weights is not None and (self.assign not in ("uniform", "cameras") or not self.weights):
+            raise ValueError("weights choose a camera first: they need assign 'cameras' and at least one camera")
+        if any(weight < 0 for weight in (self.weights or {}).values()) or sum((self.weights or {"": 1}).values()) <= 0:
+            raise ValueError("weights are 0 or more, and not all 0")
+        return self
+
     def decisive(self) -> dict[str, Any]:
-        """The part that decides pixels: not where things lie, nor who computes them."""
-        return self.model_dump(include={"scale", "seed", "crop", "assign", "split"})
+        """The part that decides pixels: not where things lie, nor who computes them, nor how many draws."""
+        names = {"seed", "assign", "weights", "split", *Cropping.model_fields}
+        return self.model_dump(mode="json", include=names)
+
+    def places(self) -> dict[str, Any]:
+        """Everything that makes the same corpus again: the settings, and where the sources lay."""
+        return self.model_dump(mode="json", exclude={"output", "parts", "check", "cluster", "alias", "override_gate"})
 
 
 @dataclass(frozen=True)
@@ -74,6 +103,7 @@ class Sample:
     """One pair to make."""
 
     clean: int
+    """Number of the clean image among those of its plan or shard."""
     y: int
     x: int
     draw: int
@@ -82,34 +112,112 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class CorpusPlan:
-    """Everything about a corpus before any pixel of it exists."""
+class Job:
+    """What all shards of a corpus have in common, and small enough to travel with each of them."""
 
     parameters: CorpusParameters
     layout: Layout
     recipe: dict[str, Any]
-    samples: tuple[Sample, ...]
-    rejected: tuple[dict[str, str], ...]
-    licence: str
-    prompt_source: str
 
-    @property
-    def tasks(self) -> Iterator[ShardWork]:
-        """Work of every shard."""
-        for index in range(self.layout.shards):
-            rows = self.layout.rows(index)
-            yield ShardWork(self.parameters, self.layout, self.recipe, index, self.samples[rows.start : rows.stop])
+    def sample(self, image: CleanImage, window: Window, draw: int) -> Sample:
+        """The sample that is draw ``draw`` on a window of ``image``."""
+        p = self.parameters
+        identity = (p.seed, image.id, window.y, window.x, draw)
+        reference = assignment_of(self).reference(identity, image)
+        return Sample(window.image, window.y, window.x, draw, reference, derive_seed("sample", *identity))
 
 
 @dataclass(frozen=True)
 class ShardWork:
     """What a worker needs to make one shard."""
 
-    parameters: CorpusParameters
-    layout: Layout
-    recipe: dict[str, Any]
+    job: Job
     index: int
-    samples: tuple[Sample, ...]
+    images: tuple[CleanImage, ...]
+    windows: tuple[Window, ...]
+    """Patches in order; ``Window.image`` counts within ``images``."""
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The shard's samples, in order."""
+        draw = self.index // self.job.layout.shards_of_draw
+        return [self.job.sample(self.images[window.image], window, draw) for window in self.windows]
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    """Everything about a corpus before any pixel of it exists."""
+
+    job: Job
+    survey: Survey
+    licence: str
+    prompt_source: str
+
+    @property
+    def parameters(self) -> CorpusParameters:
+        """What was asked for."""
+        return self.job.parameters
+
+    @property
+    def layout(self) -> Layout:
+        """What lies where."""
+        return self.job.layout
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What decides the content, beside the layout."""
+        return self.job.recipe
+
+    def sample(self, pair: int) -> Sample:
+        """The sample of one pair; ``Sample.clean`` counts within the survey's images."""
+        draw, number = divmod(pair, self.layout.images)
+        window = self.survey.windows[number]
+        return self.job.sample(self.survey.source.images[window.image], window, draw)
+
+    def work(self, index: int) -> ShardWork:
+        """Work of one shard."""
+        rows, images = self.layout.rows(index), self.survey.source.images
+        windows = [self.survey.windows[pair % self.layout.images] for pair in rows]
+        numbers = {k: position for position, k in enumerate(dict.fromkeys(window.image for window in windows))}
+        local = tuple(Window(numbers[window.image], window.y, window.x) for window in windows)
+        return ShardWork(self.job, index, tuple(images[k] for k in numbers), local)
+
+    def works(self, indices: Iterable[int] | None = None) -> Iterator[ShardWork]:
+        """Work of these shards, or of all."""
+        return map(self.work, range(self.layout.shards) if indices is None else indices)
+
+    @cached_property
+    def mine(self) -> Sequence[int]:
+        """Shards that this run makes: all, or those of ``parts``, dealt like cards so that parts take equally long."""
+        return part_of(self.parameters.parts, self.layout.shards)
+
+
+def part_of(parts: str | None, shards: int) -> range:
+    """Shards of part i of n (``"i/n"``, from 1).
+
+    Raises:
+        UserError: ``parts`` is something else.
+    """
+    if parts is None:
+        return range(shards)
+    part, _, of = parts.partition("/")
+    if not (part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of)):
+        raise UserError(f"--parts is {parts!r}; give the part and their number, e.g. 2/4 (1/4 is the first)")
+    return range(int(part) - 1, shards, int(of))
+
+
+@lru_cache(maxsize=4)
+def _assignment(
+    references: str, digest: str, assign: Assign, split: str | None, weights: tuple[Any, ...]
+) -> Assignment:
+    return Assignment(planned_references(references, digest), assign, split, dict(weights) or None)
+
+
+def assignment_of(job: Job) -> Assignment:
+    """The policy of a job; made once per process."""
+    p = job.parameters
+    weights = tuple(sorted((p.weights or {}).items()))
+    return _assignment(p.references, job.recipe["references"], p.assign, p.split, weights)
 
 
 def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
@@ -119,45 +227,45 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         UserError: a source or the model cannot be used, or no clean image holds a patch.
     """
     Precision.best(parameters.device)  # before anything is written
-    clean, references = open_clean(parameters.clean), open_references(parameters.references)
+    part_of(parameters.parts, 1)
+    references = open_references(parameters.references)
     model = model_digest(parameters.model)
     _refuse_other_model(parameters, references, model)
-    windows, rejected = _windows(clean, parameters.crop)
-    if not windows:
-        reason = f"; first reason: {rejected[0]['reason']}" if rejected else ""
-        raise UserError(f"{parameters.clean}: no clean image holds a patch of {parameters.crop} pixels{reason}")
-    first = clean.images[windows[0][0]]
+    policy = Assignment(references, parameters.assign, parameters.split, parameters.weights)
+    cropping = Cropping(**parameters.model_dump(include=set(Cropping.model_fields)))
+    asked = Asked(parameters.clean, cropping, parameters.seed, parameters.clean_licence, parameters.min_jpeg_quality)
+    found = survey(asked, parameters.output, parameters.cluster)
+    first = found.source.images[0]
     layout = Layout(
-        pairs=len(windows) * parameters.scale,
+        pairs=len(found.windows) * parameters.scale,
         shard=parameters.shard,
         channels=first.channels,
         height=parameters.crop,
         width=parameters.crop,
         dtype=first.dtype,
-    )
-    called: dict[str, list[int]] = {}
-    usable = references.of_split(parameters.split)
-    for k in usable:
-        called.setdefault(references.references[k].id, []).append(k)
-    samples = tuple(
-        _sample(parameters, clean, called, usable, window, draw)
-        for draw in range(parameters.scale)
-        for window in windows
+        arrays=ARRAYS_OF_MODE[parameters.mode],
+        draws=parameters.scale,
     )
     recipe = {
         "model": model,
         "references": references.digest,
-        "clean": clean.digest,
+        "clean": found.source.digest,
         "code": code_version(),
         "packages": {name: packages()[name] for name in ("torch", "numpy")},
         "device": device_name(parameters.device),
         **parameters.decisive(),
     }
-    licences = {clean.images[s.clean].licence for s in samples} | {
-        references.references[s.reference].licence for s in samples
-    }
-    licence = "; ".join(sorted(licences))
-    return CorpusPlan(parameters, layout, recipe, samples, tuple(rejected), licence, prompt_source(references))
+    if parameters.assign in ("own", "camera"):  # of every image, before anything is written
+        for image in found.source.images:
+            policy.reference((), image)
+    licences = {image.licence for image in found.source.images}
+    licences |= {references.references[k].licence for k in policy.usable}
+    return CorpusPlan(Job(parameters, layout, recipe), found, "; ".join(sorted(licences)), prompt_source(references))
+
+
+def is_baseline(parameters: CorpusParameters) -> bool:
+    """Whether the noise is a baseline's, whose known faults are no accident."""
+    return parameters.model in BASELINES
 
 
 def evaluated_pairs(plan: CorpusPlan) -> dict[str, Any]:
@@ -181,139 +289,4 @@ def _refuse_other_model(parameters: CorpusParameters, references: ReferenceSourc
         )
 
 
-def _windows(clean: CleanSource, crop: int) -> tuple[list[tuple[int, int, int]], list[dict[str, str]]]:
-    """(image, y, x) of every patch, in image order; images of another kind than the first are rejected."""
-    windows: list[tuple[int, int, int]] = []
-    rejected = list(clean.rejected)
-    kind: tuple[int, str] | None = None
-    for k, image in enumerate(clean.images):
-        ys, xs = corners(image.height, crop, crop), corners(image.width, crop, crop)
-        if not (ys and xs):
-            rejected.append({"id": image.id, "reason": f"{image.height} x {image.width} pixels is smaller than {crop}"})
-            continue
-        kind = kind or (image.channels, image.dtype)
-        if (image.channels, image.dtype) != kind:
-            reason = f"{image.channels} channels of {image.dtype}; this corpus holds {kind[0]} of {kind[1]}"
-            rejected.append({"id": image.id, "reason": reason})
-            continue
-        windows += [(k, y, x) for y in ys for x in xs]
-    return windows, rejected
-
-
-def _sample(
-    parameters: CorpusParameters,
-    clean: CleanSource,
-    called: dict[str, list[int]],
-    usable: list[int],
-    window: tuple[int, int, int],
-    draw: int,
-) -> Sample:
-    k, y, x = window
-    identity = (parameters.seed, clean.images[k].id, y, x, draw)
-    if parameters.assign == "own":
-        own = clean.images[k].id.removesuffix("_clean.png")
-        matches = called.get(own, [])
-        if len(matches) != 1:
-            raise UserError(
-                f"{parameters.references}: {len(matches)} references are called {own!r}; assign 'own' needs clean "
-                "images and references from one patch store or catalogue (or use 'uniform')"
-            )
-        reference = matches[0]
-    else:
-        reference = usable[derive_seed("reference", *identity) % len(usable)]
-    return Sample(k, y, x, draw, reference, derive_seed("sample", *identity))
-
-
-@one_thread()
-def make_shard(work: ShardWork) -> int:
-    """Generate and publish one shard; returns its index. Nothing happens when somebody else has done it."""
-    parameters = work.parameters
-    store = writer(parameters.output, work.layout, work.recipe)
-    if store.done(work.index):
-        return work.index
-    model = (parameters.model, parameters.device, work.recipe["model"])
-    source = (parameters.references, work.recipe["references"])
-    generator, opened = load_generator(*model), planned_references(*source)
-    clean_source = planned_clean(parameters.clean, work.recipe["clean"])
-    codec, cleans, noisies, rows = work.layout.codec, [], [], []
-    image, current = _NO_IMAGE, -1
-    for number, sample in zip(work.layout.rows(work.index), work.samples, strict=True):
-        if sample.clean != current:
-            image, current = clean_source.read(sample.clean), sample.clean
-        clean = np.ascontiguousarray(
-            image[sample.y : sample.y + parameters.crop, sample.x : sample.x + parameters.crop]
-        )
-        entry = entry_of(model, source, sample.reference)
-        noisy = generator.generate(clean, prompts=entry.prompts, seed=[sample.seed])
-        pair = np.moveaxis(clean, -1, 0), np.moveaxis(np.asarray(noisy), -1, 0)
-        info, reference = clean_source.images[sample.clean], opened.references[sample.reference]
-        rows.append(
-            {
-                "sample": number,
-                "clean": info.id,
-                "clean_licence": info.licence,
-                "y": sample.y,
-                "x": sample.x,
-                "draw": sample.draw,
-                "reference": reference.id,
-                "reference_camera": reference.camera,
-                "reference_iso": reference.iso,
-                "reference_licence": reference.licence,
-                "prompt_source": prompt_source(opened),
-                "seed": sample.seed,
-            }
-            | _statistics(*pair, entry.moments)
-        )
-        cleans.append(codec.encode(pair[0]))
-        noisies.append(codec.encode(pair[1]))
-    store.write(work.index, {CLEAN: cleans, NOISY: noisies}, pa.Table.from_pylist(rows, SCHEMA))
-    return work.index
-
-
-def _statistics(clean: Pixels, noisy: Pixels, curves: whitening.Curves) -> dict[str, Any]:
-    """Manifest columns that come from the pixels, (C, H, W) each."""
-    full = peak(str(clean.dtype))
-    signed = np.int32 if clean.dtype.kind == "u" else np.float32
-    difference = noisy.astype(signed) - clean.astype(signed)
-    x = torch.from_numpy(clean.astype(np.float32) / np.float32(full))
-    return {
-        "clean_mean": float(clean.mean() / full),
-        "noise_mean": float(difference.mean() / full),
-        "noise_std": float(difference.std() / full),
-        "expected_std": _expected_std(x, curves),
-        "saturated": float(((noisy <= 0) | (noisy >= full)).mean()),
-        "noise_sha256": sha256(difference.tobytes()),
-        "sha256": sha256(clean.tobytes() + noisy.tobytes()),
-    }
-
-
-def _expected_std(clean: torch.Tensor, curves: whitening.Curves) -> float:
-    """Std that the reference's noise has at the intensities of ``clean`` (C, H, W), by its fitted curves."""
-    if len(curves["knots"]) != len(clean):  # a colour reference on a grey image, or the other way round
-        return float(curves["values"][..., 1].mean())
-    mean = whitening.unwhiten("moments", curves, torch.zeros_like(clean), clean)
-    spread = whitening.unwhiten("moments", curves, torch.ones_like(clean), clean) - mean
-    return float((spread.square().mean() + mean.var(correction=0)).sqrt())
-
-
-def make_shards(plan: CorpusPlan, progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, int]:
-    """Make the shards that are not there yet; returns how many were made and how many were kept.
-
-    Raises:
-        UserError: the output holds another corpus, or storage fails; published shards are kept.
-    """
-    store = writer(plan.parameters.output, plan.layout, plan.recipe)
-    store.prepare()
-    todo = [work for work in plan.tasks if not store.done(work.index)]
-    if todo:
-        remove(join(plan.parameters.output, COMMIT))  # a corpus that is being mended is not published
-    finished = sum(len(plan.layout.rows(i)) for i in range(plan.layout.shards)) - sum(len(w.samples) for w in todo)
-    progress(finished, plan.layout.pairs)
-    for work, _ in run_each(plan.parameters.cluster, make_shard, todo):
-        finished += len(work.samples)
-        progress(finished, plan.layout.pairs)
-    return {"made": len(todo), "kept": plan.layout.shards - len(todo)}
-
-
 task_plan_corpus = task(cache_policy=NO_CACHE, name="plan_corpus")(plan_corpus)
-task_make_shards = task(cache_policy=NO_CACHE, name="make_shards")(make_shards)

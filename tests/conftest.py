@@ -12,6 +12,7 @@ os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,16 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+from tasks.clusters import ClusterConfig, open_cluster
+from tasks.evaluation import EvaluateParameters, evaluate_noise
+from tasks.gate import load_rules
+from tasks.publication import Published, judge, publish
+from tasks.shards import make_corpus_shards
+from tasks.stores.corpus import writer
+from tasks.stores.filesystem import open_array
+from tasks.stores.layout import ARRAYS
+from tasks.synthesis import CorpusParameters, CorpusPlan, evaluated_pairs, is_baseline, plan_corpus
 
 torch.set_num_threads(1)
 
@@ -132,12 +143,52 @@ def patches(catalogue: str, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def tree() -> Callable[[str | Path], dict[str, bytes]]:
-    """All files below a folder with their contents."""
+    """All files below a folder with their contents, without the one that says where a corpus' sources lay."""
 
     def read(root: str | Path) -> dict[str, bytes]:
-        return {str(p.relative_to(root)): p.read_bytes() for p in sorted(Path(root).rglob("*")) if p.is_file()}
+        files = (p for p in sorted(Path(root).rglob("*")) if p.is_file() and p.name != "sources.json")
+        return {str(p.relative_to(root)): p.read_bytes() for p in files}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[[CorpusPlan], list[dict[str, Any]]]:
+    """The rows of all parts of a corpus whose shards are made, in order of the pairs."""
+
+    def read(plan: CorpusPlan) -> list[dict[str, Any]]:
+        store = writer(plan.parameters.output, plan.layout, plan.recipe)
+        return [row for index in range(plan.layout.shards) for row in store.part(index)[1].to_pylist()]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def images_of() -> Callable[[CorpusPlan], tuple[np.ndarray, np.ndarray]]:
+    """Clean images (N, ...) and noisy ones (draws, N, ...) of such a corpus, by zarr."""
+
+    def read(plan: CorpusPlan) -> tuple[np.ndarray, np.ndarray]:
+        for place, content in plan.layout.documents().items():
+            (Path(plan.parameters.output) / place).write_bytes(content)
+        clean, noisy = (np.asarray(open_array(f"{plan.parameters.output}/{name}")[:]) for name in ARRAYS)
+        return clean, noisy
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def made() -> Callable[[CorpusParameters], tuple[Published, dict[str, int]]]:
+    """What the flow does, without Prefect."""
+
+    def run(parameters: CorpusParameters) -> tuple[Published, dict[str, int]]:
+        plan = plan_corpus(parameters)
+        shards = make_corpus_shards(plan)
+        with open_cluster(ClusterConfig()) as cluster:
+            judged = judge(plan, load_rules(parameters.gate, baseline=is_baseline(parameters)), cluster)
+        measured = EvaluateParameters(model=parameters.model, limit=2, baselines=False, **evaluated_pairs(plan))
+        return publish(plan, judged, evaluate_noise(measured)), shards
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from tasks.stores.filesystem import exists, join, read_bytes, sha256
-from tasks.stores.layout import Layout
+from pngmodel.errors import IntegrityError, UserError
+from tasks.provenance import content_key
+from tasks.stores.aliases import resolve_alias
+from tasks.stores.filesystem import join, read_bytes, sha256
+from tasks.stores.layout import CLEAN, NOISY, Layout, part_name
+from tasks.stores.parts import Facts
 from tasks.stores.reader import ShardReader
-from tasks.stores.records import CorpusRecord
+from tasks.stores.records import CorpusRecord, Part, ShardObject
+from tasks.stores.tables import decode_table
 from tasks.stores.writer import ShardWriter
 
 COMMIT = "corpus.json"
 KIND = "corpus"
-MANIFEST, GATE, CARD, REPORT = "manifest.parquet", "gate.json", "README.md", "report.html"
+SHARDS, CLEAN_IMAGES, GATE, CARD, REPORT = "shards.parquet", "clean.parquet", "gate.json", "README.md", "report.html"
+PLACES = "sources.json"
+"""Where the sources lay: the only file that names places, and no part of a corpus' identity."""
+SURVEYED = "surveyed"
+"""Its key for what the clean images were known by when they were looked through."""
+ARRAYS_OF_MODE: dict[str, tuple[str, ...]] = {"pairs": (CLEAN, NOISY), "noisy": (NOISY,), "recipe": (CLEAN, NOISY)}
+ROWS_PER_MANIFEST = 1 << 20
 
 SCHEMA = pa.schema(
     [
@@ -43,6 +54,19 @@ SCHEMA = pa.schema(
 """One row per pair. Means and stds are fractions of full scale; ``expected_std`` is the reference's noise std at
 the clean image's intensities; ``saturated`` the share of noisy values at the ends of the range; ``sha256`` is over
 clean then noisy bytes (C, H, W)."""
+MANIFEST_SCHEMA = pa.schema([*SCHEMA, ("accepted", pa.bool_()), ("reason", pa.string())])
+"""The same with what the quality gate says."""
+
+_FACTS = ("sha256", "index_sha256", "bytes")
+SHARD_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int64()),
+        ("key", pa.string()),
+        ("part_sha256", pa.string()),
+        *((f"{a}_{f}", pa.int64() if f == "bytes" else pa.string()) for a in (CLEAN, NOISY) for f in _FACTS),
+    ]
+)
+"""One row per shard: its key, the digest of its part, and for each of its objects digests and size."""
 
 
 def writer(url: str, layout: Layout, recipe: dict[str, Any]) -> ShardWriter:
@@ -50,20 +74,102 @@ def writer(url: str, layout: Layout, recipe: dict[str, Any]) -> ShardWriter:
     return ShardWriter(url, KIND, layout, recipe)
 
 
+def manifest_name(number: int) -> str:
+    """Path of a file of the compacted manifest."""
+    return f"manifest/{number:05d}.parquet"
+
+
+def manifest_shards(layout: Layout) -> list[range]:
+    """Shards whose rows make up each file of the manifest, of one draw each, so that more draws add files."""
+    step, of_draw = max(1, ROWS_PER_MANIFEST // layout.shard), layout.shards_of_draw
+    return [
+        range(start + k, min(start + k + step, start + of_draw))
+        for start in range(0, layout.shards, of_draw)
+        for k in range(0, of_draw, step)
+    ]
+
+
+def shard_row(index: int, part_sha256: str, facts: Facts) -> dict[str, Any]:
+    """A row of :data:`SHARD_SCHEMA`."""
+    row: dict[str, Any] = {"shard": index, "key": facts.shard, "part_sha256": part_sha256}
+    return row | {f"{array}_{name}": fact[name] for array, fact in facts.objects.items() for name in _FACTS}
+
+
+def corpus_digest(key: str | None, layout: Layout, parts: Sequence[str]) -> str:
+    """Digest of a corpus: its plan, its draws and the digests of its parts; a recipe has no parts."""
+    return content_key([key, layout.draws, sha256("".join(parts).encode())])
+
+
 class Corpus(ShardReader[CorpusRecord]):
-    """A published corpus."""
+    """A published corpus of pairs or of noisy images. One of recipes has no images: :mod:`tasks.corpusdata`."""
 
     @classmethod
-    def open(cls, url: str) -> Corpus:
-        """Open a corpus. Raises UserError when it is absent, unpublished or of another version."""
-        return cls(url, COMMIT, CorpusRecord)
+    def open(cls, url: str, *, kept_shards: int = 0) -> Corpus:
+        """Open a corpus, by its place or an alias. Raises UserError when absent, unpublished or of another version."""
+        return cls(resolve_alias(url), COMMIT, CorpusRecord, kept_shards=kept_shards)
 
-    def verify(self) -> Iterator[str]:
-        """Check shards, parts and every published file; yields one line per problem."""
-        yield from super().verify()
+    _shards: pa.Table | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether it holds images, and not only how to make them."""
+        return self.record.mode != "recipe"
+
+    @property
+    def shards(self) -> pa.Table:
+        """The rows of shards.parquet (:data:`SHARD_SCHEMA`); none of a recipe."""
+        if self._shards is None:
+            self._shards = self._file(SHARDS) if self.stored else SHARD_SCHEMA.empty_table()
+            if self._shards.num_rows != (self.layout.shards if self.stored else 0):
+                raise IntegrityError(f"{join(self.url, SHARDS)}: does not list every shard; make the corpus again")
+        return self._shards
+
+    def require_stored(self) -> None:
+        """Raise a UserError where there are recipes and no images."""
+        if not self.stored:
+            raise UserError(
+                f"{self.url}: holds recipes and no images; make them with `pngnoise materialise {self.url} --output "
+                "...`, or read it with tasks.corpusdata.CorpusDataset, which generates what it is asked for"
+            )
+
+    def part(self, index: int) -> Part:
+        """What shards.parquet says of a shard."""
+        self.require_stored()
+        row = self.shards.slice(index, 1).to_pylist()[0]
+        objects = {
+            array: ShardObject(**{name: row[f"{array}_{name}"] for name in _FACTS})
+            for array in self.layout.objects(index)
+        }
+        return Part(part=part_name(index), sha256=row["part_sha256"], objects=objects)
+
+    def parts_digest(self) -> str:
+        """See :meth:`ShardReader.parts_digest`."""
+        return corpus_digest(self.plan_key(), self.layout, self.shards.column("part_sha256").to_pylist())
+
+    def _read_table(self) -> pa.Table:
+        return pa.concat_tables(list(self.manifest()))
+
+    def manifest(self) -> Iterator[pa.Table]:
+        """The manifest file by file, in order (:data:`MANIFEST_SCHEMA`)."""
+        self.require_stored()
+        for number in range(len(manifest_shards(self.layout))):
+            yield self._file(manifest_name(number))
+
+    def _file(self, name: str) -> pa.Table:
+        place = join(self.url, name)
+        content = read_bytes(place)
+        if sha256(content) != self.record.files.get(name):
+            raise IntegrityError(f"{place}: sha256 differs from {COMMIT}; `pngnoise corpus repair {self.url}` mends it")
+        return decode_table(content)
+
+    def verify_files(self) -> Iterator[str]:
+        """Check every published file that is no shard; yields one line per problem."""
         for name, expected in self.record.files.items():
-            place = join(self.url, name)
-            if not exists(place):
-                yield f"{place}: missing"
-            elif sha256(read_bytes(place)) != expected:
-                yield f"{place}: sha256 differs from {COMMIT}"
+            yield from self.problem(name, expected)
+
+    def verify(self, shards: Sequence[int] | None = None) -> Iterator[str]:
+        """As :meth:`ShardReader.verify`, with every published file."""
+        broken = list(self.verify_files())
+        yield from broken
+        if not any(SHARDS in line for line in broken):
+            yield from super().verify(range(0) if not self.stored else shards)

@@ -21,10 +21,16 @@ from zarr.storage import FsspecStore, LocalStore
 
 from pngmodel.errors import IntegrityError, UserError
 
-# Outages of a few tens of seconds are survived; a wrong endpoint still fails within a minute or so.
 _TEMPORARY = ".writing"
 _MAX_LINKS = 10_000  # links to links multiply
-_S3_CONFIG = {"retries": {"max_attempts": 12, "mode": "standard"}, "connect_timeout": 5, "read_timeout": 30}
+# Adaptive: retries back off with jitter, and a server that says SlowDown is asked less often from then on. Outages of a
+# few tens of seconds are survived; a wrong endpoint still fails within a minute or so.
+_S3_CONFIG = {
+    "retries": {"max_attempts": 12, "mode": "adaptive"},
+    "connect_timeout": 5,
+    "read_timeout": 30,
+    "max_pool_connections": 32,  # requests of a process at once
+}
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -82,6 +88,16 @@ def read_bytes(url: str) -> bytes:
         return bytes(fs.cat_file(path))
 
 
+def read_if_there(url: str) -> bytes | None:
+    """The content of one file, None when there is none: one request, where asking first would be two and a listing."""
+    fs, path = filesystem(url)
+    with _explained(url, "reading"):
+        try:
+            return bytes(fs.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+
 def open_file(url: str, block: int = 4 << 20) -> BinaryIO:
     """A seekable binary file, for formats that are read by slice; the caller closes it.
 
@@ -113,6 +129,21 @@ def file_stamp(url: str) -> str:
         fs.invalidate_cache()
         info = fs.info(path)
         return f"{info['size']} {info.get('mtime')} {info.get('ETag')} {info.get('ino')}"
+
+
+def file_stamps(url: str) -> dict[str, str]:
+    """As :func:`file_stamp`, of every file below ``url``, by path; by listing, without asking for each."""
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        return {name: file_stamp(join(url, name)) for name in list_files(url)}
+    with _explained(url, "listing"):
+        fs.invalidate_cache()
+        root = path.rstrip("/") + "/"
+        found = fs.find(path, detail=True)
+    return {
+        str(name).removeprefix(root): f"{info['size']} {info.get('ETag') or info.get('mtime')}"
+        for name, info in sorted(found.items())
+    }
 
 
 def file_size(url: str) -> int:

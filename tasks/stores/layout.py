@@ -1,7 +1,7 @@
 """Sizes and names of a sharded store of images: what lies where, before and after any pixel of it exists.
 
-A folder or prefix with one or two Zarr v3 arrays ``clean`` and ``noisy`` (N, C, H, W), one Parquet part per shard
-and a commit record written last:
+A folder or prefix with one or two Zarr v3 arrays ``clean`` (N, C, H, W) and ``noisy`` (the same, or in a corpus with
+its draws before it), one Parquet part per shard and a commit record written last:
 
     plan.json               what is being made, written first; another plan at the same place is refused
     clean/ noisy/           chunk = one image, shard = many
@@ -11,6 +11,7 @@ and a commit record written last:
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -23,9 +24,9 @@ from pydantic import ConfigDict
 from tasks.stores.shardfile import DTYPES, ChunkCodec
 
 CLEAN, NOISY = ARRAYS = ("clean", "noisy")
-PLAN = "plan.json"
-FORMAT_VERSION = 2
-"""Of patch stores and corpora. 1 had no padded layout and other codecs."""
+PLAN, GROUP = "plan.json", "zarr.json"
+FORMAT_VERSION = 3
+"""Of patch stores and corpora. 1 had no padded layout; 2 had codecs that only zarr-python knows, and no draws."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Layout:
 
     Dense (``filled`` is None): shard k holds pairs k * shard to (k + 1) * shard, the last one what is left, and pair i
     lies in slot i of the arrays. Padded: shard k holds ``filled[k]`` pairs, its other slots are absent.
+
+    With ``draws`` (a corpus): all clean images once, N = pairs / draws of them, and ``noisy`` is (draws, N, C, H, W).
+    Pair d * N + i is draw d of clean image i. A shard belongs to one draw, the clean images to the shards of draw 0,
+    so that more draws add objects and change none.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -46,16 +51,27 @@ class Layout:
     dtype: str
     arrays: tuple[str, ...] = ARRAYS
     filled: tuple[int, ...] | None = None
+    draws: int | None = None
+
+    @property
+    def images(self) -> int:
+        """Pairs of one draw."""
+        return self.pairs // (self.draws or 1)
 
     @property
     def shards(self) -> int:
-        """Number of shards."""
-        return -(-self.pairs // self.shard) if self.filled is None else len(self.filled)
+        """Number of shards, of all draws."""
+        return self.shards_of_draw * (self.draws or 1) if self.filled is None else len(self.filled)
+
+    @property
+    def shards_of_draw(self) -> int:
+        """Shards of each draw of a dense layout."""
+        return -(-self.images // self.shard)
 
     @property
     def length(self) -> int:
-        """First dimension of the arrays: the pairs of a dense store, the slots of a padded one."""
-        return self.pairs if self.filled is None else len(self.filled) * self.shard
+        """Images along the arrays: those of a dense store, the slots of a padded one."""
+        return self.images if self.filled is None else len(self.filled) * self.shard
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -65,20 +81,56 @@ class Layout:
     def rows(self, index: int) -> range:
         """Pairs of shard ``index``."""
         if self.filled is None:
-            return range(index * self.shard, min((index + 1) * self.shard, self.pairs))
+            draw, within = divmod(index, self.shards_of_draw)
+            start = draw * self.images
+            return range(start + within * self.shard, start + min((within + 1) * self.shard, self.images))
         return range(self._starts[index], self._starts[index + 1])
 
-    def place(self, pair: int) -> tuple[int, int]:
-        """Shard of a pair, and its position in that shard."""
+    def place(self, pair: int, array: str = NOISY) -> tuple[int, int]:
+        """The shard that holds the image of a pair in ``array``, and its position in that shard."""
         if self.filled is None:
-            return divmod(pair, self.shard)
+            draw, image = divmod(pair, self.images)
+            within, position = divmod(image, self.shard)
+            own = array == NOISY  # of every draw; clean images are those of draw 0
+            return within + (draw * self.shards_of_draw if own else 0), position
         index = bisect_right(self._starts, pair) - 1
         return index, pair - self._starts[index]
 
     def slot(self, pair: int) -> int:
-        """Index of a pair in the arrays."""
+        """Index of a pair's images along the arrays."""
+        if self.filled is None:
+            return pair % self.images
         index, position = self.place(pair)
         return index * self.shard + position
+
+    def objects(self, index: int) -> dict[str, str]:
+        """Paths of the objects that shard ``index`` consists of, by array (Zarr v3 default key encoding)."""
+        if self.draws is None:
+            return {array: shard_object(array, index) for array in self.arrays}
+        draw, within = divmod(index, self.shards_of_draw)
+        paths = {NOISY: f"{NOISY}/c/{draw}/{within}/0/0/0"}
+        if draw == 0:
+            paths[CLEAN] = shard_object(CLEAN, within)
+        return {array: paths[array] for array in self.arrays if array in paths}
+
+    def documents(self) -> dict[str, bytes]:
+        """The Zarr metadata by path: of every array, and of the group with all of theirs consolidated."""
+        arrays = {}
+        for array in self.arrays:
+            draws = (self.draws,) if self.draws is not None and array == NOISY else ()
+            arrays[array] = self.codec.array_document((*draws, self.length), self.shard)
+        group = {
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": {},
+            "consolidated_metadata": {
+                "kind": "inline",
+                "must_understand": False,
+                "metadata": {array: json.loads(content) for array, content in arrays.items()},
+            },
+        }
+        found = {array_document(array): content for array, content in arrays.items()}
+        return found | {GROUP: (json.dumps(group, indent=2) + "\n").encode()}
 
     @property
     def codec(self) -> ChunkCodec:
@@ -86,18 +138,26 @@ class Layout:
         return ChunkCodec(self.channels, self.height, self.width, self.dtype)
 
     @property
-    def bytes_per_pair(self) -> int:
-        """Uncompressed size of one pair, or of one image where there is one array."""
-        return len(self.arrays) * self.channels * self.height * self.width * np.dtype(self.dtype).itemsize
+    def bytes_per_image(self) -> int:
+        """Uncompressed size of one image."""
+        return self.channels * self.height * self.width * np.dtype(self.dtype).itemsize
+
+    @property
+    def raw_bytes(self) -> int:
+        """Uncompressed size of all arrays."""
+        counts = {NOISY: self.pairs, CLEAN: self.images}
+        return self.bytes_per_image * sum(counts[array] for array in self.arrays)
 
     def problem(self) -> str | None:
         """What is impossible about these sizes, in words; None when all is well."""
         if min(self.pairs, self.shard, self.channels, self.height, self.width) < 1:
             return "a size below 1"
-        if not self.arrays or set(self.arrays) - set(ARRAYS):
+        if set(self.arrays) - set(ARRAYS):
             return f"arrays {self.arrays}; known: {ARRAYS}"
         if self.dtype not in DTYPES:
             return f"dtype {self.dtype!r}; known: {', '.join(DTYPES)}"
+        if self.draws is not None and (self.draws < 1 or self.pairs % self.draws or self.filled is not None):
+            return f"{self.pairs} pairs in {self.draws} draws" + (" with padding" if self.filled is not None else "")
         if self.filled is None:
             return None
         if sum(self.filled) != self.pairs or not all(0 < n <= self.shard for n in self.filled):
@@ -129,5 +189,5 @@ def array_document(array: str) -> str:
 
 
 def shard_object(array: str, index: int) -> str:
-    """Path of a shard's object in its store (Zarr v3 default key encoding)."""
+    """Path of a shard's object in an array without draws (Zarr v3 default key encoding)."""
     return f"{array}/c/{index}/0/0/0"

@@ -19,7 +19,8 @@ _FACTS = b"pngnoise.shard"
 class Facts:
     """What a part knows of its shard."""
 
-    plan: str
+    shard: str
+    """The shard's key (:func:`~tasks.stores.plans.shard_key`)."""
     rows_sha256: str
     objects: dict[str, dict[str, Any]]
     """By array: ``sha256`` and ``index_sha256`` and ``bytes`` of its object."""
@@ -52,13 +53,13 @@ def rows_digest(table: pa.Table) -> str:
     return content_key([table.schema.names, table.to_pylist()])
 
 
-def is_whole(content: bytes, place: str, plan: str) -> Facts | None:
-    """The facts of a part that belongs to ``plan`` and is undamaged, else None."""
+def is_whole(content: bytes, place: str, shard: str) -> Facts | None:
+    """The facts of a part that is that of the shard with this key and is undamaged, else None."""
     try:
         table, facts = decode_part(content, place)
     except IntegrityError:
         return None
-    if facts.plan != plan or facts.rows_sha256 != rows_digest(table):
+    if facts.shard != shard or facts.rows_sha256 != rows_digest(table):
         return None
     again = encode_part(table, facts)
     if content != again and written_by(content) == written_by(again):

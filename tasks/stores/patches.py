@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from tasks.datasets.records import PAIR_COLUMNS
-from tasks.stores.reader import ShardReader
+from tasks.stores.reader import PartsReader
 from tasks.stores.records import PatchStoreRecord
 
 COMMIT = "store.json"
@@ -35,7 +35,7 @@ def schema(arrays: tuple[str, ...]) -> pa.Schema:
     )
 
 
-class PatchStore(ShardReader[PatchStoreRecord]):
+class PatchStore(PartsReader[PatchStoreRecord]):
     """A committed patch store."""
 
     @classmethod

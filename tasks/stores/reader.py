@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -12,16 +14,18 @@ from pydantic import ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key
-from tasks.stores.filesystem import Span, exists, join, read_bytes, read_json, read_spans, sha256
-from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout, shard_object
+from tasks.stores.filesystem import Span, exists, join, read_bytes, read_if_there, read_json, read_spans, sha256
+from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout
 from tasks.stores.parts import decode_part
-from tasks.stores.records import ShardObject, StoreRecord
+from tasks.stores.plans import plan_key
+from tasks.stores.records import Part, PartsRecord, ShardObject, StoreRecord
 from tasks.stores.shardfile import DamagedShard, Pixels, index_size, read_index
 
 Record = TypeVar("Record", bound=StoreRecord)
+Listed = TypeVar("Listed", bound=PartsRecord)
 
 
-class ShardReader(Generic[Record]):
+class ShardReader(ABC, Generic[Record]):
     """Reads a committed store. Nothing is read from a store whose commit record is missing.
 
     ``kept_shards``: how many whole objects to keep in memory. 0 fetches single chunks (local disks, random reads of
@@ -53,12 +57,23 @@ class ShardReader(Generic[Record]):
     def __len__(self) -> int:
         return self.layout.pairs
 
+    @abstractmethod
+    def part(self, index: int) -> Part:
+        """What the store's records say of a shard."""
+
+    @abstractmethod
+    def parts_digest(self) -> str:
+        """The digest of the store, out of its plan and parts as they are recorded."""
+
     @property
     def table(self) -> pa.Table:
-        """All parts as one table, row i describing pair i."""
+        """A row per pair, row i describing pair i."""
         if self._table is None:
-            self._table = pa.concat_tables([self._rows(part.part, part.sha256) for part in self.record.parts])
+            self._table = self._read_table()
         return self._table
+
+    @abstractmethod
+    def _read_table(self) -> pa.Table: ...
 
     def _rows(self, name: str, digest: str) -> pa.Table:
         place = join(self.url, name)
@@ -95,7 +110,7 @@ class ShardReader(Generic[Record]):
         for pair in pairs:
             if not 0 <= pair < len(self):
                 raise UserError(f"{self.url}: there is no pair {pair}; it holds {len(self)}")
-        places = [(name, *self.layout.place(pair)) for name in arrays for pair in pairs]
+        places = [(name, *self.layout.place(pair, name)) for name in arrays for pair in pairs]
         chunks = self._from_objects(places) if self._kept_shards else self._from_spans(places)
         images = [self._decoded(place, chunk) for place, chunk in zip(places, chunks, strict=True)]
         return {name: images[k * len(pairs) : (k + 1) * len(pairs)] for k, name in enumerate(arrays)}
@@ -136,10 +151,10 @@ class ShardReader(Generic[Record]):
             self._indices[key] = self._index(key, content[-index_size(self.layout.shard) :])
 
     def _url(self, name: str, index: int) -> str:
-        return join(self.url, shard_object(name, index))
+        return join(self.url, self.layout.objects(index)[name])
 
     def _fact(self, name: str, index: int) -> ShardObject:
-        return self.record.parts[index].objects[name]
+        return self.part(index).objects[name]
 
     def _index(self, key: tuple[str, int], content: bytes) -> list[tuple[int, int] | None]:
         size = index_size(self.layout.shard)
@@ -166,29 +181,69 @@ class ShardReader(Generic[Record]):
             "the command that made the store mends it"
         )
 
-    def verify(self) -> Iterator[str]:
-        """Check every object against the commit record; yields one line per problem, none when all is well."""
+    def plan_key(self) -> str | None:
+        """The key of plan.json as it lies there; None when it is missing or makes no sense."""
+        content = read_if_there(join(self.url, PLAN))
+        try:
+            return None if content is None else plan_key(json.loads(content))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return ""
+
+    def verify(self, shards: Sequence[int] | None = None) -> Iterator[str]:
+        """Check every object against the records; yields one line per problem, none when all is well.
+
+        ``shards``: only these, with everything that is no shard.
+        """
         raw = read_json(join(self.url, self._commit))
         if content_key({k: v for k, v in raw.items() if k != "record_sha256"}) != self.record.record_sha256:
             yield f"{join(self.url, self._commit)}: does not fit its own digest; it was edited"
-        plan = join(self.url, PLAN)
-        if not exists(plan):
+        plan, key = join(self.url, PLAN), self.plan_key()
+        if key is None:
             yield f"{plan}: missing"
-        else:
-            content = read_json(plan)
-            content.pop("key", None)
-            if content_key([content_key(content), raw["parts"]]) != self.digest:
-                yield f"{plan}: does not fit the digest of the commit record; one of them was edited"
-        expected = dict(self.record.arrays)
-        for index, part in enumerate(self.record.parts):
-            expected[part.part] = part.sha256
-            expected |= {shard_object(name, index): fact.sha256 for name, fact in part.objects.items()}
-        for place, digest in expected.items():
-            target = join(self.url, place)
-            if not exists(target):
-                yield f"{target}: missing"
-            elif sha256(read_bytes(target)) != digest:
-                yield f"{target}: sha256 differs from the commit record"
+        elif self.parts_digest() != self.digest:
+            yield f"{plan}: does not fit the digest of the commit record; one of them was edited"
+        for place, digest in self.record.arrays.items():
+            yield from self.problem(place, digest)
+        for index in range(self.layout.shards) if shards is None else shards:
+            yield from self.verify_shard(index)
+
+    def verify_shard(self, index: int) -> Iterator[str]:
+        """As :meth:`verify`, of one shard: its part and its objects."""
+        part, paths = self.part(index), self.layout.objects(index)
+        yield from self.problem(part.part, part.sha256)
+        for name, fact in part.objects.items():
+            yield from self.problem(paths[name], fact.sha256)
+
+    def problem(self, place: str, digest: str) -> Iterator[str]:
+        """What is wrong with a file of the store, which should have this sha256."""
+        target = join(self.url, place)
+        content = read_if_there(target)
+        if content is None:
+            yield f"{target}: missing"
+        elif sha256(content) != digest:
+            yield f"{target}: sha256 differs from the commit record"
+
+
+class PartsReader(ShardReader[Listed]):
+    """Reads a store whose commit record lists all shards."""
+
+    def __init__(self, url: str, commit: str, model: type[Listed], *, kept_shards: int = 0) -> None:
+        super().__init__(url, commit, model, kept_shards=kept_shards)
+        wanted = [set(self.layout.objects(index)) for index in range(self.layout.shards)]
+        if [set(part.objects) for part in self.record.parts] != wanted:
+            place = join(url, commit)
+            raise IntegrityError(f"{place}: does not list every object of every shard; make the store again")
+
+    def part(self, index: int) -> Part:
+        """What the commit record says of a shard."""
+        return self.record.parts[index]
+
+    def parts_digest(self) -> str:
+        """See :meth:`ShardReader.parts_digest`."""
+        return content_key([self.plan_key(), [part.model_dump() for part in self.record.parts]])
+
+    def _read_table(self) -> pa.Table:
+        return pa.concat_tables([self._rows(part.part, part.sha256) for part in self.record.parts])
 
 
 def _shard(place: tuple[str, int, int]) -> int:
@@ -218,7 +273,4 @@ def _record(url: str, commit: str, model: type[Record]) -> Record:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the record"
         raise IntegrityError(f"{place}: key '{where}': {first['msg']}; it is damaged, make the store again") from None
-    arrays = set(record.layout.arrays)
-    if len(record.parts) != record.layout.shards or any(set(part.objects) != arrays for part in record.parts):
-        raise IntegrityError(f"{place}: does not list every object of every shard; make the store again")
     return record

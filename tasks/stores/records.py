@@ -52,18 +52,23 @@ class StoreRecord(_Record):
     """What the commit records of patch stores and corpora have in common."""
 
     kind: str
-    format_version: Literal[2]
+    format_version: Literal[3]
     layout: Layout
     recipe: dict[str, Any] = Field(description="everything that decides the content")
     licence: str = Field(description="licences of the sources, separated by '; '")
     packages: dict[str, str] = Field(description="versions of what decides the bytes")
-    parts: list[Part] = Field(description="in order of the shards")
     arrays: dict[str, str] = Field(description=f"{SHA256}, of every array's zarr.json, by path")
     digest: str = Field(description="over plan and parts: equal content has equal digests")
     record_sha256: str = Field(description=f"{SHA256}, of this record without this key: JSON, sorted keys, no spaces")
 
 
-class PatchStoreRecord(StoreRecord):
+class PartsRecord(StoreRecord):
+    """A record that lists its shards; a corpus has too many of them for that."""
+
+    parts: list[Part] = Field(description="in order of the shards")
+
+
+class PatchStoreRecord(PartsRecord):
     """store.json, the commit record of a patch store."""
 
     format: Literal["pngnoise-patches"]
@@ -75,9 +80,12 @@ class CorpusRecord(StoreRecord):
     """corpus.json, the commit record of a corpus."""
 
     format: Literal["pngnoise-corpus"]
+    mode: Literal["pairs", "noisy", "recipe"] = Field(description="what is stored of the pairs")
     accepted: int = Field(ge=0, description="pairs that passed the quality gate")
-    rejected: list[dict[str, Any]] = Field(description="pairs that did not: sample, reason")
-    unused_clean: list[dict[str, str]] = Field(description="clean images that were not used: id, reason")
+    rejected: dict[str, int] = Field(description="pairs that did not, by reason; the manifest and the gate say which")
+    override: str | None = Field(description="why it was published although the quality gate failed; null: it passed")
+    unused_clean: int = Field(ge=0, description="clean images that were not used; clean.parquet says why")
     figures: dict[str, dict[str, float]] = Field(description="protocol figures of model, baselines and floor")
     protocol: str
-    files: dict[str, str] = Field(description=f"{SHA256}, of manifest, gate, card and report, by path")
+    stored_bytes: int = Field(ge=0, description="bytes of all shard objects")
+    files: dict[str, str] = Field(description=f"{SHA256}, of every file that is no shard, by path")

@@ -6,7 +6,6 @@ index again for every chunk. docs/formats/patch-store.md describes the bytes.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,8 @@ import google_crc32c
 import imagecodecs
 import numpy as np
 import zarr
-from numcodecs.shuffle import Shuffle
-from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
-from zarr.codecs.numcodecs import Delta as ZarrDelta
-from zarr.codecs.numcodecs import Shuffle as ZarrShuffle
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 from zarr.storage import MemoryStore
 
 Pixels = NDArray[Any]
@@ -29,6 +24,7 @@ Pixels = NDArray[Any]
 DTYPES = ("uint8", "uint16", "float32")
 _ABSENT = 2**64 - 1
 _LEVEL = 1
+_SHUFFLES = (BloscShuffle.noshuffle, BloscShuffle.shuffle)
 _CHECKSUM_BYTES = 4
 _ENTRY = np.dtype("<u8")
 
@@ -41,8 +37,8 @@ class DamagedShard(ValueError):  # noqa: N818 - it says what is the matter, the 
 class ChunkCodec:
     """The codec pipeline of one array: a chunk is one image (C, H, W).
 
-    Unsigned integers: wrapping difference to the previous value. More than one byte a value: bytes shuffled by
-    significance. Always: zstd with its checksum.
+    Blosc with zstd (bytes shuffled by significance where a value has more than one), then a crc32c. Only codecs of
+    the Zarr v3 registry, so that libraries in other languages read the arrays too.
     """
 
     channels: int
@@ -54,19 +50,26 @@ class ChunkCodec:
     def _little(self) -> np.dtype[Any]:
         return np.dtype(self.dtype).newbyteorder("<")
 
+    @property
+    def _shuffle(self) -> int:
+        return int(np.dtype(self.dtype).itemsize > 1)
+
     def encode(self, image: Pixels) -> bytes:
         """The chunk of one image; asserts that the image fits, as what does not would be stored as something else."""
         assert image.shape == (self.channels, self.height, self.width), image.shape
         assert image.dtype == self.dtype, image.dtype
-        flat = np.ascontiguousarray(image).reshape(-1)
-        if flat.dtype.kind == "u":
-            difference = np.empty_like(flat)
-            difference[0] = flat[0]
-            np.subtract(flat[1:], flat[:-1], out=difference[1:])
-            flat = difference
-        flat = flat.astype(self._little, copy=False)
-        size = flat.dtype.itemsize
-        return bytes(compress(Shuffle(size).encode(flat) if size > 1 else flat, _LEVEL, True))
+        values = np.ascontiguousarray(image).astype(self._little, copy=False)
+        packed = bytes(
+            imagecodecs.blosc_encode(
+                values.tobytes(),
+                level=_LEVEL,
+                compressor="zstd",
+                shuffle=self._shuffle,
+                typesize=values.dtype.itemsize,
+                numthreads=1,
+            )
+        )
+        return packed + _checksum(packed)
 
     def decode(self, chunk: bytes) -> Pixels:
         """The image of a chunk.
@@ -74,42 +77,44 @@ class ChunkCodec:
         Raises:
             DamagedShard: the checksum does not hold, or the size is another.
         """
+        packed = chunk[:-_CHECKSUM_BYTES]
+        if chunk[-_CHECKSUM_BYTES:] != _checksum(packed):
+            raise DamagedShard("a chunk does not fit its checksum")
+        expected = self.channels * self.height * self.width * self._little.itemsize
         try:
-            content = decompress(chunk)
+            content = imagecodecs.blosc_decode(packed, numthreads=1)
         except (RuntimeError, ValueError) as error:
             raise DamagedShard(f"a chunk does not decode ({error})") from None
-        little = self._little
-        expected = self.channels * self.height * self.width * little.itemsize
         if len(content) != expected:
             raise DamagedShard(f"a chunk has {len(content)} bytes where {expected} belong")
-        if little.itemsize > 1:
-            content = Shuffle(little.itemsize).decode(content)
-        values = np.frombuffer(content, little).astype(self.dtype, copy=False)
-        # imagecodecs adds up several times as fast as NumPy's cumsum
-        flat = imagecodecs.delta_decode(values) if values.dtype.kind == "u" else np.array(values)
-        image: Pixels = flat.reshape(self.channels, self.height, self.width)
+        values = np.frombuffer(bytearray(content), self._little).astype(self.dtype, copy=False)
+        image: Pixels = values.reshape(self.channels, self.height, self.width)
         return image
 
-    def array_document(self, length: int, slots: int) -> bytes:
-        """The metadata (zarr.json) of an array of ``length`` images with ``slots`` of them in a shard, by zarr."""
+    def array_document(self, leading: tuple[int, ...], slots: int) -> bytes:
+        """The metadata (zarr.json), by zarr, of an array (\*leading, C, H, W) with ``slots`` of its last leading axis
+        in a shard."""
         memory: dict[str, Any] = {}
         size = np.dtype(self.dtype).itemsize
-        with warnings.catch_warnings():
-            # zarr warns that its own wrappers of numcodecs are no part of the specification: docs/design.md says why
-            warnings.simplefilter("ignore")
-            filters = [ZarrDelta(dtype=self._little.str)] if np.dtype(self.dtype).kind == "u" else []
-            shuffle = [ZarrShuffle(elementsize=size)] if size > 1 else []
-            zarr.create_array(
-                MemoryStore(memory),
-                shape=(length, self.channels, self.height, self.width),
-                dtype=self.dtype,
-                chunks=(1, self.channels, self.height, self.width),
-                shards=(slots, self.channels, self.height, self.width),
-                filters=filters,
-                compressors=[*shuffle, ZstdCodec(level=_LEVEL, checksum=True)],
-                fill_value=0,
-            )
+        image = (self.channels, self.height, self.width)
+        ones = (1,) * (len(leading) - 1)
+        zarr.create_array(
+            MemoryStore(memory),
+            shape=(*leading, *image),
+            dtype=self.dtype,
+            chunks=(*ones, 1, *image),
+            shards=(*ones, slots, *image),
+            compressors=[
+                BloscCodec(typesize=size, cname="zstd", clevel=_LEVEL, shuffle=_SHUFFLES[self._shuffle]),
+                Crc32cCodec(),
+            ],
+            fill_value=0,
+        )
         return bytes(memory["zarr.json"].to_bytes())
+
+
+def _checksum(content: bytes) -> bytes:
+    return int(google_crc32c.value(content)).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def index_size(slots: int) -> int:
@@ -125,7 +130,7 @@ def assemble(chunks: Sequence[bytes], slots: int) -> bytes:
     index[: len(chunks), 0] = np.cumsum(sizes) - sizes
     index[: len(chunks), 1] = sizes
     entries = index.tobytes()
-    return b"".join([*chunks, entries, google_crc32c.value(entries).to_bytes(_CHECKSUM_BYTES, "little")])
+    return b"".join([*chunks, entries, _checksum(entries)])
 
 
 def read_index(content: bytes, slots: int, payload: int) -> list[tuple[int, int] | None]:
@@ -137,7 +142,7 @@ def read_index(content: bytes, slots: int, payload: int) -> list[tuple[int, int]
     if len(content) != index_size(slots):
         raise DamagedShard(f"the index has {len(content)} bytes where {index_size(slots)} belong")
     entries, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
-    if google_crc32c.value(entries) != int.from_bytes(checksum, "little"):
+    if _checksum(entries) != checksum:
         raise DamagedShard("the index does not fit its checksum")
     found: list[tuple[int, int] | None] = []
     for offset, size in np.frombuffer(entries, _ENTRY).reshape(slots, 2).tolist():

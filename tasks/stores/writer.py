@@ -16,17 +16,21 @@ from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key, packages
 from tasks.stores.filesystem import (
     exists,
+    file_size,
     join,
     list_files,
     read_bytes,
+    read_if_there,
     read_json,
+    read_range,
     sha256,
     sweep,
     write_bytes,
     write_json,
 )
-from tasks.stores.layout import FORMAT_VERSION, PLAN, Layout, array_document, part_name, shard_object
+from tasks.stores.layout import FORMAT_VERSION, PLAN, Layout, part_name
 from tasks.stores.parts import Facts, decode_part, encode_part, is_whole, rows_digest
+from tasks.stores.plans import plan_key, shard_key
 from tasks.stores.records import StoreRecord
 from tasks.stores.shardfile import Pixels, assemble, index_size, read_index
 
@@ -53,7 +57,7 @@ class ShardWriter:
             "recipe": recipe,
             "notes": self.notes,
         }
-        self.key = content_key(self._plan)
+        self.key = plan_key(self._plan)
 
     @classmethod
     def planned(cls, url: str) -> ShardWriter:
@@ -80,8 +84,12 @@ class ShardWriter:
             raise IntegrityError(f"{place}: does not fit its own key; it was edited, make the store again elsewhere")
         return writer
 
+    def shard_key(self, index: int) -> str:
+        """What identifies a shard: everything that decides its content, and its place."""
+        return shard_key(self.key, index)
+
     def prepare(self) -> None:
-        """Create the store, or accept the one that is there if it has the same plan.
+        """Create the store, or accept the one that is there if it has the same plan, or the same with fewer draws.
 
         Raises:
             UserError: the place holds another store, or files that are no store.
@@ -98,14 +106,17 @@ class ShardWriter:
                 f"{self.url}: is not empty (it holds {', '.join(found[:3])}) and is no {self.kind}; "
                 "choose an empty output"
             )
-        document = self.layout.codec.array_document(self.layout.length, self.layout.shard)
-        for name in self.layout.arrays:
-            place = join(self.url, array_document(name))
-            if not exists(place) or read_bytes(place) != document:
-                write_bytes(place, document)
 
     def _same_plan(self, found: dict[str, Any]) -> None:
         if found.get("key") == self.key:
+            draws, there = self.layout.draws or 1, found["layout"]["draws"] or 1
+            if draws > there:  # what is published of fewer draws stays so until the new record replaces it
+                write_json(join(self.url, PLAN), self._plan | {"key": self.key})
+            elif draws < there:
+                raise UserError(
+                    f"{self.url}: holds {there} draws of each clean image, {draws} asked for; it contains those "
+                    f"(column 'draw' below {draws}), so use it as it is or choose another output"
+                )
             return
         ours, theirs = _flat(self._plan), _flat(found)
         different = [k for k in sorted(ours | theirs) if k != "key" and ours.get(k) != theirs.get(k)]
@@ -116,36 +127,45 @@ class ShardWriter:
             "Choose another output, or delete that folder if it is not needed"
         )
 
-    def done(self, index: int) -> bool:
-        """Whether the shard is published whole: its part and its objects' checksums hold."""
+    def done(self, index: int, *, sizes_only: bool = False) -> bool:
+        """Whether the shard is published whole: its part and its objects' checksums hold.
+
+        ``sizes_only``: of the objects only the sizes are looked at, for stores that are too large to read again.
+        """
         place = join(self.url, part_name(index))
-        if not exists(place):
+        content = read_if_there(place)
+        facts = None if content is None else is_whole(content, place, self.shard_key(index))
+        objects = self.layout.objects(index)
+        if facts is None or set(facts.objects) != set(objects):
             return False
-        facts = is_whole(read_bytes(place), place, self.key)
-        if facts is None or set(facts.objects) != set(self.layout.arrays):
-            return False
-        objects = {join(self.url, shard_object(name, index)): fact for name, fact in facts.objects.items()}
-        return all(exists(o) and sha256(read_bytes(o)) == fact["sha256"] for o, fact in objects.items())
+        return all(self._holds(join(self.url, objects[name]), fact, sizes_only) for name, fact in facts.objects.items())
+
+    @staticmethod
+    def _holds(place: str, fact: dict[str, Any], sizes_only: bool) -> bool:
+        if sizes_only:
+            return exists(place) and file_size(place) == fact["bytes"]
+        content = read_if_there(place)
+        return content is not None and sha256(content) == fact["sha256"]
 
     def write(
         self, index: int, chunks: Mapping[str, Sequence[bytes]], table: pa.Table, sums: dict[str, Any] | None = None
     ) -> None:
         """Publish one whole shard: its objects, then its part. ``chunks`` are images encoded by the layout's codec."""
-        rows = self.layout.rows(index)
+        rows, places = self.layout.rows(index), self.layout.objects(index)
         # One writer per shard, one write per shard: partial writes of shared shards lose data silently.
-        assert set(chunks) == set(self.layout.arrays), sorted(chunks)
+        assert set(chunks) == set(places), sorted(chunks)
         assert {len(images) for images in chunks.values()} == {len(rows)}, (len(rows), "a whole shard or nothing")
         assert table.num_rows == len(rows)
         objects = {}
         for name, images in chunks.items():
             content = assemble(images, self.layout.shard)
-            write_bytes(join(self.url, shard_object(name, index)), content)
+            write_bytes(join(self.url, places[name]), content)
             objects[name] = {
                 "sha256": sha256(content),
                 "index_sha256": sha256(content[-index_size(self.layout.shard) :]),
                 "bytes": len(content),
             }
-        facts = Facts(self.key, rows_digest(table), objects, sums or {})
+        facts = Facts(self.shard_key(index), rows_digest(table), objects, sums or {})
         write_bytes(join(self.url, part_name(index)), encode_part(table, facts))
 
     def part(self, index: int) -> tuple[bytes, pa.Table, Facts]:
@@ -157,17 +177,19 @@ class ShardWriter:
         place = join(self.url, part_name(index))
         content = read_bytes(place)
         table, facts = decode_part(content, place)
-        if facts.plan != self.key:
+        if facts.shard != self.shard_key(index):
             raise IntegrityError(f"{place}: belongs to another {self.kind}; two runs wrote to one place")
         return content, table, facts
 
-    def image(self, index: int, position: int, array: str) -> Pixels:
+    def image(self, pair: int, array: str) -> Pixels:
         """One image of a published shard, for pictures of a store before it is committed."""
-        content = read_bytes(join(self.url, shard_object(array, index)))
-        size = index_size(self.layout.shard)
-        entry = read_index(content[-size:], self.layout.shard, len(content) - size)[position]
-        assert entry is not None, (index, position)
-        return self.layout.codec.decode(content[slice(*entry)])
+        index, position = self.layout.place(pair, array)
+        place = join(self.url, self.layout.objects(index)[array])
+        total = file_size(place)
+        payload = total - index_size(self.layout.shard)
+        entry = read_index(read_range(place, payload, total), self.layout.shard, payload)[position]
+        assert entry is not None, (pair, array)
+        return self.layout.codec.decode(read_range(place, *entry))
 
     def require_parts(self) -> None:
         """Raise a UserError that names the parts that are missing."""
@@ -176,27 +198,34 @@ class ShardWriter:
         refuse_missing(self.url, [name for name in names if name.removeprefix("parts/") not in there], len(names))
 
     def commit(self, name: str, model: type[Record], record: dict[str, Any]) -> Record:
-        """Write the commit record last; returns it.
+        """Write the arrays' metadata and the commit record, the record last; returns it.
 
         Raises:
             UserError: shards are missing.
         """
         self.require_parts()
-        sweep(self.url)
         parts = []
         for index in range(self.layout.shards):
             content, _, facts = self.part(index)
             parts.append({"part": part_name(index), "sha256": sha256(content), "objects": facts.objects})
-        documents = [array_document(array) for array in self.layout.arrays]
+        return self.record(name, model, record | {"parts": parts, "digest": content_key([self.key, parts])})
+
+    def record(self, name: str, model: type[Record], record: dict[str, Any], *, arrays: bool = True) -> Record:
+        """Write arrays' metadata and the commit record, once all shards are known to be there.
+
+        ``arrays``: False for a store that will have none.
+        """
+        sweep(self.url)
+        documents = self.layout.documents() if arrays else {}
+        for place, content in documents.items():
+            write_bytes(join(self.url, place), content)
         whole = record | {
             "kind": self.kind,
             "format_version": FORMAT_VERSION,
             "layout": self.layout.as_json(),
             "recipe": self.recipe,
             "packages": packages(),
-            "parts": parts,
-            "arrays": {place: sha256(read_bytes(join(self.url, place))) for place in documents},
-            "digest": content_key([self.key, parts]),
+            "arrays": {place: sha256(content) for place, content in documents.items()},
         }
         whole["record_sha256"] = content_key(whole)
         checked = model.model_validate(whole)  # the printed schema is true of what is written

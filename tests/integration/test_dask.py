@@ -15,7 +15,8 @@ from pngmodel.errors import UserError
 from tasks.clusters import ClusterConfig, run_each
 from tasks.datasets.imagefile import read_image
 from tasks.patches import Geometry, extract_patches
-from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
+from tasks.shards import make_corpus_shards
+from tasks.synthesis import CorpusParameters, plan_corpus
 
 Tree = Callable[[Any], dict[str, bytes]]
 INLINE = ClusterConfig(kind="inline")
@@ -38,7 +39,7 @@ def corpus(output: Path, clean: Path, references: str, cluster: ClusterConfig) -
         shard=8,
         cluster=cluster,
     )
-    return make_shards(plan_corpus(parameters))
+    return make_corpus_shards(plan_corpus(parameters))
 
 
 def test_a_local_cluster_makes_the_same_bytes(

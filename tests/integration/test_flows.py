@@ -19,7 +19,7 @@ from flows.build_prompt_bank import build_prompt_bank
 from flows.evaluate_c2st import evaluate_c2st
 from flows.evaluate_noise import evaluate_noise
 from flows.extract_patches import PatchParameters, extract_patches
-from flows.finalise_patches import FinaliseParameters, finalise_patches
+from flows.finalise_store import FinaliseParameters, finalise_store
 from flows.generate_synthetic_corpus import generate_synthetic_corpus
 from flows.ingest_dataset import IngestParameters, ingest_dataset
 from flows.train_noise_model import TrainParameters, train_noise_model
@@ -91,9 +91,9 @@ def test_a_store_made_in_parts_is_finalised(catalogue: str, patches: str, tmp_pa
     common = {"catalogue": catalogue, "output": output, "geometry": {"size": 32}, "shard": 8, "cluster": INLINE}
     extract_patches(PatchParameters(parts="2/2", **common))
     with pytest.raises(UserError, match="4 of 8 parts are missing"):
-        finalise_patches(FinaliseParameters(store=output, cluster=INLINE))
+        finalise_store(FinaliseParameters(store=output, cluster=INLINE))
     extract_patches(PatchParameters(parts="1/2", **common))
-    result = finalise_patches(FinaliseParameters(store=output, cluster=ClusterConfig(kind="local", workers=2)))
+    result = finalise_store(FinaliseParameters(store=output, cluster=ClusterConfig(kind="local", workers=2)))
     assert (result["patches"], result["shards"]) == (36, 8)
     assert tree(output) == tree(patches)
     assert result["digest"] in artifact("patches")

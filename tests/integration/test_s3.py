@@ -15,19 +15,17 @@ from pngmodel.bundle import save_bundle
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.model import NoiseModel
 from pngmodel.presets import PRESETS
-from tasks.evaluation import EvaluateParameters, evaluate_noise
-from tasks.gate import GateRules, run_gate
+from tasks.cleansources import open_clean
 from tasks.generators import load_generator, model_digest
 from tasks.ingest import ingest
 from tasks.inspection import inspect, verify
 from tasks.patches import Geometry, extract_patches, finalise
 from tasks.promptbank import BankParameters, build_bank
-from tasks.publication import manifest_rows, publish
-from tasks.sources import open_clean
+from tasks.shards import make_corpus_shards
 from tasks.stores import filesystem as files
 from tasks.stores.promptbank import PromptBank
 from tasks.stores.torchdata import PatchDataset, ShuffledOrder
-from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
+from tasks.synthesis import CorpusParameters, plan_corpus
 
 BUCKET = "s3://noise"
 
@@ -39,19 +37,11 @@ def stored(bucket: s3fs.S3FileSystem) -> Callable[[str], dict[str, bytes]]:
     def read(prefix: str) -> dict[str, bytes]:
         root = f"noise/{prefix}/"
         bucket.invalidate_cache()
-        return {str(p).removeprefix(root): bucket.cat_file(p) for p in bucket.find(root)}
+        found = {str(p).removeprefix(root): bucket.cat_file(p) for p in bucket.find(root)}
+        found.pop("sources.json", None)  # which names places
+        return found
 
     return read
-
-
-def publish_corpus(parameters: CorpusParameters) -> dict[str, int]:
-    plan = plan_corpus(parameters)
-    shards = make_shards(plan)
-    rows = manifest_rows(plan)
-    rejected = run_gate(parameters.output, rows, GateRules())
-    measured = EvaluateParameters(model="heteroscedastic", references=parameters.references, limit=1, baselines=False)
-    publish(plan, rows, rejected, evaluate_noise(measured))
-    return shards
 
 
 def test_from_images_to_a_verified_corpus(
@@ -61,6 +51,7 @@ def test_from_images_to_a_verified_corpus(
     patches: str,
     tmp_path: Path,
     tree: Callable[[Any], dict[str, bytes]],
+    made: Callable,
 ) -> None:
     root, rules = folders
     bucket.put(str(root), "noise/raw", recursive=True)
@@ -80,7 +71,7 @@ def test_from_images_to_a_verified_corpus(
         crop=32,
         shard=8,
     )
-    assert publish_corpus(parameters) == {"made": 5, "kept": 0}
+    assert made(parameters)[1] == {"made": 5, "kept": 0}
     assert verify(f"{BUCKET}/corpus")["verified"] is True
     whole = stored("corpus")
 
@@ -89,20 +80,20 @@ def test_from_images_to_a_verified_corpus(
     bucket.pipe_file("noise/corpus/clean/c/1/0/0/0", b"garbage")
     with pytest.raises(UserError, match=r"s3://noise/corpus: an unfinished corpus"):
         verify(f"{BUCKET}/corpus")
-    assert publish_corpus(parameters) == {"made": 2, "kept": 3}
+    assert made(parameters)[1] == {"made": 2, "kept": 3}
     assert stored("corpus") == whole
 
     local = parameters.model_copy(
         update={"output": str(tmp_path / "corpus"), "references": patches, "clean": str(root / "clean")}
     )
-    publish_corpus(local)
+    made(local)
     assert tree(tmp_path / "corpus") == whole
 
-    bucket.rm("noise/corpus/noisy/c/2/0/0/0")
-    with pytest.raises(IntegrityError, match=r"s3://noise/corpus/noisy/c/2/0/0/0: missing"):
+    bucket.rm("noise/corpus/noisy/c/0/2/0/0/0")
+    with pytest.raises(IntegrityError, match=r"s3://noise/corpus/noisy/c/0/2/0/0/0: missing"):
         verify(f"{BUCKET}/corpus")
     with pytest.raises(UserError, match="another corpus"):
-        publish_corpus(parameters.model_copy(update={"seed": 1}))
+        made(parameters.model_copy(update={"seed": 1}))
 
 
 @pytest.mark.parametrize("whole_shards", [False, True])
@@ -183,7 +174,7 @@ def test_a_prompt_bank(
     assert verify(f"{BUCKET}/bank")["entries"] == inspect(f"{BUCKET}/bank")["entries"] == 36
     common = {"model": "heteroscedastic", "clean": str(folders[0] / "clean"), "crop": 32}
     for name, references in (("direct", patches), ("banked", f"{BUCKET}/bank")):
-        make_shards(plan_corpus(CorpusParameters(output=str(tmp_path / name), references=references, **common)))
+        make_corpus_shards(plan_corpus(CorpusParameters(output=str(tmp_path / name), references=references, **common)))
     assert tree(tmp_path / "banked" / "noisy") == tree(tmp_path / "direct" / "noisy")
     bucket.rm("noise/bank/shards/00001.safetensors")
     with pytest.raises(IntegrityError, match=r"00001\.safetensors: missing"):

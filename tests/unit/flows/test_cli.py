@@ -23,6 +23,7 @@ from pngmodel.presets import PRESETS
 COMMANDS = [
     ["evaluate", "noise"],
     ["evaluate", "c2st"],
+    *(["corpus", name] for name in ("inspect", "verify", "repair", "diff", "gc")),
     *([c.name or c.callback.__name__] for c in app.registered_commands if c.callback),
 ]
 Tree = Callable[[Any], dict[str, bytes]]
@@ -57,6 +58,12 @@ def test_all_commands_are_known() -> None:
         "schema",
         "evaluate noise",
         "evaluate c2st",
+        "corpus inspect",
+        "corpus verify",
+        "corpus repair",
+        "corpus diff",
+        "corpus gc",
+        "materialise",
         "doctor",
     }
 
@@ -148,7 +155,7 @@ def test_parts_and_finalise_print_the_same_keys(catalogue: str, tmp_path: Path) 
 
 
 def test_schemas_are_printed() -> None:
-    for kind, key in (("patch-store", "parts"), ("corpus", "parts"), ("prompt-bank", "shards")):
+    for kind, key in (("patch-store", "parts"), ("corpus", "files"), ("prompt-bank", "shards")):
         assert json.loads(run("schema", kind).stdout)["properties"][key]
     refused(run("schema", "store"), "choose one of")
 
@@ -197,7 +204,8 @@ def test_a_damaged_bundle_is_refused(patches: str, folders: tuple[Path, Path], t
 
 
 def test_options_out_of_range_name_themselves(tmp_path: Path) -> None:
-    refused(run("generate", "--output", tmp_path / "c", "--scale", 9), "scale")
+    refused(run("generate", "--output", tmp_path / "c", "--scale", 0), "scale")
+    refused(run("generate", "--output", tmp_path / "c", "--weight", "GP:2"), "CAMERA=WEIGHT")
     refused(run("generate", "--output", tmp_path / "c", "--assign", "best"), "assign")
     refused(run("generate", "--output", tmp_path / "c", "--cluster", "many"), "many: no such file")
     refused(run("inspect", tmp_path), "holds no corpus")
@@ -211,8 +219,9 @@ def test_dry_run_writes_nothing_and_starts_no_run(
     result = run("generate", *arguments, "--scale", 2, "--output", tmp_path / "c", "--dry-run", "--json")
     assert result.exit_code == 0
     figures = json.loads(result.stdout)
-    assert (figures["pairs"], figures["clean_patches"], figures["shards"]) == (72, 36, 1)
-    assert figures["bytes_uncompressed"] == 72 * 2 * 3 * 32 * 32
+    assert (figures["pairs"], figures["clean_patches"], figures["shards"]) == (72, 36, 2)
+    assert figures["bytes_uncompressed"] == (72 + 36) * 3 * 32 * 32
+    assert figures["objects"] == 2 + 1 + 2 + 2  # noisy of two draws, clean of one; parts; files of the manifest
     assert 0 < figures["bytes_stored"] < 2 * figures["bytes_uncompressed"]
     assert figures["seconds"] >= 0
     assert tree(tmp_path) == before

@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluation import EvaluateParameters, evaluate_noise
-from tasks.gate import load_rules, run_gate
-from tasks.publication import Published, manifest_rows, publish
-from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
+from tasks.synthesis import CorpusParameters
 
 
 @pytest.fixture
@@ -22,20 +19,3 @@ def parameters(patches: str, folders: Any) -> Callable[..., CorpusParameters]:
         return CorpusParameters(**(fields | {"output": str(output), "crop": 32, "shard": 8} | changes))
 
     return make
-
-
-@pytest.fixture(scope="session")
-def made() -> Callable[[CorpusParameters], tuple[Published, dict[str, int]]]:
-    """What the flow does, without Prefect."""
-
-    def run(parameters: CorpusParameters) -> tuple[Published, dict[str, int]]:
-        plan = plan_corpus(parameters)
-        shards = make_shards(plan)
-        rows = manifest_rows(plan)
-        rejected = run_gate(parameters.output, rows, load_rules(parameters.gate))
-        evaluation = evaluate_noise(
-            EvaluateParameters(model=parameters.model, references=parameters.references, limit=2, baselines=False)
-        )
-        return publish(plan, rows, rejected, evaluation), shards
-
-    return run

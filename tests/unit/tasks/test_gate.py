@@ -27,10 +27,9 @@ def test_good_samples_pass() -> None:
     [
         ({"noise_std": 0.0001, "expected_std": 0.0001}, "dead"),
         ({"noise_std": 0.0}, "dead"),
-        ({"noise_std": 0.017}, "std ratio 0.567"),
-        ({"noise_std": 0.046}, "std ratio 1.533"),
+        ({"noise_std": 0.017}, "std ratio: 0.567"),
+        ({"noise_std": 0.046}, "std ratio: 1.533"),
         ({"saturated": 0.96}, "saturated"),
-        ({"noise_sha256": "0"}, "duplicate: the noise of sample 0"),
     ],
 )
 def test_each_rule_rejects(change: dict[str, Any], word: str) -> None:
@@ -49,29 +48,57 @@ def test_a_reference_without_noise_gives_no_ratio() -> None:
     assert reasons(manifest({"expected_std": 0.0}), GateRules()) == {}
 
 
-def test_duplicates_can_be_allowed() -> None:
-    twice = manifest({}, {"noise_sha256": "0"})
-    assert list(reasons(twice, GateRules())) == [1]
-    assert reasons(twice, GateRules(duplicates=True)) == {}
+def evidence(samples: int, rejected: int) -> dict[str, Any]:
+    examples = [{"sample": k, "reason": "dead: noise std 0"} for k in range(rejected)]
+    return {"samples": samples, "reasons": {"dead": rejected} if rejected else {}, "rejected": examples}
+
+
+GOOD = {"kld": 0.02, "lag1_error": 0.01, "cross_channel_error": 0.02, "std_ratio": 1.05, "pairs": 8}
 
 
 def test_a_share_within_the_limit_is_published_with_its_list(tmp_path: Path) -> None:
-    table = manifest(*[{}] * 49, {"noise_std": 0.0})
-    assert list(run_gate(str(tmp_path), table, GateRules(max_rejected_share=0.02))) == [49]
-    evidence = json.loads((tmp_path / "gate.json").read_text())
-    assert evidence["passed"] is True
-    assert evidence["rejected"] == [{"sample": 49, "reason": "dead: noise std 0"}]
-    assert evidence["reasons"] == {"dead": 1}
+    rules = GateRules(max_rejected_share=0.02)
+    assert run_gate(str(tmp_path), evidence(50, 1), {"S6": GOOD}, rules) == []
+    found = json.loads((tmp_path / "gate.json").read_text())
+    assert found["passed"] is True
+    assert found["rejected"] == [{"sample": 0, "reason": "dead: noise std 0"}]
+    assert found["cameras"]["S6"] == GOOD
 
 
 def test_a_share_above_the_limit_stops_and_keeps_the_evidence(tmp_path: Path) -> None:
-    table = manifest({}, {"noise_std": 0.0}, {"noise_std": 0.09})
-    with pytest.raises(UserError, match=r"rejected 2 of 3 samples.*sample 1: dead.*Nothing was published.*gate\.json"):
-        run_gate(str(tmp_path), table, GateRules())
-    evidence = json.loads((tmp_path / "gate.json").read_text())
-    assert evidence["passed"] is False
-    assert [r["sample"] for r in evidence["rejected"]] == [1, 2]
-    assert evidence["rules"]["std_ratio"] == [0.6, 1.5]
+    with pytest.raises(UserError, match=r"2 of 3 samples rejected.*sample 0: dead.*Nothing was published.*gate\.json"):
+        run_gate(str(tmp_path), evidence(3, 2), {}, GateRules())
+    found = json.loads((tmp_path / "gate.json").read_text())
+    assert found["passed"] is False
+    assert [r["sample"] for r in found["rejected"]] == [0, 1]
+    assert found["rules"]["std_ratio"] == [0.6, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kld": 0.3}, r"camera GP: kld 0\.300, allowed 0\.15"),
+        ({"lag1_error": 0.2}, r"camera GP: lag1_error 0\.200"),
+        ({"cross_channel_error": 0.3}, r"camera GP: cross_channel_error"),
+        ({"std_ratio": 0.7}, r"camera GP: std ratio 0\.700, allowed 0\.8 to 1\.25"),
+        ({"std_ratio": 1.3}, r"camera GP: std ratio 1\.300"),
+    ],
+)
+def test_one_camera_fails_the_corpus(tmp_path: Path, change: dict[str, float], words: str) -> None:
+    cameras = {"GP": GOOD | change, "S6": GOOD}
+    with pytest.raises(UserError, match=words):
+        run_gate(str(tmp_path), evidence(50, 0), cameras, GateRules())
+    assert run_gate(str(tmp_path), evidence(50, 0), cameras, load_rules("default", baseline=True)) == []
+
+
+def test_an_override_is_explicit_and_recorded(tmp_path: Path) -> None:
+    bad = {"GP": GOOD | {"lag1_error": 0.3}}
+    failures = run_gate(str(tmp_path), evidence(50, 0), bad, GateRules(), "a camera we know to be odd")
+    assert failures == ["camera GP: lag1_error 0.300, allowed 0.1"]
+    found = json.loads((tmp_path / "gate.json").read_text())
+    assert (found["passed"], found["override"]) == (False, "a camera we know to be odd")
+    run_gate(str(tmp_path), evidence(50, 0), {"GP": GOOD}, GateRules(), "not needed")
+    assert json.loads((tmp_path / "gate.json").read_text())["override"] is None
 
 
 def test_rules_come_from_a_file_or_the_default(tmp_path: Path) -> None:

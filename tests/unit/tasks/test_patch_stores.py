@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.catalogue import load_catalogue, read_one
+from tasks.cleansources import open_clean
 from tasks.clusters import ClusterConfig
 from tasks.ingest import ingest
 from tasks.inspection import inspect, record_schema, verify
 from tasks.patches import PRESETS, Geometry, Selection, extract_patches, finalise, pack, share
-from tasks.sources import open_clean, open_references
+from tasks.shards import make_corpus_shards
+from tasks.sources import open_references
 from tasks.stores.layout import part_name, shard_object
 from tasks.stores.patches import PatchStore
 from tasks.stores.records import PatchStoreRecord
-from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
+from tasks.synthesis import CorpusParameters, plan_corpus
 
 Tree = Callable[[Any], dict[str, bytes]]
 SMALL = Geometry(size=32)
@@ -117,7 +119,7 @@ def test_finalise_checks_every_byte(catalogue: str, patches: str, tree: Tree) ->
 def test_only_patch_stores_are_finalised(patches: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
     clean = str(folders[0] / "clean")
     parameters = {"model": "heteroscedastic", "references": patches, "clean": clean, "crop": 32, "shard": 8}
-    make_shards(plan_corpus(CorpusParameters(output=str(tmp_path / "c"), **parameters)))
+    make_corpus_shards(plan_corpus(CorpusParameters(output=str(tmp_path / "c"), **parameters)))
     with pytest.raises(UserError, match="holds a corpus"):
         finalise(str(tmp_path / "c"))
 
@@ -185,7 +187,7 @@ def test_single_images_make_a_store_of_one_array(folders: tuple[Path, Path], tmp
     parameters = CorpusParameters(
         output=str(tmp_path / "corpus"), model="awgn", references="shipped", clean=url, crop=32, shard=8
     )
-    assert make_shards(plan_corpus(parameters))["made"] == 5
+    assert make_corpus_shards(plan_corpus(parameters))["made"] == 5
 
 
 def one_sided(root: Path, tmp_path: Path, side: str) -> str:
@@ -274,7 +276,7 @@ def test_the_printed_schema_is_that_of_the_record(patches: str) -> None:
     assert set(found["properties"]) == set(record)
     PatchStoreRecord.model_validate(record)
     assert record_schema("corpus")["properties"]["format_version"] == {
-        "const": 2,
+        "const": 3,
         "title": "Format Version",
         "type": "integer",
     }

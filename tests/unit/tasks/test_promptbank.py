@@ -20,15 +20,13 @@ from pngmodel.presets import PRESETS
 from tasks import promptbank
 from tasks.estimate import estimate
 from tasks.evaluation import EvaluateParameters, evaluate_noise
-from tasks.gate import GateRules, run_gate
 from tasks.generators import load_generator, model_digest
 from tasks.inspection import inspect, verify
 from tasks.promptbank import BankParameters, build_bank, plan_bank
-from tasks.publication import manifest_rows, publish
+from tasks.shards import make_corpus_shards
 from tasks.sources import open_references
-from tasks.stores.filesystem import open_array
 from tasks.stores.promptbank import PromptBank, entry_digest, header, shard_digests
-from tasks.synthesis import CorpusParameters, evaluated_pairs, make_shards, plan_corpus
+from tasks.synthesis import CorpusParameters, evaluated_pairs, plan_corpus
 
 Tree = Callable[[Any], dict[str, bytes]]
 Make = Callable[..., CorpusParameters]
@@ -46,10 +44,6 @@ def bundle(tmp_path: Path) -> str:
 def bank_of(patches: str, output: Path, **changes: Any) -> BankParameters:
     fields = {"references": patches, "output": str(output), "model": "spectrum_matched", "shard": 10}
     return BankParameters(**(fields | changes))
-
-
-def pixels(output: Any) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.asarray(open_array(f"{output}/{name}")[:]) for name in ("clean", "noisy"))  # type: ignore[return-value]
 
 
 def test_what_a_bank_holds(patches: str, tmp_path: Path) -> None:
@@ -79,16 +73,22 @@ def test_what_a_bank_holds(patches: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("assign", ["uniform", "own"])
 def test_the_corpus_of_a_bank_is_that_of_the_references(
-    assign: str, bundle: str, patches: str, parameters: Make, tmp_path: Path
+    assign: str,
+    bundle: str,
+    patches: str,
+    parameters: Make,
+    tmp_path: Path,
+    rows_of: Callable,
+    images_of: Callable,
 ) -> None:
     common = {"model": bundle, "clean": patches, "scale": 2, "seed": 5, "shard": 50, "assign": assign}
     build_bank(bank_of(patches, tmp_path / "bank", model=bundle))
-    make_shards(direct := plan_corpus(parameters(tmp_path / "direct", **common)))
+    make_corpus_shards(direct := plan_corpus(parameters(tmp_path / "direct", **common)))
     plan = plan_corpus(parameters(tmp_path / "banked", **common, references=str(tmp_path / "bank")))
-    make_shards(plan)
-    for found, wanted in zip(pixels(tmp_path / "banked"), pixels(tmp_path / "direct"), strict=True):
+    make_corpus_shards(plan)
+    for found, wanted in zip(images_of(plan), images_of(direct), strict=True):
         np.testing.assert_array_equal(found, wanted)
-    ours, theirs = manifest_rows(plan).to_pylist(), manifest_rows(direct).to_pylist()
+    ours, theirs = rows_of(plan), rows_of(direct)
     assert {r.pop("prompt_source") for r in ours} == {"bank"}
     assert {r.pop("prompt_source") for r in theirs} == {"reference"}
     assert ours == theirs  # expected_std, cameras and licences among them
@@ -96,20 +96,22 @@ def test_the_corpus_of_a_bank_is_that_of_the_references(
 
 
 def test_the_references_are_not_needed(
-    patches: str, folders: tuple[Path, Path], parameters: Make, tmp_path: Path
+    patches: str,
+    folders: tuple[Path, Path],
+    parameters: Make,
+    tmp_path: Path,
+    images_of: Callable,
+    made: Callable,
 ) -> None:
     build_bank(bank_of(patches, tmp_path / "bank", model="heteroscedastic", split="train"))
-    make_shards(plan_corpus(parameters(tmp_path / "direct", split="train")))
+    make_corpus_shards(direct := plan_corpus(parameters(tmp_path / "direct", split="train")))
+    noisy = images_of(direct)[1]
     Path(patches).rename(tmp_path / "moved")
     plan = plan_corpus(parameters(tmp_path / "banked", references=str(tmp_path / "bank")))
     assert estimate(plan)["references"] == 18
-    make_shards(plan)
-    np.testing.assert_array_equal(pixels(tmp_path / "banked")[1], pixels(tmp_path / "direct")[1])
-
-    rows = manifest_rows(plan)
     assert evaluated_pairs(plan) == {"references": "shipped", "split": None}
-    measured = EvaluateParameters(model="heteroscedastic", limit=1, baselines=False, **evaluated_pairs(plan))
-    publish(plan, rows, run_gate(plan.parameters.output, rows, GateRules()), evaluate_noise(measured))
+    made(plan.parameters)
+    np.testing.assert_array_equal(images_of(plan)[1], noisy)
     assert verify(plan.parameters.output)["verified"] is True
     assert "shipped with pngnoise (a prompt bank holds no real pairs)" in (tmp_path / "banked/README.md").read_text()
 
@@ -131,7 +133,8 @@ def test_selection(patches: str, tmp_path: Path) -> None:
 def test_a_split_of_a_whole_bank_is_that_of_the_store(patches: str, parameters: Make, tmp_path: Path) -> None:
     build_bank(bank_of(patches, tmp_path / "bank", model="heteroscedastic"))
     banked = plan_corpus(parameters(tmp_path / "c", references=str(tmp_path / "bank"), split="train"))
-    assert banked.samples == plan_corpus(parameters(tmp_path / "c", split="train")).samples
+    direct = plan_corpus(parameters(tmp_path / "c", split="train"))
+    assert [banked.sample(k) for k in range(36)] == [direct.sample(k) for k in range(36)]
 
 
 def test_another_model_is_refused(patches: str, bundle: str, parameters: Make, tmp_path: Path) -> None:

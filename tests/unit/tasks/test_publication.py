@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 
 from pngmodel.errors import UserError
+from tasks.clusters import ClusterConfig, open_cluster
 from tasks.gate import GateRules
-from tasks.publication import already_published, manifest_rows, refuse_other_rules
+from tasks.publication import already_published, judge, refuse_other_rules
+from tasks.shards import make_corpus_shards
 from tasks.stores.corpus import Corpus
 from tasks.stores.tables import decode_table
-from tasks.synthesis import CorpusParameters, make_shards, plan_corpus
+from tasks.synthesis import CorpusParameters, plan_corpus
 
 Make = Callable[..., CorpusParameters]
 Made = Callable[[CorpusParameters], Any]
@@ -34,14 +36,15 @@ def test_two_runs_in_different_places_give_equal_bytes(
     expected, found = tree(tmp_path / "here"), tree(tmp_path / "some" / "where" / "else")
     assert [k for k in expected if expected[k] != found.get(k)] == []
     assert set(found) == set(expected)
-    assert {"corpus.json", "manifest.parquet", "gate.json", "README.md", "report.html"} < set(found)
+    published = {"corpus.json", "manifest/00000.parquet", "shards.parquet", "gate.json", "README.md", "report.html"}
+    assert published | {"zarr.json", "clean.parquet"} < set(found)
 
 
 @pytest.mark.parametrize(
     "lost",
     [
         ["corpus.json", "parts/00002.parquet"],
-        ["corpus.json", "report.html", "gate.json", "noisy/c/1/0/0/0", "clean/zarr.json", "manifest.parquet"],
+        ["corpus.json", "report.html", "gate.json", "noisy/c/0/1/0/0/0", "clean/zarr.json", "manifest/00000.parquet"],
     ],
 )
 def test_an_interrupted_run_is_finished_byte_for_byte(
@@ -52,14 +55,14 @@ def test_an_interrupted_run_is_finished_byte_for_byte(
     for name in lost:
         (tmp_path / "c" / name).unlink()
     _, shards = made(parameters(tmp_path / "c"))
-    assert shards["made"] == sum("/00" in n or "/c/" in n for n in lost)
+    assert shards["made"] == sum("parts/" in n or "/c/" in n for n in lost)
     assert tree(tmp_path / "c") == before
 
 
 def test_the_manifest_describes_the_arrays(parameters: Make, made: Made, tmp_path: Path) -> None:
     made(parameters(tmp_path / "c", scale=2))
     corpus = Corpus.open(str(tmp_path / "c"))
-    rows = decode_table((tmp_path / "c" / "manifest.parquet").read_bytes()).to_pylist()
+    rows = corpus.table.to_pylist()
     assert [r["sample"] for r in rows] == list(range(72)) == list(range(len(corpus)))
     for k in (0, 35, 36, 71):
         clean, noisy = corpus.read(k)
@@ -70,20 +73,20 @@ def test_the_manifest_describes_the_arrays(parameters: Make, made: Made, tmp_pat
 
 
 def test_rejected_samples_stay_with_their_reason(parameters: Make, made: Made, tmp_path: Path) -> None:
-    (tmp_path / "gate.yaml").write_text("std_ratio: [0.97, 1.03]\nmax_rejected_share: 1.0\n")
+    (tmp_path / "gate.yaml").write_text("std_ratio: [0.97, 1.03]\nmax_rejected_share: 1.0\nmax_lag1_error: null\n")
     published, _ = made(parameters(tmp_path / "c", gate=str(tmp_path / "gate.yaml")))
-    rows = decode_table((tmp_path / "c" / "manifest.parquet").read_bytes()).to_pylist()
+    rows = decode_table((tmp_path / "c" / "manifest/00000.parquet").read_bytes()).to_pylist()
     rejected = [r for r in rows if not r["accepted"]]
     record = json.loads((tmp_path / "c" / "corpus.json").read_text())
-    assert 0 < len(rejected) == published.rejected == len(record["rejected"])
+    assert 0 < len(rejected) == published.rejected == record["rejected"]["std ratio"]
     assert record["accepted"] == 36 - len(rejected)
-    assert all("std ratio" in r["reason"] for r in rejected)
+    assert all("std ratio: " in r["reason"] for r in rejected)
     assert all((r["reason"] is None) == r["accepted"] for r in rows)
 
 
 def test_verify_finds_every_published_file(parameters: Make, made: Made, tmp_path: Path) -> None:
     made(parameters(tmp_path / "c"))
-    for name in ("manifest.parquet", "gate.json", "README.md", "report.html"):
+    for name in ("manifest/00000.parquet", "gate.json", "README.md", "report.html"):
         path = tmp_path / "c" / name
         content = path.read_bytes()
         path.write_bytes(content + b" ")
@@ -106,7 +109,7 @@ def test_other_gate_rules_are_not_passed_over(parameters: Make, made: Made, tree
     made(parameters(tmp_path / "c"))
     before = tree(tmp_path / "c")
     with pytest.raises(UserError, match=r"other rules of the quality gate.*gate\.json"):
-        refuse_other_rules(str(tmp_path / "c"), GateRules(max_saturated=0.5))
+        refuse_other_rules(plan_corpus(parameters(tmp_path / "c")), GateRules(max_saturated=0.5))
     assert tree(tmp_path / "c") == before
 
 
@@ -114,8 +117,8 @@ def test_nothing_is_published_with_a_shard_missing(parameters: Make, made: Made,
     made(parameters(tmp_path / "c"))
     (tmp_path / "c" / "corpus.json").unlink()
     (tmp_path / "c" / "parts" / "00001.parquet").unlink()
-    with pytest.raises(UserError, match="00001"):
-        manifest_rows(plan_corpus(parameters(tmp_path / "c")))
+    with open_cluster(ClusterConfig()) as cluster, pytest.raises(UserError, match="00001"):
+        judge(plan_corpus(parameters(tmp_path / "c")), GateRules(), cluster)
     with pytest.raises(UserError, match=r"corpus\.json: missing: was started but not finished"):
         Corpus.open(str(tmp_path / "c"))
 
@@ -154,17 +157,19 @@ def test_what_a_killed_writer_left_is_swept(parameters: Make, made: Made, tree: 
 
 def test_a_corpus_that_is_being_mended_is_not_published(parameters: Make, made: Made, tmp_path: Path) -> None:
     made(parameters(tmp_path / "c"))
-    shard = tmp_path / "c" / "noisy" / "c" / "1" / "0" / "0" / "0"
+    shard = tmp_path / "c" / "noisy" / "c" / "0" / "1" / "0" / "0" / "0"
     shard.write_bytes(shard.read_bytes()[:-1])
-    make_shards(plan_corpus(parameters(tmp_path / "c")))
+    make_corpus_shards(plan_corpus(parameters(tmp_path / "c")))
     assert not (tmp_path / "c" / "corpus.json").exists()
 
 
-def test_nothing_in_a_corpus_names_this_place(parameters: Make, made: Made, tmp_path: Path) -> None:
+def test_only_one_file_of_a_corpus_names_this_place(parameters: Make, made: Made, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / "photos" / "good.png")
     (tmp_path / "photos" / "torn.png").write_bytes(b"torn")
     published, _ = made(parameters(tmp_path / "c", clean=str(tmp_path / "photos")))
     assert published.unused_clean == 1
     for path in (tmp_path / "c").rglob("*"):
-        assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes(), path
+        assert not path.is_file() or path.name == "sources.json" or str(tmp_path).encode() not in path.read_bytes(), (
+            path
+        )

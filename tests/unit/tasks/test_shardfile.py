@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,9 @@ quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCh
 def opened(memory: dict[str, Any], codec: ChunkCodec, length: int, slots: int) -> zarr.Array[Any]:
     from zarr.core.buffer import default_buffer_prototype
 
-    document = codec.array_document(length, slots)
+    document = codec.array_document((length,), slots)
     memory["zarr.json"] = default_buffer_prototype().buffer.from_bytes(document)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return zarr.open_array(MemoryStore(memory), mode="r+")
+    return zarr.open_array(MemoryStore(memory), mode="r+")
 
 
 @quick
@@ -90,20 +87,14 @@ def shard() -> tuple[ChunkCodec, bytes, int]:
 def test_no_changed_bit_changes_pixels_in_silence(shard: tuple[ChunkCodec, bytes, int]) -> None:
     codec, whole, slots = shard
     payload = len(whole) - index_size(slots)
-    places = [e for e in read_index(whole[payload:], slots, payload) if e is not None]
-    silent = 0
     for place in range(len(whole)):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
-        try:
+        with pytest.raises(DamagedShard):  # noqa: PT012 - either of the two finds it
             index = read_index(bytes(damaged[payload:]), slots, payload)
-            found = [codec.decode(bytes(damaged[slice(*e)])) for e in index if e is not None]
-        except DamagedShard:
-            continue
-        silent += 1  # zstd's frame header has bits that mean nothing
-        for image, entry in zip(found, places, strict=True):
-            np.testing.assert_array_equal(image, codec.decode(whole[slice(*entry)]))
-    assert silent <= len(places)
+            for entry in index:
+                if entry is not None:
+                    codec.decode(bytes(damaged[slice(*entry)]))
 
 
 def test_cut_and_foreign_indices_are_damage(shard: tuple[ChunkCodec, bytes, int]) -> None:
@@ -125,7 +116,7 @@ def test_a_chunk_of_another_size_is_damage() -> None:
 def test_zarr_opens_the_folder(tmp_path: Path) -> None:
     codec = ChunkCodec(3, 16, 16, "uint16")
     stack = np.random.default_rng(1).integers(0, 65536, (4, 3, 16, 16)).astype(np.uint16)
-    (tmp_path / "zarr.json").write_bytes(codec.array_document(6, 3))
+    (tmp_path / "zarr.json").write_bytes(codec.array_document((6,), 3))
     for k in range(2):
         place = tmp_path / f"c/{k}/0/0/0"
         place.parent.mkdir(parents=True)

@@ -17,8 +17,8 @@ from pngmodel.errors import IntegrityError, UserError
 from tasks.stores.filesystem import open_array, sha256
 from tasks.stores.layout import Layout, part_name, shard_object
 from tasks.stores.patches import PatchStore
-from tasks.stores.reader import ShardReader
-from tasks.stores.records import StoreRecord
+from tasks.stores.reader import PartsReader
+from tasks.stores.records import PartsRecord
 from tasks.stores.shardfile import assemble, index_size, read_index
 from tasks.stores.writer import ShardWriter
 
@@ -39,12 +39,12 @@ def made(url: str, layout: Layout = LAYOUT) -> str:
     writer.prepare()
     for index in (2, 0, 1):
         fill(writer, index)
-    writer.commit(COMMIT, StoreRecord, {"licence": "CC0"})
+    writer.commit(COMMIT, PartsRecord, {"licence": "CC0"})
     return url
 
 
-def opened(url: str, **options: Any) -> ShardReader[StoreRecord]:
-    return ShardReader(url, COMMIT, StoreRecord, **options)
+def opened(url: str, **options: Any) -> PartsReader[PartsRecord]:
+    return PartsReader(url, COMMIT, PartsRecord, **options)
 
 
 @pytest.fixture
@@ -89,8 +89,10 @@ def test_impossible_layouts_are_refused(tmp_path: Path, layout: Layout, words: s
         ShardWriter(str(tmp_path / "s"), "test store", layout, {})
 
 
-def test_bytes_per_pair() -> None:
-    assert Layout(1, 1, 3, 10, 20, "uint16").bytes_per_pair == 2 * 3 * 10 * 20 * 2
+def test_raw_bytes() -> None:
+    assert Layout(1, 1, 3, 10, 20, "uint16").raw_bytes == 2 * 3 * 10 * 20 * 2
+    assert Layout(8, 1, 3, 10, 20, "uint8", draws=4).raw_bytes == (2 + 8) * 3 * 10 * 20
+    assert Layout(8, 1, 3, 10, 20, "uint8", ("noisy",), draws=4).raw_bytes == 8 * 3 * 10 * 20
 
 
 @pytest.mark.parametrize("kept_shards", [0, 1])
@@ -137,7 +139,7 @@ def test_a_store_with_missing_shards_is_not_committed(tmp_path: Path) -> None:
     writer.prepare()
     fill(writer, 1)
     with pytest.raises(UserError, match=r"2 of 3 parts are missing.*parts/00000\.parquet, parts/00002\.parquet"):
-        writer.commit(COMMIT, StoreRecord, {"licence": "CC0"})
+        writer.commit(COMMIT, PartsRecord, {"licence": "CC0"})
     assert not (tmp_path / "s" / COMMIT).exists()
 
 
@@ -149,7 +151,7 @@ def test_order_and_processes_do_not_change_the_digest(
         writer = ShardWriter(url, "test store", LAYOUT, {"colour": "none"})
         writer.prepare()
         fill(writer, index)
-    writer.commit(COMMIT, StoreRecord, {"licence": "CC0"})
+    writer.commit(COMMIT, PartsRecord, {"licence": "CC0"})
     assert tree(url) == tree(store)
 
 
@@ -162,6 +164,7 @@ def test_a_shard_of_another_plan_is_not_done(store: str) -> None:
 
 EVERY_FILE = [
     "plan.json",
+    "zarr.json",
     "clean/zarr.json",
     "noisy/zarr.json",
     *(part_name(i) for i in range(3)),
@@ -192,7 +195,7 @@ def test_verify_names_the_damaged_file(store: str, name: str) -> None:
 
 
 def test_verify_tells_every_problem(store: str) -> None:
-    for name in EVERY_FILE[3:6]:
+    for name in EVERY_FILE[4:7]:
         (Path(store) / name).unlink()
     assert len(list(opened(store).verify())) == 3
 
@@ -215,8 +218,8 @@ def test_an_edited_commit_record_is_found(store: str, key: str, value: Any) -> N
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format_version": 1}, r"'format_version' is 1.*reads 2; make it again"),
-        ({"format_version": 3}, r"'format_version' is 3.*update pngnoise"),
+        ({"format_version": 2}, r"'format_version' is 2.*reads 3; make it again"),
+        ({"format_version": 4}, r"'format_version' is 4.*update pngnoise"),
         ({"format_version": None}, "'format_version'"),
         ({"layout": LAYOUT.as_json() | {"pairs": 7}}, "does not list every object"),
         ({"layout": LAYOUT.as_json() | {"filled": [2, 2]}}, "impossible layout|does not list"),
@@ -291,7 +294,7 @@ def test_one_sided_stores_say_so(tmp_path: Path) -> None:
     writer = ShardWriter(str(tmp_path / "s"), "test store", layout, {})
     writer.prepare()
     writer.write(0, {"noisy": [layout.codec.encode(np.ones((1, 8, 8), np.uint16))]}, pa.table({"row": [0]}))
-    writer.commit(COMMIT, StoreRecord, {"licence": "CC0"})
+    writer.commit(COMMIT, PartsRecord, {"licence": "CC0"})
     reader = opened(str(tmp_path / "s"))
     assert reader.read_image(0, "noisy").all()
     for look in (lambda: reader.read(0), lambda: reader.read_image(0, "clean")):

@@ -12,24 +12,25 @@ import pytest
 from pydantic import ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.publication import manifest_rows
+from tasks.shards import make_corpus_shards, make_shard
 from tasks.sources import open_references
-from tasks.stores.filesystem import open_array
-from tasks.synthesis import CorpusParameters, make_shard, make_shards, plan_corpus
+from tasks.stores.corpus import writer
+from tasks.synthesis import CorpusParameters, plan_corpus
 
 Make = Callable[..., CorpusParameters]
+Images = Callable[..., tuple[np.ndarray, np.ndarray]]
+Rows = Callable[..., list[dict[str, Any]]]
 
 
-def images(output: Any) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.asarray(open_array(f"{output}/{name}")[:]) for name in ("clean", "noisy"))  # type: ignore[return-value]
-
-
-def test_clean_halves_are_windows_and_noisy_halves_are_noisy(parameters: Make, tmp_path: Path, pair: Callable) -> None:
+def test_clean_halves_are_windows_and_noisy_halves_are_noisy(
+    parameters: Make, tmp_path: Path, pair: Callable, rows_of: Rows, images_of: Images
+) -> None:
     plan = plan_corpus(parameters(tmp_path / "c"))
     assert plan.layout.pairs == 36
-    assert make_shards(plan) == {"made": 5, "kept": 0}
-    clean, noisy = images(tmp_path / "c")
-    rows = manifest_rows(plan).to_pylist()
+    assert make_corpus_shards(plan) == {"made": 5, "kept": 0}
+    clean, noisy = images_of(plan)
+    noisy = noisy[0]
+    rows = rows_of(plan)
     names = ["street_100_1.png", "street_800_2.png", "wall_100_1.png", "wall_100_2.png"]
     for k, row in enumerate(rows):
         whole = pair(names.index(row["clean"]))[1]
@@ -42,55 +43,56 @@ def test_clean_halves_are_windows_and_noisy_halves_are_noisy(parameters: Make, t
     assert "CC0" in plan.licence
 
 
-def test_shard_size_and_order_do_not_change_a_pixel(parameters: Make, tmp_path: Path) -> None:
-    make_shards(plan_corpus(parameters(tmp_path / "a")))
-    expected = images(tmp_path / "a")
-    make_shards(plan_corpus(parameters(tmp_path / "b", shard=5)))
+def test_shard_size_and_order_do_not_change_a_pixel(parameters: Make, tmp_path: Path, images_of: Images) -> None:
+    make_corpus_shards(first := plan_corpus(parameters(tmp_path / "a")))
+    expected = images_of(first)
+    make_corpus_shards(smaller := plan_corpus(parameters(tmp_path / "b", shard=5)))
     backwards = plan_corpus(parameters(tmp_path / "c"))
-    from tasks.stores.corpus import writer
-
     writer(backwards.parameters.output, backwards.layout, backwards.recipe).prepare()
-    for work in reversed(list(backwards.tasks)):
+    for work in reversed(list(backwards.works())):
         make_shard(work)
-    for other in ("b", "c"):
-        for found, wanted in zip(images(tmp_path / other), expected, strict=True):
+    for other in (smaller, backwards):
+        for found, wanted in zip(images_of(other), expected, strict=True):
             np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_larger_scale_contains_the_draws_of_a_smaller(parameters: Make, tmp_path: Path) -> None:
-    make_shards(plan_corpus(parameters(tmp_path / "one")))
+def test_a_larger_scale_contains_the_draws_of_a_smaller(
+    parameters: Make, tmp_path: Path, rows_of: Rows, images_of: Images
+) -> None:
+    make_corpus_shards(small := plan_corpus(parameters(tmp_path / "one")))
     plan = plan_corpus(parameters(tmp_path / "three", scale=3))
-    make_shards(plan)
-    one, three = images(tmp_path / "one"), images(tmp_path / "three")
-    assert len(three[0]) == 108
-    for small, large in zip(one, three, strict=True):
-        np.testing.assert_array_equal(large[:36], small)
-    np.testing.assert_array_equal(three[0][36:72], three[0][:36])  # the same clean patches
-    assert not (three[1][36:72] == three[1][:36]).all(axis=(1, 2, 3)).any()
-    assert len({r["seed"] for r in manifest_rows(plan).to_pylist()}) == 108
+    make_corpus_shards(plan)
+    one, three = images_of(small), images_of(plan)
+    assert three[1].shape == (3, 36, 3, 32, 32)
+    np.testing.assert_array_equal(three[0], one[0])  # clean patches are stored once
+    np.testing.assert_array_equal(three[1][0], one[1][0])
+    assert not (three[1][1] == three[1][0]).all(axis=(1, 2, 3)).any()
+    assert len({r["seed"] for r in rows_of(plan)}) == 108
 
 
 def test_another_seed_is_another_corpus(parameters: Make, tmp_path: Path) -> None:
     plans = [plan_corpus(parameters(tmp_path / "c", seed=seed)) for seed in (0, 1)]
-    assert not {s.seed for s in plans[0].samples} & {s.seed for s in plans[1].samples}
-    make_shards(plans[0])
+    assert not {plans[0].sample(k).seed for k in range(36)} & {plans[1].sample(k).seed for k in range(36)}
+    make_corpus_shards(plans[0])
     with pytest.raises(UserError, match=r"holds another corpus.*seed \(0 there, 1 asked for\)"):
-        make_shards(plans[1])
-    assert make_shards(plans[0]) == {"made": 0, "kept": 5}
+        make_corpus_shards(plans[1])
+    assert make_corpus_shards(plans[0]) == {"made": 0, "kept": 5}
 
 
 def test_references_are_drawn_from_all(parameters: Make, tmp_path: Path) -> None:
     plan = plan_corpus(parameters(tmp_path / "c", scale=4))
-    used = Counter(s.reference for s in plan.samples)
+    used = Counter(plan.sample(k).reference for k in range(144))
     assert max(used.values()) < 15  # 144 draws of 36
     assert len(used) > 30
 
 
-def test_own_takes_the_reference_of_the_same_image(parameters: Make, patches: str, tmp_path: Path) -> None:
+def test_own_takes_the_reference_of_the_same_image(
+    parameters: Make, patches: str, tmp_path: Path, rows_of: Rows
+) -> None:
     plan = plan_corpus(parameters(tmp_path / "c", clean=patches, assign="own"))
-    assert [s.reference for s in plan.samples] == list(range(36))
-    make_shards(plan)
-    assert all(r["reference"] == r["clean"] for r in manifest_rows(plan).to_pylist())
+    assert [plan.sample(k).reference for k in range(36)] == list(range(36))
+    make_corpus_shards(plan)
+    assert all(r["reference"] == r["clean"] for r in rows_of(plan))
 
 
 def test_own_without_partners_is_explained(parameters: Make, tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_unusable_clean_images_are_listed(
     (root / "grey.png").rename(root / "x_grey.png")
     plan = plan_corpus(parameters(tmp_path / "c"))
     assert plan.layout.channels == 3
-    found = {r["id"]: r["reason"] for r in plan.rejected}
+    found = {r.id: r.reason for r in plan.survey.source.rejected}
     assert set(found) == {"small.png", "x_grey.png", "x_deep.tif", "broken.png"}
     assert "24 x 90" in found["small.png"]
     assert "1 channels" in found["x_grey.png"]
@@ -126,14 +128,18 @@ def test_no_patch_fits(parameters: Make, tmp_path: Path) -> None:
 
 
 def test_deep_grey_clean_images_work_with_colour_references(
-    parameters: Make, tmp_path: Path, pair: Callable, save: Callable
+    parameters: Make,
+    tmp_path: Path,
+    pair: Callable,
+    save: Callable,
+    images_of: Images,
 ) -> None:
     save(tmp_path / "deep" / "a.tif", pair(8, 64, 64, 1, "uint16")[1])
-    make_shards(plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "deep"))))
-    clean, noisy = images(tmp_path / "c")
+    make_corpus_shards(plan := plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "deep"))))
+    clean, noisy = images_of(plan)
     assert noisy.dtype == np.uint16
-    assert noisy.shape == (4, 1, 32, 32)
-    assert 0.005 < (noisy.astype(float) - clean).std() / 65535 < 0.2
+    assert noisy.shape == (1, 4, 1, 32, 32)
+    assert 0.005 < (noisy[0].astype(float) - clean).std() / 65535 < 0.2
 
 
 def test_a_finished_corpus_is_kept_and_a_damaged_shard_replaced(
@@ -141,11 +147,11 @@ def test_a_finished_corpus_is_kept_and_a_damaged_shard_replaced(
 ) -> None:
     plan = plan_corpus(parameters(tmp_path / "c"))
     steps: list[tuple[int, int]] = []
-    make_shards(plan, lambda done, total: steps.append((done, total)))
+    make_corpus_shards(plan, lambda done, total: steps.append((done, total)))
     assert steps == [(0, 36), (8, 36), (16, 36), (24, 36), (32, 36), (36, 36)]
     before = tree(tmp_path / "c")
-    (tmp_path / "c" / "noisy" / "c" / "4" / "0" / "0" / "0").write_bytes(b"garbage")
-    assert make_shards(plan) == {"made": 1, "kept": 4}
+    (tmp_path / "c" / "noisy" / "c" / "0" / "4" / "0" / "0" / "0").write_bytes(b"garbage")
+    assert make_corpus_shards(plan) == {"made": 1, "kept": 4}
     assert tree(tmp_path / "c") == before
 
 
@@ -153,17 +159,27 @@ def test_clean_images_replaced_in_the_same_process_are_another_corpus(
     parameters: Make, folders: tuple[Path, Path], tmp_path: Path, pair: Callable, save: Callable
 ) -> None:
     old = plan_corpus(parameters(tmp_path / "c"))
-    make_shards(old)
+    make_corpus_shards(old)
     save(folders[0] / "clean" / "street_100_1.png", pair(50)[1])
     with pytest.raises(UserError, match=r"holds another corpus.*recipe\.clean"):
-        make_shards(plan_corpus(parameters(tmp_path / "c")))
+        make_corpus_shards(plan_corpus(parameters(tmp_path / "c")))
     (tmp_path / "c" / "parts" / "00000.parquet").unlink()
     with pytest.raises(IntegrityError, match="changed"):  # the old plan cannot be finished with the new images
-        make_shards(old)
+        make_corpus_shards(old)
 
 
 @pytest.mark.parametrize(
-    "change", [{"scale": 0}, {"scale": 5}, {"crop": 8}, {"assign": "best"}, {"seed": -1}, {"modle": "awgn"}]
+    "change",
+    [
+        {"scale": 0},
+        {"crop": 8},
+        {"crops_per_image": 0},
+        {"weights": {"GP": -1}},
+        {"mode": "clean"},
+        {"assign": "best"},
+        {"seed": -1},
+        {"modle": "awgn"},
+    ],
 )
 def test_parameters_are_validated(parameters: Make, tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(change))):
@@ -179,12 +195,12 @@ def test_code_packages_and_device_belong_to_the_recipe(
     parameters: Callable[..., CorpusParameters], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A corpus begun by other code is not finished by this one."""
-    make_shards(plan_corpus(parameters(tmp_path / "c")))
+    make_corpus_shards(plan_corpus(parameters(tmp_path / "c")))
     for name, value in (("code_version", "0.0 other"), ("packages", {"torch": "1.0", "numpy": "1.0"})):
         with monkeypatch.context() as patch:
             patch.setattr(f"tasks.synthesis.{name}", lambda value=value: value)
             with pytest.raises(UserError, match=r"holds another corpus; it differs in recipe\."):
-                make_shards(plan_corpus(parameters(tmp_path / "c")))
+                make_corpus_shards(plan_corpus(parameters(tmp_path / "c")))
 
 
 def test_a_device_that_is_not_there_stops_before_anything_is_written(
@@ -200,4 +216,4 @@ def test_only_references_of_the_split_are_used(parameters: Callable[..., CorpusP
         plan_corpus(parameters(tmp_path / "c", split="other"))
     plan = plan_corpus(parameters(tmp_path / "c", split="train"))
     source = open_references(plan.parameters.references)
-    assert {source.references[s.reference].split for s in plan.samples} == {"train"}
+    assert {source.references[plan.sample(k).reference].split for k in range(36)} == {"train"}

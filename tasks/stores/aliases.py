@@ -1,0 +1,43 @@
+"""Names that mean a corpus beside them: ``corpora/latest.json`` says which corpus ``corpora/latest`` is."""
+
+from __future__ import annotations
+
+import json
+
+from pngmodel.errors import IntegrityError
+from tasks.stores.filesystem import join, read_if_there, write_json
+
+_KIND = "alias"
+
+
+def write_alias(url: str, name: str, digest: str) -> None:
+    """Let ``name``, beside the corpus at ``url``, mean that corpus from now on."""
+    parent, _, corpus = url.rstrip("/").rpartition("/")
+    write_json(
+        f"{parent}/{name}.json" if parent else f"{name}.json", {"kind": _KIND, "corpus": corpus, "digest": digest}
+    )
+
+
+def resolve_alias(url: str) -> str:
+    """Where the corpus lies that ``url`` means: itself, unless it is the name of an alias.
+
+    Raises:
+        IntegrityError: the alias is damaged, or names a place that is not beside it.
+    """
+    place = f"{url.rstrip('/')}.json"
+    content = read_if_there(place)
+    if content is None:
+        return url
+    try:
+        found = json.loads(content)
+        corpus = found["corpus"] if found["kind"] == _KIND else None
+    except (ValueError, KeyError, TypeError):
+        return url  # some file of somebody else's
+    if corpus is None:
+        return url
+    if not isinstance(corpus, str) or "/" in corpus or corpus in ("", ".", ".."):
+        raise IntegrityError(
+            f"{place}: key 'corpus' is {corpus!r}, no name of a folder beside it; write the alias anew"
+        )
+    parent = url.rstrip("/").rpartition("/")[0]
+    return join(parent, corpus) if parent else corpus
