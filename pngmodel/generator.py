@@ -138,13 +138,13 @@ class NoiseGenerator(NoisyImageGenerator):
 
         def run(corners: list[tuple[int, int]], rows: int, columns: int) -> Tensor:
             out = []
+            features = model.expand(code, rows, columns, self._precision)  # one reference: the same for all tiles
             for first in range(0, len(corners), _TILES_AT_ONCE):
                 part = corners[first : first + _TILES_AT_ONCE]
                 images = torch.stack([signed[:, y : y + rows, x : x + columns] for y, x in part]).to(device)
                 h, w, d = rows // DOWNSAMPLING, columns // DOWNSAMPLING, DOWNSAMPLING
                 starts = torch.stack([field[:, y // d : y // d + h, x // d : x // d + w] for y, x in part]).to(device)
-                repeated = {k: v.expand(len(part), *v.shape[1:]) for k, v in code.items()}
-                network = model.network(repeated, images, self._precision)
+                network = model.network(code, images, self._precision, features)
                 latent = model.denormalise(one_step(network, starts, model.schedule))
                 with self._precision.autocast():
                     out.append(model.autoencoder.decoder(latent, images).float().cpu())

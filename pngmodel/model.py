@@ -87,17 +87,22 @@ class NoiseModel(nn.Module):
         scale = self.latent_std / self.config.sigma_data
         return latent * scale[:, None, None] + self.latent_mean[:, None, None]
 
-    def network(self, code: Code, clean: Tensor, precision: Precision) -> Network:
+    def expand(self, code: Code, height: int, width: int, precision: Precision) -> list[Tensor]:
+        """Prompt features of a code for images of height x width."""
+        with precision.autocast():
+            return self.autoencoder.encoder.expand(code, height, width)
+
+    def network(self, code: Code, clean: Tensor, precision: Precision, prompts: list[Tensor] | None = None) -> Network:
         """Bind prompts and clean image: the F(x, level) that the consistency functions take.
 
-        The prompt features do not depend on the noise level, so they are expanded once here.
+        ``prompts`` are what :meth:`expand` returned for the code, where they are at hand: they depend neither on the
+        noise level nor on the clean image. A code of a batch of one serves all clean images.
         """
-        with precision.autocast():
-            prompts = self.autoencoder.encoder.expand(code, clean.shape[-2], clean.shape[-1])
+        maps = self.expand(code, clean.shape[-2], clean.shape[-1], precision) if prompts is None else prompts
 
         def bound(x: Tensor, level: Tensor) -> Tensor:
             with precision.autocast():
-                return self.transformer(x, level, prompts, clean, code.get("statistics"))
+                return self.transformer(x, level, maps, clean, code.get("statistics"))
 
         return bound
 

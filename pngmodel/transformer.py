@@ -33,7 +33,8 @@ def grid_positions(rows: int, columns: int, width: int, device: torch.device) ->
 class Condition(nn.Module):
     """Prompt features and the clean image, each pixel-unshuffled to the token grid, projected, concatenated.
 
-    Returns F_cond (B, tokens, width); its mean over tokens also joins the time embedding.
+    Returns F_cond (B, tokens, width); its mean over tokens also joins the time embedding. Prompt features and
+    statistics of a batch of one serve a clean image of any batch.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -60,8 +61,10 @@ class Condition(nn.Module):
         projected = []
         for features, project in zip([*prompts, clean], self.project, strict=True):
             factor = features.shape[-2] // rows
-            projected.append(project(F.pixel_unshuffle(features, factor) if factor > 1 else features))
-        tokens = torch.cat(projected, dim=1).flatten(2).transpose(1, 2)
+            part = project(F.pixel_unshuffle(features, factor) if factor > 1 else features)
+            projected.append(part.expand(clean.shape[0], -1, -1, -1))
+        # Contiguous: a linear layer of a transposed view is a product of its own per sample, with copies of the weight.
+        tokens = torch.cat(projected, dim=1).flatten(2).transpose(1, 2).contiguous()
         if self.statistics is not None:
             tokens = tokens + self.statistics(statistics)[:, None]
         return tokens

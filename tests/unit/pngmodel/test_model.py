@@ -64,3 +64,16 @@ def test_one_step_through_the_bound_network(model: NoiseModel, dtype: torch.dtyp
     error = (latent - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert float(error) < 0.03
     assert float(exact.std()) > 0.01
+
+
+def test_one_code_serves_every_clean_image(model: NoiseModel) -> None:
+    g = torch.Generator().manual_seed(0)
+    clean = torch.rand(3, 3, 24, 16, generator=g) * 2 - 1
+    start = torch.randn(3, 192, 3, 2, generator=g)
+    with torch.no_grad():
+        code = model.autoencoder.encoder.prompts(torch.randn(1, 3, 32, 32, generator=g))
+        repeated = {name: value.expand(3, *value.shape[1:]) for name, value in code.items()}
+        expected = one_step(model.network(repeated, clean, CPU), start, model.schedule)
+        prompts = model.expand(code, 24, 16, CPU)
+        for network in (model.network(code, clean, CPU), model.network(code, clean, CPU, prompts)):
+            torch.testing.assert_close(one_step(network, start, model.schedule), expected, atol=1e-5, rtol=1e-5)
