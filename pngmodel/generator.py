@@ -42,6 +42,7 @@ class NoiseGenerator(NoisyImageGenerator):
     def __init__(self, model: NoiseModel, *, device: str = "cpu", digest: str | None = None) -> None:
         self._precision = Precision.best(device)
         self.model = model.to(self._precision.device).eval().requires_grad_(False)
+        self._fast = self._precision.weights_kept(self.model)
         self.digest = digest
 
         config = model.config
@@ -79,7 +80,7 @@ class NoiseGenerator(NoisyImageGenerator):
         noisy, clean = _as_rgb(noisy.cpu()), _as_rgb(clean.cpu())
         noise, fitted = self._units.fit(noisy, clean)
         with self._precision.autocast():
-            code = self.model.autoencoder.encoder.prompts(noise[None].to(self._precision.device))
+            code = self._fast.autoencoder.encoder.prompts(noise[None].to(self._precision.device))
         prompts = {name: value[0].float().cpu() for name, value in code.items()} | fitted
         if self.model.config.calibration == "spectrum":
             height, width = (min(side, _CALIBRATION_SIDE) for side in noise.shape[-2:])
@@ -127,7 +128,7 @@ class NoiseGenerator(NoisyImageGenerator):
 
     def _model_noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
         """Noise in model units for a padded image (3, H, W) in [0, 1]."""
-        model, config, device = self.model, self.model.config, self._precision.device
+        model, config, device = self._fast, self.model.config, self._precision.device
         height, width = clean.shape[-2:]
         g = generator(seed)
         # One random field for the whole image: tiles agree where they overlap.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,20 @@ class Precision:
     def autocast(self) -> torch.autocast:
         """Context in which the trunk runs; does nothing for float32."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def weights_kept(self, model: NoiseModel) -> NoiseModel:
+        """A model of the same function in :meth:`autocast` without gradients, whose weights need no conversion.
+
+        Autocast remembers converted weights only while they are trained; otherwise every layer of every call converts
+        its own, which for the tiles of one image takes as long as the arithmetic of one or two of them.
+        """
+        if self.dtype == torch.float32:
+            return model
+        kept = copy.deepcopy(model)
+        for part in kept.modules():
+            if isinstance(part, (nn.Linear, nn.Conv2d)):
+                part.to(self.dtype)
+        return kept
 
 
 class NoiseModel(nn.Module):
