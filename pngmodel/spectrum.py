@@ -14,6 +14,7 @@ _GRID = 64  # frequencies a side; a filter is as wide, and the root of a 15-wide
 _SMALLEST_STD = 1e-6
 _ROOT_GRID = 32  # enough for a tapered window
 _WEAKEST = 0.002  # of a tapered spectrum's mean: weaker frequencies are not raised to 1
+_LARGEST_RESPONSE = 1 << 22  # complex numbers: 32 MB, an image of about 400 x 400 by polyphase filters
 _SMALLEST_SHARE = 0.02  # of a spectrum's mean: weaker frequencies are not amplified without limit
 
 
@@ -165,12 +166,27 @@ def correlated_field(taps: Tensor, height: int, width: int, seed: int) -> Tensor
     return _convolve(white, taps)[:, half : half + height, half : half + width]
 
 
-def filtered(field: Tensor, taps: Tensor) -> Tensor:
-    """A field (C, H, W) through a filter; beyond its border the field is mirrored."""
+def filtered(field: Tensor, taps: Tensor, response: Tensor | None = None) -> Tensor:
+    """A field (C, H, W) through a filter; beyond its border the field is mirrored.
+
+    ``response`` is what :func:`response` returned for the filter and the size, if it did.
+    """
     half = taps.shape[-1] // 2
     height, width = field.shape[-2:]
     rows, columns = (_mirrored(side, half) for side in (height, width))
-    return _convolve(field[:, rows[:, None], columns[None]], taps)[:, half : half + height, half : half + width]
+    extended = field.index_select(1, rows).index_select(2, columns)
+    return _convolve(extended, taps, response)[:, half : half + height, half : half + width]
+
+
+def response(taps: Tensor, height: int, width: int) -> Tensor | None:
+    """A filter at the frequencies of :func:`filtered` fields of height x width, unless that is too large to keep."""
+    rows, columns = (side + 2 * (taps.shape[-1] // 2) for side in (height, width))
+    if taps.shape[0] * taps.shape[1] * rows * (columns // 2 + 1) > _LARGEST_RESPONSE:
+        return None
+    found = torch.empty(*taps.shape[:2], rows, columns // 2 + 1, dtype=torch.complex64)
+    for channel, row in enumerate(taps):
+        found[channel] = _transformed(row, rows, columns)
+    return found
 
 
 def _mirrored(length: int, margin: int) -> Tensor:
@@ -182,17 +198,22 @@ def _mirrored(length: int, margin: int) -> Tensor:
     return torch.where(index < length, index, period - index)
 
 
-def _convolve(field: Tensor, taps: Tensor) -> Tensor:
+def _convolve(field: Tensor, taps: Tensor, response: Tensor | None = None) -> Tensor:
     """Circular convolution of (C, rows, columns) with a filter (C, C, grid, grid)."""
     rows, columns = field.shape[-2:]
-    grid = taps.shape[-1]
-    lags = torch.arange(grid) - grid // 2
-    placed = (lags % rows)[:, None], (lags % columns)[None]
     source = torch.fft.rfft2(field)
     out = torch.empty_like(field)
     for channel, row in enumerate(taps):
         # One channel at a time: all pairs of a large photograph would not fit into memory.
-        kernel = torch.zeros(field.shape)
-        kernel[:, placed[0], placed[1]] = row[:, (lags % grid)[:, None], (lags % grid)[None]]
-        out[channel] = torch.fft.irfft2((torch.fft.rfft2(kernel) * source).sum(0), s=(rows, columns))
+        kernel = _transformed(row, rows, columns) if response is None else response[channel]
+        out[channel] = torch.fft.irfft2((kernel * source).sum(0), s=(rows, columns))
     return out
+
+
+def _transformed(row: Tensor, rows: int, columns: int) -> Tensor:
+    """Fourier transform (C, rows, columns / 2 + 1) of the filters (C, grid, grid) behind one channel."""
+    grid = row.shape[-1]
+    lags = torch.arange(grid) - grid // 2
+    kernel = torch.zeros(row.shape[0], rows, columns)
+    kernel[:, (lags % rows)[:, None], (lags % columns)[None]] = row[:, (lags % grid)[:, None], (lags % grid)[None]]
+    return torch.fft.rfft2(kernel)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pngmodel.spectrum import REACH, covariances, filtered, transport_filter
+from pngmodel.spectrum import REACH, covariances, filtered, response, transport_filter
 
 
 def field(seed: int, blur: float, mix: float, side: int = 256) -> torch.Tensor:
@@ -75,3 +75,12 @@ def test_filter_agrees_with_direct_convolution_on_a_mirrored_field(height: int, 
             taps[:, :, dy % 64, dx % 64] = torch.from_numpy(kernel[:, :, 2 + dy, 2 + dx]).float()
     direct = np.stack([sum(ndimage.convolve(u[d], kernel[c, d], mode="mirror") for d in range(3)) for c in range(3)])
     assert torch.allclose(filtered(torch.from_numpy(u).float(), taps).double(), torch.from_numpy(direct), atol=1e-4)
+
+
+def test_a_kept_response_changes_nothing() -> None:
+    taps = transport_filter(covariances(field(1, 0.2, 0.0)), covariances(field(2, 0.45, 0.1)))
+    u = field(3, 0.3, 0.0)[:, :40, :57]
+    kept = response(taps, 40, 57)
+    assert kept is not None
+    assert torch.equal(filtered(u, taps, kept), filtered(u, taps))
+    assert response(taps, 3000, 4000) is None
