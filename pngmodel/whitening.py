@@ -105,7 +105,7 @@ def _between(knots: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Curve:
-    """Curve values (K, Q) at each pixel's intensity, one of the Q at a time: all of every pixel would be a large table."""
+    """Curve values (K, Q) at each pixel's intensity, one of the Q at a time: all would be a large table."""
 
     def __init__(self, knots: Tensor, values: Tensor, intensity: Tensor) -> None:
         self.width = values.shape[1]
