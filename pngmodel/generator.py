@@ -21,7 +21,8 @@ from pngmodel.tiling import tiled
 from pngmodel.units import CALIBRATION, COVARIANCE, NoiseUnits
 
 _COLOURS = 3
-_TILES_AT_ONCE = 16
+_TILES_AT_ONCE = 32  # small tiles: an image of 256 x 256 is 25 of 64 x 64, and every call has its price
+_PIXELS_AT_ONCE = 16 * 256**2  # large tiles: features of full size take memory
 _CALIBRATION_SIDE = 256
 _CALIBRATION_DRAWS = 3  # what one draw says of the model's covariances is as uncertain as one image
 
@@ -140,8 +141,9 @@ class NoiseGenerator(NoisyImageGenerator):
         def run(corners: list[tuple[int, int]], rows: int, columns: int) -> Tensor:
             out = []
             features = model.expand(code, rows, columns, self._precision)  # one reference: the same for all tiles
-            for first in range(0, len(corners), _TILES_AT_ONCE):
-                part = corners[first : first + _TILES_AT_ONCE]
+            at_once = max(1, min(_TILES_AT_ONCE, _PIXELS_AT_ONCE // (rows * columns)))
+            for first in range(0, len(corners), at_once):
+                part = corners[first : first + at_once]
                 images = torch.stack([signed[:, y : y + rows, x : x + columns] for y, x in part]).to(device)
                 h, w, d = rows // DOWNSAMPLING, columns // DOWNSAMPLING, DOWNSAMPLING
                 starts = torch.stack([field[:, y // d : y // d + h, x // d : x // d + w] for y, x in part]).to(device)
