@@ -57,8 +57,9 @@ format: $(STAMP) ## rewrite files in the house style
 faults: $(STAMP) ## long: kill runs at many moments and compare every byte
 	$(BIN)/pytest -m slow tests/faults
 
-bench: $(STAMP) ## long: generation speed beside the baselines, as ratios within one run
+bench: $(STAMP) ## long: generation speed beside the baselines and NAFlow, as ratios within one run
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/naflow.py
 
 clean: ## remove the environment, run history and quickstart's corpus
 	rm -rf .venv .prefect quickstart

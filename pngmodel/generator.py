@@ -21,7 +21,8 @@ from pngmodel.tiling import tiled
 from pngmodel.units import CALIBRATION, COVARIANCE, NoiseUnits
 
 _COLOURS = 3
-_TILES_AT_ONCE = 16
+_TILES_AT_ONCE = 32  # small tiles: an image of 256 x 256 is 25 of 64 x 64, and every call has its price
+_PIXELS_AT_ONCE = 16 * 256**2  # large tiles: features of full size take memory
 _CALIBRATION_SIDE = 256
 _CALIBRATION_DRAWS = 3  # what one draw says of the model's covariances is as uncertain as one image
 
@@ -42,6 +43,7 @@ class NoiseGenerator(NoisyImageGenerator):
     def __init__(self, model: NoiseModel, *, device: str = "cpu", digest: str | None = None) -> None:
         self._precision = Precision.best(device)
         self.model = model.to(self._precision.device).eval().requires_grad_(False)
+        self._fast = self._precision.weights_kept(self.model)
         self.digest = digest
 
         config = model.config
@@ -79,7 +81,7 @@ class NoiseGenerator(NoisyImageGenerator):
         noisy, clean = _as_rgb(noisy.cpu()), _as_rgb(clean.cpu())
         noise, fitted = self._units.fit(noisy, clean)
         with self._precision.autocast():
-            code = self.model.autoencoder.encoder.prompts(noise[None].to(self._precision.device))
+            code = self._fast.autoencoder.encoder.prompts(noise[None].to(self._precision.device))
         prompts = {name: value[0].float().cpu() for name, value in code.items()} | fitted
         if self.model.config.calibration == "spectrum":
             height, width = (min(side, _CALIBRATION_SIDE) for side in noise.shape[-2:])
@@ -127,7 +129,7 @@ class NoiseGenerator(NoisyImageGenerator):
 
     def _model_noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
         """Noise in model units for a padded image (3, H, W) in [0, 1]."""
-        model, config, device = self.model, self.model.config, self._precision.device
+        model, config, device = self._fast, self.model.config, self._precision.device
         height, width = clean.shape[-2:]
         g = generator(seed)
         # One random field for the whole image: tiles agree where they overlap.
@@ -138,13 +140,14 @@ class NoiseGenerator(NoisyImageGenerator):
 
         def run(corners: list[tuple[int, int]], rows: int, columns: int) -> Tensor:
             out = []
-            for first in range(0, len(corners), _TILES_AT_ONCE):
-                part = corners[first : first + _TILES_AT_ONCE]
+            features = model.expand(code, rows, columns, self._precision)  # one reference: the same for all tiles
+            at_once = max(1, min(_TILES_AT_ONCE, _PIXELS_AT_ONCE // (rows * columns)))
+            for first in range(0, len(corners), at_once):
+                part = corners[first : first + at_once]
                 images = torch.stack([signed[:, y : y + rows, x : x + columns] for y, x in part]).to(device)
                 h, w, d = rows // DOWNSAMPLING, columns // DOWNSAMPLING, DOWNSAMPLING
                 starts = torch.stack([field[:, y // d : y // d + h, x // d : x // d + w] for y, x in part]).to(device)
-                repeated = {k: v.expand(len(part), *v.shape[1:]) for k, v in code.items()}
-                network = model.network(repeated, images, self._precision)
+                network = model.network(code, images, self._precision, features)
                 latent = model.denormalise(one_step(network, starts, model.schedule))
                 with self._precision.autocast():
                     out.append(model.autoencoder.decoder(latent, images).float().cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,22 @@ class Precision:
         """Context in which the trunk runs; does nothing for float32."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
+    def weights_kept(self, model: NoiseModel) -> NoiseModel:
+        """A model of the same function in :meth:`autocast` without gradients, whose weights need no conversion.
+
+        Autocast remembers converted weights only while they are trained; otherwise every layer of every call converts
+        its own, which for the tiles of one image takes as long as the arithmetic of one or two of them.
+        """
+        if self.dtype == torch.float32:
+            return model
+        kept = copy.deepcopy(model)
+        for part in kept.modules():
+            if isinstance(part, (nn.Linear, nn.Conv2d)):
+                part.to(self.dtype)
+        # Channels last: what the norms over channels read, and the faster layout for convolutions of few channels.
+        laid_out: NoiseModel = kept.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return laid_out
+
 
 class NoiseModel(nn.Module):
     """PAE + P-DiT. All images inside are noise in model units and clean in [-1, 1], (B, 3, H, W)."""
@@ -87,17 +104,22 @@ class NoiseModel(nn.Module):
         scale = self.latent_std / self.config.sigma_data
         return latent * scale[:, None, None] + self.latent_mean[:, None, None]
 
-    def network(self, code: Code, clean: Tensor, precision: Precision) -> Network:
+    def expand(self, code: Code, height: int, width: int, precision: Precision) -> list[Tensor]:
+        """Prompt features of a code for images of height x width."""
+        with precision.autocast():
+            return self.autoencoder.encoder.expand(code, height, width)
+
+    def network(self, code: Code, clean: Tensor, precision: Precision, prompts: list[Tensor] | None = None) -> Network:
         """Bind prompts and clean image: the F(x, level) that the consistency functions take.
 
-        The prompt features do not depend on the noise level, so they are expanded once here.
+        ``prompts`` are what :meth:`expand` returned for the code, where they are at hand: they depend neither on the
+        noise level nor on the clean image. A code of a batch of one serves all clean images.
         """
-        with precision.autocast():
-            prompts = self.autoencoder.encoder.expand(code, clean.shape[-2], clean.shape[-1])
+        maps = self.expand(code, clean.shape[-2], clean.shape[-1], precision) if prompts is None else prompts
 
         def bound(x: Tensor, level: Tensor) -> Tensor:
             with precision.autocast():
-                return self.transformer(x, level, prompts, clean, code.get("statistics"))
+                return self.transformer(x, level, maps, clean, code.get("statistics"))
 
         return bound
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,9 +13,12 @@ from pngmodel.seeds import generator
 REACH = 7  # lags kept on either side: a window of 15 x 15
 PHASES = 2  # period of a colour filter array, in pixels
 _GRID = 64  # frequencies a side; a filter is as wide, and the root of a 15-wide window has decayed by then
+_FAST_LENGTH = 16  # a transform is fast for its multiples, as long as they have no large prime factor
+_PAIRS_AT_ONCE = 1 << 19  # complex numbers, 8 MB
 _SMALLEST_STD = 1e-6
 _ROOT_GRID = 32  # enough for a tapered window
 _WEAKEST = 0.002  # of a tapered spectrum's mean: weaker frequencies are not raised to 1
+_LARGEST_RESPONSE = 1 << 22  # complex numbers: 32 MB, an image of about 400 x 400 by polyphase filters
 _SMALLEST_SHARE = 0.02  # of a spectrum's mean: weaker frequencies are not amplified without limit
 
 
@@ -38,18 +43,44 @@ def covariances(u: Tensor, reach: int = REACH, half: int = REACH) -> Tensor:
     """
     channels, height, width = u.shape
     x = u.double() - u.double().mean(dim=(1, 2), keepdim=True)
-    window = torch.zeros(channels, channels, 2 * half + 1, 2 * half + 1, dtype=torch.float64)
     rows, columns = min(reach, height - 1), min(reach, width - 1)
-    for dy in range(rows + 1):
-        for dx in range(-columns, columns + 1):
-            if (dy, dx) < (0, 0):  # its mirror image is made below
-                continue
-            here = x[:, : height - dy, max(0, -dx) : width - max(0, dx)].flatten(1)
-            there = x[:, dy:, max(0, dx) : width - max(0, -dx)].flatten(1)
-            product = here @ there.T / here.shape[1]
-            window[:, :, half + dy, half + dx] = product
-            window[:, :, half - dy, half - dx] = product.T
+    dy, dx = torch.arange(rows + 1), torch.arange(-columns, columns + 1)
+    # Zeros behind the field, so that no lag goes around; by the correlation theorem, at the few lags that are kept.
+    size = (_padded(height + rows), _padded(width + columns))
+    source = torch.fft.rfft2(x, s=size)
+    to_rows, to_columns = _inverse_at(0, rows, size[0]), _inverse_at(-columns, columns, size[1], half=True)
+    window = torch.zeros(channels, channels, 2 * half + 1, 2 * half + 1, dtype=torch.float64)
+    neighbours = (height - dy)[:, None] * (width - dx.abs())
+    # Not all at once: the pairs of channels of a large photograph would not fit into memory.
+    at_once = max(1, _PAIRS_AT_ONCE // source.numel())
+    for first in range(0, channels, at_once):
+        pairs = source[first : first + at_once, None].conj() * source
+        sums = (to_rows @ (pairs @ to_columns.T)).real
+        window[first : first + at_once, :, half : half + rows + 1, half - columns : half + columns + 1] = (
+            sums / neighbours
+        )
+    window[:, :, :half] = window.flip(2, 3).transpose(0, 1)[:, :, :half]
     return window.float()
+
+
+def _padded(length: int) -> int:
+    """A length of at least this that the Fourier transform is fast for."""
+    return -(-length // _FAST_LENGTH) * _FAST_LENGTH
+
+
+@lru_cache(maxsize=32)
+def _inverse_at(first: int, last: int, length: int, half: bool = False) -> Tensor:
+    """Rows ``first`` to ``last`` of the inverse Fourier transform of this even length, complex.
+
+    ``half``: of the frequencies that a real transform keeps, each as often as it occurs in the whole one.
+    """
+    angles = 2 * torch.pi / length * (torch.arange(first, last + 1)[:, None] * torch.arange(length)).double()
+    rows = torch.polar(torch.full_like(angles, 1 / length), angles)
+    if not half:
+        return rows
+    occurs = torch.full((length // 2 + 1,), 2.0, dtype=torch.float64)
+    occurs[[0, -1]] = 1
+    return rows[:, : length // 2 + 1] * occurs
 
 
 def within(window: Tensor, reach: int) -> Tensor:
@@ -165,12 +196,27 @@ def correlated_field(taps: Tensor, height: int, width: int, seed: int) -> Tensor
     return _convolve(white, taps)[:, half : half + height, half : half + width]
 
 
-def filtered(field: Tensor, taps: Tensor) -> Tensor:
-    """A field (C, H, W) through a filter; beyond its border the field is mirrored."""
+def filtered(field: Tensor, taps: Tensor, response: Tensor | None = None) -> Tensor:
+    """A field (C, H, W) through a filter; beyond its border the field is mirrored.
+
+    ``response`` is what :func:`response` returned for the filter and the size, if it did.
+    """
     half = taps.shape[-1] // 2
     height, width = field.shape[-2:]
     rows, columns = (_mirrored(side, half) for side in (height, width))
-    return _convolve(field[:, rows[:, None], columns[None]], taps)[:, half : half + height, half : half + width]
+    extended = field.index_select(1, rows).index_select(2, columns)
+    return _convolve(extended, taps, response)[:, half : half + height, half : half + width]
+
+
+def response(taps: Tensor, height: int, width: int) -> Tensor | None:
+    """A filter at the frequencies of :func:`filtered` fields of height x width, unless that is too large to keep."""
+    rows, columns = (side + 2 * (taps.shape[-1] // 2) for side in (height, width))
+    if taps.shape[0] * taps.shape[1] * rows * (columns // 2 + 1) > _LARGEST_RESPONSE:
+        return None
+    found = torch.empty(*taps.shape[:2], rows, columns // 2 + 1, dtype=torch.complex64)
+    for channel, row in enumerate(taps):
+        found[channel] = _transformed(row, rows, columns)
+    return found
 
 
 def _mirrored(length: int, margin: int) -> Tensor:
@@ -182,17 +228,22 @@ def _mirrored(length: int, margin: int) -> Tensor:
     return torch.where(index < length, index, period - index)
 
 
-def _convolve(field: Tensor, taps: Tensor) -> Tensor:
+def _convolve(field: Tensor, taps: Tensor, response: Tensor | None = None) -> Tensor:
     """Circular convolution of (C, rows, columns) with a filter (C, C, grid, grid)."""
     rows, columns = field.shape[-2:]
-    grid = taps.shape[-1]
-    lags = torch.arange(grid) - grid // 2
-    placed = (lags % rows)[:, None], (lags % columns)[None]
     source = torch.fft.rfft2(field)
     out = torch.empty_like(field)
     for channel, row in enumerate(taps):
         # One channel at a time: all pairs of a large photograph would not fit into memory.
-        kernel = torch.zeros(field.shape)
-        kernel[:, placed[0], placed[1]] = row[:, (lags % grid)[:, None], (lags % grid)[None]]
-        out[channel] = torch.fft.irfft2((torch.fft.rfft2(kernel) * source).sum(0), s=(rows, columns))
+        kernel = _transformed(row, rows, columns) if response is None else response[channel]
+        out[channel] = torch.fft.irfft2((kernel * source).sum(0), s=(rows, columns))
     return out
+
+
+def _transformed(row: Tensor, rows: int, columns: int) -> Tensor:
+    """Fourier transform (C, rows, columns / 2 + 1) of the filters (C, grid, grid) behind one channel."""
+    grid = row.shape[-1]
+    lags = torch.arange(grid) - grid // 2
+    kernel = torch.zeros(row.shape[0], rows, columns)
+    kernel[:, (lags % rows)[:, None], (lags % columns)[None]] = row[:, (lags % grid)[:, None], (lags % grid)[None]]
+    return torch.fft.rfft2(kernel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +31,28 @@ def grid_positions(rows: int, columns: int, width: int, device: torch.device) ->
     return torch.cat([y[:, None].expand(-1, columns, -1), x[None].expand(rows, -1, -1)], dim=-1).flatten(0, 1)
 
 
+class FCond(NamedTuple):
+    """F_cond of the paper, (B, tokens, width); in two parts where one reference serves many clean images.
+
+    Then ``shared`` (1, tokens, width - s) is of the reference alone, and ``own`` (B, tokens, s) of each clean image.
+    """
+
+    shared: Tensor
+    own: Tensor | None = None
+
+    def mean(self) -> Tensor:
+        """Over tokens, (B, width)."""
+        mean = self.shared.mean(dim=1)
+        if self.own is None:
+            return mean
+        return torch.cat([mean.expand(self.own.shape[0], -1), self.own.mean(dim=1)], dim=1)
+
+
 class Condition(nn.Module):
     """Prompt features and the clean image, each pixel-unshuffled to the token grid, projected, concatenated.
 
-    Returns F_cond (B, tokens, width); its mean over tokens also joins the time embedding.
+    Its mean over tokens also joins the time embedding. Prompt features and statistics of a batch of one serve a clean
+    image of any batch.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -55,15 +74,28 @@ class Condition(nn.Module):
             nn.Conv2d(i, o, kernel, padding=kernel // 2) for i, o in zip(inputs, outputs, strict=True)
         )
 
-    def forward(self, prompts: list[Tensor], clean: Tensor, statistics: Tensor | None) -> Tensor:
+    def forward(self, prompts: list[Tensor], clean: Tensor, statistics: Tensor | None) -> FCond:
         rows = clean.shape[-2] // DOWNSAMPLING
         projected = []
         for features, project in zip([*prompts, clean], self.project, strict=True):
             factor = features.shape[-2] // rows
             projected.append(project(F.pixel_unshuffle(features, factor) if factor > 1 else features))
-        tokens = torch.cat(projected, dim=1).flatten(2).transpose(1, 2)
+        *of_reference, of_clean = projected
+        if not of_reference or of_reference[0].shape[0] == clean.shape[0]:
+            return FCond(self._tokens(projected, statistics))
+        return FCond(
+            self._tokens(of_reference, statistics, stop=-of_clean.shape[1]),
+            self._tokens([of_clean], statistics, start=-of_clean.shape[1]),
+        )
+
+    def _tokens(
+        self, maps: list[Tensor], statistics: Tensor | None, start: int | None = None, stop: int | None = None
+    ) -> Tensor:
+        """Channels ``start`` to ``stop`` of F_cond, (B, tokens, channels)."""
+        # Contiguous: a linear layer of a transposed view is a product of its own per sample, with copies of the weight.
+        tokens = torch.cat(maps, dim=1).flatten(2).transpose(1, 2).contiguous()
         if self.statistics is not None:
-            tokens = tokens + self.statistics(statistics)[:, None]
+            tokens = tokens + self.statistics(statistics)[:, None, start:stop]
         return tokens
 
 
@@ -80,12 +112,22 @@ class PromptAttention(nn.Module):
         self.log_scale = nn.Parameter(torch.full((config.heads, 1, 1), math.log(10.0)))
         self.out = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def _qkv(self, x: Tensor, condition: FCond) -> Tensor:
+        """Queries, keys and values (B, tokens, 3 width) of the tokens and of F_cond."""
+        if self.prompt_qkv is None:
+            return self.qkv(x)
+        if condition.own is None:
+            return self.qkv(x) + self.prompt_qkv(condition.shared)
+        # The reference's part is the same for all; the clean image's is small and joins the product of the tokens.
+        split = condition.shared.shape[-1]
+        of_reference, of_clean = self.prompt_qkv.weight[:, :split], self.prompt_qkv.weight[:, split:]
+        shared = F.linear(condition.shared, of_reference, self.prompt_qkv.bias)
+        weight = torch.cat([self.qkv.weight, of_clean], dim=1)
+        return F.linear(torch.cat([x, condition.own.to(x.dtype)], dim=-1), weight, self.qkv.bias) + shared
+
+    def forward(self, x: Tensor, condition: FCond) -> Tensor:
         batch, tokens, width = x.shape
-        qkv = self.qkv(x)
-        if self.prompt_qkv is not None:
-            qkv = qkv + self.prompt_qkv(condition)
-        q, k, v = qkv.view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self._qkv(x, condition).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q = F.normalize(q.float(), dim=-1) * self.log_scale.clamp(max=math.log(100.0)).exp()
         q, k = q.to(v.dtype), F.normalize(k.float(), dim=-1).to(v.dtype)
         dropout = self.dropout if self.training else 0.0
@@ -110,7 +152,7 @@ class Block(nn.Module):
         )
         self.modulation = nn.Sequential(nn.SiLU(), zeroed(nn.Linear(width, 6 * width)))
 
-    def forward(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: FCond, embedding: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding)[:, None].chunk(6, dim=-1)
         x = x + gate1 * self.attention(self.norm1(x) * (1 + scale1) + shift1, condition)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
@@ -144,7 +186,7 @@ class PromptDiT(nn.Module):
         tokens = self.embed(x.flatten(2).transpose(1, 2))
         tokens = tokens + grid_positions(rows, columns, self.width, x.device).to(tokens.dtype)
         # 1000 spreads ln(sigma)/4 (about -1.6 to 1.1) over the sinusoids' wavelengths.
-        embedding = self.time(sinusoidal(1000 * noise_level, _FREQUENCIES)) + self.pool(condition.mean(dim=1))
+        embedding = self.time(sinusoidal(1000 * noise_level, _FREQUENCIES)) + self.pool(condition.mean())
         for block in self.blocks:
             tokens = block(tokens, condition, embedding)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=-1)

@@ -9,7 +9,7 @@ switch both off; then u and e are the noise in [-2, 2], as published.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -82,13 +82,13 @@ class NoiseUnits:
         # Lags of 7 pixels in both forms.
         reach = spectrum.REACH // 2 if self._decorrelation == "polyphase" else spectrum.REACH
         ends = (spectrum.within(prompts[name], reach) for name in ("drawn_covariance", COVARIANCE))
-        u = self._filtered(u - prompts["drawn_mean"][:, None, None], _transport(*map(_bytes, ends)))
+        u = self._filtered(u - prompts["drawn_mean"][:, None, None], _transport, *map(_bytes, ends))
         return self._matched(u, prompts["colour_target"])
 
-    def _filtered(self, u: Tensor, taps: Tensor) -> Tensor:
+    def _filtered(self, u: Tensor, filter_of: _FilterOf, *windows: _Stored) -> Tensor:
         if self._decorrelation == "polyphase":
-            return spectrum.from_phases(spectrum.filtered(spectrum.to_phases(u), taps))
-        return spectrum.filtered(u, taps)
+            return spectrum.from_phases(_through(spectrum.to_phases(u), filter_of, *windows))
+        return _through(u, filter_of, *windows)
 
     def colour_matched(self, u: Tensor, covariance: Tensor) -> Tensor:
         """Whitened noise with mean 0 and exactly the covariance at lag 0 that ``covariance`` has."""
@@ -104,13 +104,13 @@ class NoiseUnits:
         """u -> e, what the network learns."""
         if self._decorrelation == "none":
             return u
-        return self._filtered(u, spectrum.decorrelating_filter(fitted[COVARIANCE])).clamp(-_LIMIT, _LIMIT)
+        return self._filtered(u, _decorrelating, _bytes(fitted[COVARIANCE])).clamp(-_LIMIT, _LIMIT)
 
     def coloured(self, e: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
         """e -> u."""
         if self._decorrelation == "none":
             return e
-        return self._filtered(e, _colouring(_bytes(fitted[COVARIANCE])))
+        return self._filtered(e, _colouring, _bytes(fitted[COVARIANCE]))
 
     def unwhitened(self, u: Tensor, clean: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
         """u -> noise in the clean image's scale."""
@@ -141,6 +141,7 @@ def _colour_correlation(noise: Tensor) -> Tensor:
 
 
 _Stored = tuple[bytes, tuple[int, ...]]
+_FilterOf = Callable[..., Tensor]
 
 
 def _bytes(window: Tensor) -> _Stored:
@@ -149,6 +150,10 @@ def _bytes(window: Tensor) -> _Stored:
 
 def _window(stored: _Stored) -> Tensor:
     return torch.frombuffer(bytearray(stored[0]), dtype=torch.float32).reshape(stored[1])
+
+
+def _decorrelating(covariance: _Stored) -> Tensor:
+    return spectrum.decorrelating_filter(_window(covariance))
 
 
 # A reference is used for many images, and its filters cost as much as the network: they are kept, by content.
@@ -160,3 +165,17 @@ def _colouring(covariance: _Stored) -> Tensor:
 @lru_cache(maxsize=32)
 def _transport(drawn: _Stored, reference: _Stored) -> Tensor:
     return spectrum.transport_filter(_window(drawn), _window(reference))
+
+
+def _through(u: Tensor, filter_of: _FilterOf, *windows: _Stored) -> Tensor:
+    """A field through a filter. One that is kept is transformed once per image size while it is in use."""
+    taps = filter_of(*windows)
+    if filter_of is _decorrelating:  # of one reference for one crop, in training: never used again
+        return spectrum.filtered(u, taps)
+    return spectrum.filtered(u, taps, _response(filter_of, windows, u.shape[-2], u.shape[-1]))
+
+
+# Few: tens of megabytes each. Two belong to a reference.
+@lru_cache(maxsize=4)
+def _response(filter_of: _FilterOf, windows: tuple[_Stored, ...], height: int, width: int) -> Tensor | None:
+    return spectrum.response(filter_of(*windows), height, width)

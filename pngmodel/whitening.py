@@ -104,6 +104,20 @@ def _between(knots: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     return below, ((at - knots[below]) / span).clamp(0, 1)
 
 
+class _Curve:
+    """Curve values (K, Q) at each pixel's intensity, one of the Q at a time: all would be a large table."""
+
+    def __init__(self, knots: Tensor, values: Tensor, intensity: Tensor) -> None:
+        self.width = values.shape[1]
+        self._values = values.flatten()
+        below, self._weight = _between(knots, intensity)
+        self._below, self._above = below * self.width, (below + 1).clamp(max=len(knots) - 1) * self.width
+
+    def at(self, column: Tensor | int) -> Tensor:
+        below, above = (self._values.take(row + column) for row in (self._below, self._above))
+        return below.lerp(above, self._weight)
+
+
 def _rows(knots: Tensor, values: Tensor, intensity: Tensor) -> Tensor:
     """Curve values (pixels, Q) at each pixel's intensity."""
     below, weight = _between(knots, intensity)
@@ -147,15 +161,14 @@ def unwhiten(kind: Kind, curves: Curves, u: Tensor, clean: Tensor) -> Tensor:
         for v, i, n in zip(
             *(x.split(_PIXELS_AT_ONCE) for x in (u[c].flatten(), clean[c].float().flatten(), flat)), strict=True
         ):
-            levels, level = torch.unique(i, return_inverse=True)
-            rows = _rows(curves["knots"][c], curves["values"][c], levels)[level]
+            curve = _Curve(curves["knots"][c], curves["values"][c], i)
             if kind == "moments":
-                n.copy_(rows[:, 0] + rows[:, 1] * v)
+                n.copy_(curve.at(0) + curve.at(1) * v)
                 continue
             position = (v - _LEVELS[0]) / _STEP
-            j = position.floor().long().clamp(0, rows.shape[1] - 2)[:, None]
-            left, right = rows.gather(1, j)[:, 0], rows.gather(1, j + 1)[:, 0]
-            n.copy_(left + (right - left) * (position - j[:, 0]))
+            j = position.floor().long().clamp(0, curve.width - 2)
+            left, right = curve.at(j), curve.at(j + 1)
+            n.copy_(left + (right - left) * (position - j))
     return out
 
 

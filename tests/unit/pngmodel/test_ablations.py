@@ -14,6 +14,7 @@ from pngmodel.consistency import Schedule, consistency_loss, denoise, distance
 from pngmodel.generator import NoiseGenerator
 from pngmodel.model import NoiseModel, Precision
 from pngmodel.presets import PRESETS, ModelConfig
+from pngmodel.transformer import FCond
 
 CPU = Precision(torch.device("cpu"), torch.float32)
 
@@ -60,8 +61,8 @@ def test_condition(build: Callable[..., NoiseModel], condition: str) -> None:
     class Shuffled(nn.Module):
         """F_cond with its places exchanged: the same mean, which is all that a time embedding sees."""
 
-        def forward(self, *inputs: object) -> Tensor:
-            return kept(*inputs).flip(1)
+        def forward(self, *inputs: object) -> FCond:
+            return FCond(kept(*inputs).shared.flip(1))
 
     x, clean = torch.randn(1, 192, 4, 4), torch.rand(1, 3, 32, 32)
     maps = model.autoencoder.encoder.expand(model.autoencoder.encoder.prompts(torch.randn(1, 3, 32, 32)), 32, 32)
@@ -141,7 +142,8 @@ def test_condition_kernel(build: Callable[..., NoiseModel], kernel: int) -> None
     clean = torch.zeros(1, 3, 40, 40)
     changed = clean.clone()
     changed[..., 16:24, 16:24] = 1  # the token in the middle
-    seen = (model.transformer.condition([], changed, None) - model.transformer.condition([], clean, None)).abs().sum(-1)
+    seen = model.transformer.condition([], changed, None).shared - model.transformer.condition([], clean, None).shared
+    seen = seen.abs().sum(-1)
     touched = (seen.reshape(5, 5) > 1e-6).nonzero().tolist()
     near = range(2 - kernel // 2, 3 + kernel // 2)
     assert touched == [[y, x] for y in near for x in near]

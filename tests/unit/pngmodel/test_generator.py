@@ -97,8 +97,9 @@ def test_grey_reference(noise_generator: NoiseGenerator) -> None:
         assert (made != target).any()
 
 
-def test_a_sample_does_not_depend_on_its_batch(noise_generator: NoiseGenerator) -> None:
-    images = np.stack([picture(32, 32, seed=s) for s in range(3)])
+@pytest.mark.parametrize("size", [(32, 32), (72, 100)])
+def test_a_sample_does_not_depend_on_its_batch(noise_generator: NoiseGenerator, size: tuple[int, int]) -> None:
+    images = np.stack([picture(*size, seed=s) for s in range(3)])
     references = [pair(seed=s) for s in range(3)]
     stacked = tuple(np.stack(part) for part in zip(*references, strict=True))
     together = noise_generator.generate(images, reference=stacked, seed=[5, 6, 7])

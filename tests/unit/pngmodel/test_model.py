@@ -64,3 +64,34 @@ def test_one_step_through_the_bound_network(model: NoiseModel, dtype: torch.dtyp
     error = (latent - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert float(error) < 0.03
     assert float(exact.std()) > 0.01
+
+
+def test_one_code_serves_every_clean_image(model: NoiseModel) -> None:
+    g = torch.Generator().manual_seed(0)
+    clean = torch.rand(3, 3, 24, 16, generator=g) * 2 - 1
+    start = torch.randn(3, 192, 3, 2, generator=g)
+    with torch.no_grad():
+        code = model.autoencoder.encoder.prompts(torch.randn(1, 3, 32, 32, generator=g))
+        repeated = {name: value.expand(3, *value.shape[1:]) for name, value in code.items()}
+        expected = one_step(model.network(repeated, clean, CPU), start, model.schedule)
+        prompts = model.expand(code, 24, 16, CPU)
+        for network in (model.network(code, clean, CPU), model.network(code, clean, CPU, prompts)):
+            torch.testing.assert_close(one_step(network, start, model.schedule), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_kept_weights_are_the_same_function_and_leave_the_model_alone(model: NoiseModel) -> None:
+    precision = Precision(torch.device("cpu"), torch.bfloat16)
+    kept = precision.weights_kept(model)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert kept.transformer.embed.weight.dtype == torch.bfloat16
+    assert CPU.weights_kept(model) is model
+    g = torch.Generator().manual_seed(0)
+    clean, noise = torch.rand(2, 3, 24, 16, generator=g) * 2 - 1, torch.randn(1, 3, 32, 32, generator=g)
+    start = torch.randn(2, 192, 3, 2, generator=g)
+    made = []
+    for network in (model, kept):
+        with torch.no_grad(), precision.autocast():
+            code = network.autoencoder.encoder.prompts(noise)
+            latent = one_step(network.network(code, clean, precision), start, model.schedule)
+            made.append(network.autoencoder.decoder(latent, clean).float())
+    torch.testing.assert_close(made[1], made[0], atol=0.02 * float(made[0].std()), rtol=0.02)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pngmodel.spectrum import REACH, covariances, filtered, transport_filter
+from pngmodel.spectrum import REACH, covariances, filtered, response, transport_filter
 
 
 def field(seed: int, blur: float, mix: float, side: int = 256) -> torch.Tensor:
@@ -75,3 +75,28 @@ def test_filter_agrees_with_direct_convolution_on_a_mirrored_field(height: int, 
             taps[:, :, dy % 64, dx % 64] = torch.from_numpy(kernel[:, :, 2 + dy, 2 + dx]).float()
     direct = np.stack([sum(ndimage.convolve(u[d], kernel[c, d], mode="mirror") for d in range(3)) for c in range(3)])
     assert torch.allclose(filtered(torch.from_numpy(u).float(), taps).double(), torch.from_numpy(direct), atol=1e-4)
+
+
+def test_a_kept_response_changes_nothing() -> None:
+    taps = transport_filter(covariances(field(1, 0.2, 0.0)), covariances(field(2, 0.45, 0.1)))
+    u = field(3, 0.3, 0.0)[:, :40, :57]
+    kept = response(taps, 40, 57)
+    assert kept is not None
+    assert torch.equal(filtered(u, taps, kept), filtered(u, taps))
+    assert response(taps, 3000, 4000) is None
+
+
+@pytest.mark.parametrize(("shape", "reach", "half"), [((3, 20, 31), 7, 7), ((2, 1, 9), 5, 7), ((2, 5, 4), 7, 8)])
+def test_covariances_of_small_fields_go_around_no_edge(shape: tuple[int, int, int], reach: int, half: int) -> None:
+    u = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 3
+    x = (u - u.mean(dim=(1, 2), keepdim=True)).double().numpy()
+    found = covariances(u, reach, half)
+    height, width = shape[1:]
+    for dy in range(-half, half + 1):
+        for dx in range(-half, half + 1):
+            expected = np.zeros((shape[0], shape[0]))
+            if max(abs(dy), abs(dx)) <= reach and abs(dy) < height and abs(dx) < width:
+                here = x[:, max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
+                there = x[:, max(0, dy) : height - max(0, -dy), max(0, dx) : width - max(0, -dx)]
+                expected = np.einsum("cyx,dyx->cd", here, there) / here[0].size
+            np.testing.assert_allclose(found[..., half + dy, half + dx], expected, atol=1e-6)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pngmodel.autoencoder import PromptEncoder
 from pngmodel.presets import ModelConfig
-from pngmodel.transformer import PromptAttention, PromptDiT, grid_positions, sinusoidal
+from pngmodel.transformer import FCond, PromptAttention, PromptDiT, grid_positions, sinusoidal
 
 
 def inputs(
@@ -62,12 +62,34 @@ def test_prompt_attention_starts_as_plain_attention(smallest: Callable[..., Mode
     torch.manual_seed(0)
     attention = PromptAttention(smallest()).eval()
     x, condition = torch.randn(2, 9, 24), torch.randn(2, 9, 24)
-    before = attention(x, condition)
-    torch.testing.assert_close(before, attention(x, torch.zeros_like(condition)))
+    before = attention(x, FCond(condition))
+    torch.testing.assert_close(before, attention(x, FCond(torch.zeros_like(condition))))
     before.square().sum().backward()
     assert float(attention.prompt_qkv.weight.grad.abs().max()) > 0
     torch.nn.init.normal_(attention.prompt_qkv.weight, std=0.3)
-    assert float((attention(x, condition) - before).detach().abs().max()) > 1e-3
+    assert float((attention(x, FCond(condition)) - before).detach().abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("condition", ["time", "attention"])
+@pytest.mark.parametrize("statistics", ["none", "correlation"])
+def test_a_reference_shared_by_many_images_is_the_same_in_parts(
+    smallest: Callable[..., ModelConfig], awake, condition: str, statistics: str
+) -> None:
+    config = smallest(condition=condition, statistics=statistics)
+    network = awake(PromptDiT(config)).eval()
+    x, level, prompts, clean = inputs(config, batch=3)
+    prompts = [features[:1] for features in prompts]
+    told = None if statistics == "none" else torch.randn(1, 63, generator=torch.Generator().manual_seed(2))
+    parts = network.condition(prompts, clean, told)
+    assert parts.own is not None
+    assert parts.shared.shape[0] == 1
+    repeated = [features.expand(3, -1, -1, -1) for features in prompts]
+    told_each = None if told is None else told.expand(3, -1)
+    whole = network.condition(repeated, clean, told_each)
+    torch.testing.assert_close(torch.cat([parts.shared.expand(3, -1, -1), parts.own], dim=2), whole.shared)
+    torch.testing.assert_close(parts.mean(), whole.mean())
+    expected = network(x, level, repeated, clean, told_each)
+    torch.testing.assert_close(network(x, level, prompts, clean, told), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_attention_equals_the_equation(smallest: Callable[..., ModelConfig], awake) -> None:
@@ -75,7 +97,7 @@ def test_attention_equals_the_equation(smallest: Callable[..., ModelConfig], awa
     g = torch.Generator().manual_seed(1)
     x, condition = torch.randn(1, 7, 24, generator=g), torch.randn(1, 7, 24, generator=g)
     with torch.no_grad():
-        found = attention(x, condition)[0].double().numpy()
+        found = attention(x, FCond(condition))[0].double().numpy()
         qkv = (attention.qkv(x) + attention.prompt_qkv(condition))[0].double().numpy()
     heads = []
     for h in range(2):
