@@ -256,6 +256,37 @@ def generate(
     show_corpus(result, as_json=json)
 
 
+@app.command(epilog=_example("pngnoise export corpora/a --format webdataset --output s3://bucket/a"))
+def export(
+    corpus: Annotated[str, typer.Argument(help="folder or URL of a published corpus")],
+    format: Annotated[str, typer.Option(help="webdataset, folders, lmdb or parquet (Hugging Face datasets)")],
+    output: Annotated[str, typer.Option(help="folder or URL of the export; lmdb: a local folder")],
+    layout: Annotated[
+        str | None, typer.Option(help="folders: basicsr, nafnet or restormer; lmdb: basicsr or nafnet")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="png, or tiff (floats); lossless")] = "png",
+    rejected: Annotated[
+        bool, typer.Option("--with-rejected", help="also the pairs that the quality gate rejected")
+    ] = False,
+    pairs_per_file: Annotated[
+        int | None, typer.Option(help="pairs per tar, table or task; default: a shard of the corpus")
+    ] = None,
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """Write a corpus as the files that other people's trainers read. Run again to resume."""
+    settings = {name: value for name, value in locals().items() if name not in ("rejected", "cluster", "json")}
+    with user_errors():
+        from flows.export_corpus import export_corpus
+        from tasks.clusters import load_cluster
+        from tasks.export import ExportParameters
+
+        parameters = ExportParameters(**settings, accepted_only=not rejected, cluster=load_cluster(cluster))
+        with progress_bar(quiet=json):
+            result = export_corpus(parameters)
+    show(result, as_json=json, title="Export")
+
+
 @app.command(epilog=_example("pngnoise quickstart"))
 def quickstart(
     output: Annotated[str, typer.Option(help="folder of the corpus")] = "./quickstart",
