@@ -298,7 +298,7 @@ def quickstart(
 
 @app.command(epilog=_example("pngnoise inspect quickstart"))
 def inspect(
-    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank or model bundle")],
+    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")],
     json: Json = False,
 ) -> None:
     """Say what a store holds, from its own records."""
@@ -311,7 +311,7 @@ def inspect(
 
 @app.command(epilog=_example("pngnoise verify quickstart"))
 def verify(
-    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank or model bundle")],
+    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")],
     json: Json = False,
 ) -> None:
     """Check every byte of a store against its digests; exit code 2 names what is damaged."""
@@ -324,7 +324,7 @@ def verify(
 
 @app.command(epilog=_example("pngnoise schema patch-store"))
 def schema(
-    kind: Annotated[str, typer.Argument(help="catalogue, patch-store, corpus or prompt-bank")],
+    kind: Annotated[str, typer.Argument(help="catalogue, patch-store, corpus, prompt-bank or export")],
 ) -> None:
     """Print the JSON schema of a store's commit record."""
     with user_errors():

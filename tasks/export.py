@@ -161,7 +161,7 @@ def _commit(output: str, settings: Settings, pairs: CorpusPairs, works: list[Exp
             listed |= share.files
     listed_parts = [part.model_dump() for part in parts]
     exported = pairs.accepted if settings.accepted_only else len(pairs)
-    whole = {
+    whole: dict[str, Any] = {
         "kind": KIND,
         "format_version": FORMAT_VERSION,
         "format": settings.format,
@@ -179,6 +179,7 @@ def _commit(output: str, settings: Settings, pairs: CorpusPairs, works: list[Exp
         "files": {name: asdict(fact) for name, fact in sorted(listed.items())},
         "digest": content_key([plan_content(settings, pairs.digest), listed_parts]),
     }
+    whole["record_sha256"] = content_key(whole)
     record = ExportRecord.model_validate(whole)
     write_json(join(output, COMMIT), whole)
     return record

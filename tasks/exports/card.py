@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,7 +21,7 @@ _LICENCES = {
     "CC-BY-NC-4.0": "cc-by-nc-4.0",
     "CC-BY-NC-SA-4.0": "cc-by-nc-sa-4.0",
 }
-"""The hub's words for licences of single sources; several, or others, are ``other`` with their own words."""
+"""The hub's words for licences of sources. Where it has none for one of them, they are ``other``, by their own name."""
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGEST = "n>1M"
 
@@ -66,8 +67,10 @@ Corpus digest: `{pairs.digest}`
 """
 
 
-def licence_keys(licence: str) -> dict[str, str]:
+def licence_keys(licence: str) -> dict[str, Any]:
     """The card's licence entries for the corpus' licences (separated by ``; ``)."""
-    if known := _LICENCES.get(licence):
-        return {"license": known}
-    return {"license": "other", "license_name": licence}
+    words = [re.sub(r" \(.*\)$", "", part) for part in licence.split("; ")]  # "MIT (SIDD)" says whose it is
+    known = sorted({_LICENCES[word] for word in words if word in _LICENCES})
+    if all(word in _LICENCES for word in words):
+        return {"license": known[0] if len(known) == 1 else known}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")}

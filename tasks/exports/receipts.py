@@ -130,6 +130,9 @@ def _digest(place: str, size: int) -> str:
 def verify_export(url: str) -> Iterator[str]:
     """Check every file of an export; yields one line per problem, none when all is well."""
     record = open_export(url)
+    raw = read_json(join(url, COMMIT))
+    if content_key({k: v for k, v in raw.items() if k != "record_sha256"}) != record.record_sha256:
+        yield f"{join(url, COMMIT)}: does not fit its own digest; it was edited"
     others = dict(record.files)
     for part in record.parts:
         place = join(url, part.receipt)

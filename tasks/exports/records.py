@@ -60,3 +60,4 @@ class ExportRecord(_Strict):
     parts: list[ExportPart]
     files: dict[str, ExportFile] = Field(description="every file; of folders only those that are no images")
     digest: str = Field(description="over plan and parts: equal content has equal digests")
+    record_sha256: str = Field(description="sha256, hexadecimal, of this record without this key, as of other stores")
