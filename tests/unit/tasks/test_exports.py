@@ -10,6 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,32 +51,39 @@ cases:
 """
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def corpus(request: Any, tmp_path_factory: Any, pair: Any, save: Any, made: Any) -> Corpus:
-    """8 pairs of 32 x 32 in shards of 3, some of them rejected by a strict gate."""
-    dtype, channels = KINDS[request.param]
-    root: Path = tmp_path_factory.mktemp(request.param)
-    for seed in range(2):
-        noisy, clean = pair(seed, 64, 64, channels, dtype)
-        for side, pixels in (("noisy", noisy), ("clean", clean)):
-            save(root / side / f"wall_100_{seed}.tif", pixels)
-    (root / "rules.yaml").write_text(RULES)
-    (root / "gate.yaml").write_text("std_ratio: [0.985, 1.015]\nmax_rejected_share: 1.0\n")
-    ingest(str(root), str(root / "rules.yaml"), str(root / "catalogue"))
-    fields = {"references": str(root / "catalogue"), "clean": str(root / "clean"), "gate": str(root / "gate.yaml")}
-    published, _ = made(
-        CorpusParameters(output=str(root / "corpus"), model="heteroscedastic", crop=32, shard=3, **fields)
-    )
-    assert 0 < published.rejected < 8
-    return Corpus.open(str(root / "corpus"))
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: Any, pair: Any, save: Any, made: Any) -> Callable[[str], Corpus]:
+    """Corpora by kind: 8 pairs of 32 x 32 in shards of 3, some of them rejected by a strict gate."""
+
+    @cache
+    def make(kind: str) -> Corpus:
+        dtype, channels = KINDS[kind]
+        root: Path = tmp_path_factory.mktemp(kind)
+        for seed in range(2):
+            noisy, clean = pair(seed, 64, 64, channels, dtype)
+            for side, pixels in (("noisy", noisy), ("clean", clean)):
+                save(root / side / f"wall_100_{seed}.tif", pixels)
+        (root / "rules.yaml").write_text(RULES)
+        (root / "gate.yaml").write_text("std_ratio: [0.985, 1.015]\nmax_rejected_share: 1.0\n")
+        ingest(str(root), str(root / "rules.yaml"), str(root / "catalogue"))
+        fields = {"references": str(root / "catalogue"), "clean": str(root / "clean"), "gate": str(root / "gate.yaml")}
+        published, _ = made(
+            CorpusParameters(output=str(root / "corpus"), model="heteroscedastic", crop=32, shard=3, **fields)
+        )
+        assert 0 < published.rejected < 8
+        return Corpus.open(str(root / "corpus"))
+
+    return make
+
+
+@pytest.fixture(params=KINDS)
+def corpus(request: Any, corpora: Callable[[str], Corpus]) -> Corpus:
+    return corpora(request.param)
 
 
 @pytest.fixture
-def only_rgb8(corpus: Corpus) -> Corpus:
-    """Where the kind of image does not matter, one is enough."""
-    if (corpus.layout.dtype, corpus.layout.channels) != KINDS["rgb8"]:
-        pytest.skip("one kind is enough")
-    return corpus
+def rgb8(corpora: Callable[[str], Corpus]) -> Corpus:
+    return corpora("rgb8")
 
 
 def export(corpus: Corpus, output: Any, form: str, **changes: Any) -> dict[str, Any]:
@@ -151,11 +159,11 @@ def test_folders_pair_by_name_as_basicsr_pairs_them(corpus: Corpus, tmp_path: Pa
         assert not meta.exists()
 
 
-def test_tiff_folders(only_rgb8: Corpus, tmp_path: Path) -> None:
-    export(only_rgb8, tmp_path / "e", "folders", codec="tiff")
-    for number in accepted(only_rgb8):
+def test_tiff_folders(rgb8: Corpus, tmp_path: Path) -> None:
+    export(rgb8, tmp_path / "e", "folders", codec="tiff")
+    for number in accepted(rgb8):
         sides = (np.asarray(Image.open(tmp_path / "e" / side / f"{number:08d}.tiff")) for side in ("gt", "lq"))
-        same(only_rgb8, number, *(np.moveaxis(side, -1, 0) for side in sides))
+        same(rgb8, number, *(np.moveaxis(side, -1, 0) for side in sides))
 
 
 @pytest.mark.parametrize(("layout", "sides"), [("basicsr", ("gt", "lq")), ("nafnet", ("gt_crops", "input_crops"))])
@@ -214,13 +222,13 @@ def test_hugging_face_datasets_opens_images(corpus: Corpus, tmp_path: Path, monk
 
 @pytest.mark.parametrize("form", FORMAT_NAMES)
 def test_a_lost_or_damaged_file_is_made_again_byte_for_byte(
-    only_rgb8: Corpus, tmp_path: Path, tree: Tree, form: str
+    rgb8: Corpus, tmp_path: Path, tree: Tree, form: str
 ) -> None:
-    first = export(only_rgb8, tmp_path / "e", form)
+    first = export(rgb8, tmp_path / "e", form)
     before = tree(tmp_path / "e")
-    export(only_rgb8, tmp_path / "elsewhere", form)
+    export(rgb8, tmp_path / "elsewhere", form)
     assert tree(tmp_path / "elsewhere") == before
-    again = export(only_rgb8, tmp_path / "e", form)
+    again = export(rgb8, tmp_path / "e", form)
     assert again["shares"] == {"made": 0, "kept": first["shares"]["made"]}
     files = [n for n in sorted(before) if not n.startswith(".export") and n not in ("README.md", "export.json")]
     lost, damaged = tmp_path / "e" / files[0], tmp_path / "e" / files[-1]
@@ -229,16 +237,16 @@ def test_a_lost_or_damaged_file_is_made_again_byte_for_byte(
         damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     with pytest.raises(IntegrityError, match=rf"{lost.name}: missing"):
         verify(str(tmp_path / "e"))
-    assert export(only_rgb8, tmp_path / "e", form)["shares"]["made"] >= 1
+    assert export(rgb8, tmp_path / "e", form)["shares"]["made"] >= 1
     assert tree(tmp_path / "e") == before
     assert verify(str(tmp_path / "e"))["pairs"] == first["pairs"] == inspect(str(tmp_path / "e"))["pairs"]
 
 
 @pytest.mark.parametrize("form", FORMAT_NAMES)
 def test_an_interrupted_export_is_no_export_and_is_finished(
-    only_rgb8: Corpus, tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch, form: str
+    rgb8: Corpus, tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    export(only_rgb8, tmp_path / "whole", form)
+    export(rgb8, tmp_path / "whole", form)
     written = type(FORMATS[form]).write
 
     def killed(self: Any, work: ExportWork, pairs: CorpusPairs) -> Any:
@@ -249,15 +257,15 @@ def test_an_interrupted_export_is_no_export_and_is_finished(
     with monkeypatch.context() as patched:
         patched.setattr(type(FORMATS[form]), "write", killed)
         with pytest.raises(KeyboardInterrupt):
-            export(only_rgb8, tmp_path / "e", form)
+            export(rgb8, tmp_path / "e", form)
     with pytest.raises(UserError, match="an unfinished export"):
         kind_of(str(tmp_path / "e"))
-    assert export(only_rgb8, tmp_path / "e", form)["shares"]["kept"] == 1
+    assert export(rgb8, tmp_path / "e", form)["shares"]["kept"] == 1
     assert tree(tmp_path / "e") == tree(tmp_path / "whole")
 
 
-def test_rejected_pairs_come_when_they_are_asked_for(only_rgb8: Corpus, tmp_path: Path) -> None:
-    result = export(only_rgb8, tmp_path / "e", "webdataset", accepted_only=False, pairs_per_file=5)
+def test_rejected_pairs_come_when_they_are_asked_for(rgb8: Corpus, tmp_path: Path) -> None:
+    result = export(rgb8, tmp_path / "e", "webdataset", accepted_only=False, pairs_per_file=5)
     assert (result["pairs"], result["left_out"], result["shares"]["made"]) == (8, 0, 2)
     rows = {}
     for path in sorted((tmp_path / "e").glob("*.tar")):
@@ -266,19 +274,19 @@ def test_rejected_pairs_come_when_they_are_asked_for(only_rgb8: Corpus, tmp_path
             assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
             rows |= {int(m.name[:8]): json.load(tar.extractfile(m)) for m in members if m.name.endswith(".json")}  # type: ignore[arg-type]
     assert list(rows) == list(range(8))
-    assert {n for n, row in rows.items() if row["accepted"]} == set(accepted(only_rgb8))
+    assert {n for n, row in rows.items() if row["accepted"]} == set(accepted(rgb8))
     assert all("std ratio" in row["reason"] for row in rows.values() if not row["accepted"])
 
 
-def test_progress_counts_images(only_rgb8: Corpus, tmp_path: Path) -> None:
+def test_progress_counts_images(rgb8: Corpus, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    parameters = ExportParameters(corpus=only_rgb8.url, output=str(tmp_path / "e"), format="folders")
+    parameters = ExportParameters(corpus=rgb8.url, output=str(tmp_path / "e"), format="folders")
     export_corpus(parameters, lambda done, total: seen.append((done, total)))
     assert seen == [(0, 16), (6, 16), (12, 16), (16, 16)]
 
 
-def test_another_export_at_the_same_place_is_refused(only_rgb8: Corpus, tmp_path: Path, tree: Tree) -> None:
-    export(only_rgb8, tmp_path / "e", "webdataset")
+def test_another_export_at_the_same_place_is_refused(rgb8: Corpus, tmp_path: Path, tree: Tree) -> None:
+    export(rgb8, tmp_path / "e", "webdataset")
     before = tree(tmp_path / "e")
     for changes, words in (
         ({"form": "parquet"}, r"format \('webdataset' there, 'parquet' asked for\)"),
@@ -286,16 +294,16 @@ def test_another_export_at_the_same_place_is_refused(only_rgb8: Corpus, tmp_path
         ({"form": "webdataset", "accepted_only": False}, r"accepted_only \(True there, False asked for\)"),
     ):
         with pytest.raises(UserError, match=f"holds another export; it differs in {words}"):
-            export(only_rgb8, tmp_path / "e", **changes)
+            export(rgb8, tmp_path / "e", **changes)
     plan = json.loads((tmp_path / "e" / ".export" / "plan.json").read_text())
     other = plan | {"corpus": "0" * 64, "key": "of another corpus"}
     (tmp_path / "e" / ".export" / "plan.json").write_text(json.dumps(other))
     with pytest.raises(UserError, match=r"differs in corpus \('0+'? .* asked for\)"):
-        export(only_rgb8, tmp_path / "e", "webdataset")
+        export(rgb8, tmp_path / "e", "webdataset")
     (tmp_path / "e" / ".export" / "plan.json").write_bytes(before[".export/plan.json"])
     assert tree(tmp_path / "e") == before
     with pytest.raises(UserError, match=r"corpus: is not empty \(it holds .*choose an empty output"):
-        export(only_rgb8, only_rgb8.url, "webdataset")
+        export(rgb8, rgb8.url, "webdataset")
 
 
 @pytest.mark.parametrize(
@@ -309,23 +317,23 @@ def test_another_export_at_the_same_place_is_refused(only_rgb8: Corpus, tmp_path
     ],
 )
 def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(
-    only_rgb8: Corpus, tmp_path: Path, form: str, changes: dict[str, Any], words: str
+    rgb8: Corpus, tmp_path: Path, form: str, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        export(only_rgb8, changes.pop("output", tmp_path / "e"), form, **changes)
+        export(rgb8, changes.pop("output", tmp_path / "e"), form, **changes)
     assert not (tmp_path / "e").exists()
 
 
 def test_lmdb_without_the_library_names_the_extra(
-    only_rgb8: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rgb8: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(UserError, match=r"pip install 'pngnoise\[export\]'"):
-        export(only_rgb8, tmp_path / "e", "lmdb")
+        export(rgb8, tmp_path / "e", "lmdb")
 
 
-def test_a_corpus_without_clean_images(only_rgb8: Corpus, tmp_path: Path) -> None:
-    pairs = CorpusPairs(only_rgb8.url)
+def test_a_corpus_without_clean_images(rgb8: Corpus, tmp_path: Path) -> None:
+    pairs = CorpusPairs(rgb8.url)
     pairs._corpus.layout = replace(pairs._corpus.layout, arrays=("noisy",))
     pairs.arrays = ("noisy",)
     for form in ("folders", "lmdb"):
@@ -340,13 +348,13 @@ def test_a_corpus_without_clean_images(only_rgb8: Corpus, tmp_path: Path) -> Non
         assert {name.split(".", 1)[1] for name in tar.getnames()} == {"noisy.png", "json"}
 
 
-def test_a_damaged_manifest_is_not_read(only_rgb8: Corpus, tmp_path: Path) -> None:
-    place = Path(only_rgb8.url, "manifest.parquet")
+def test_a_damaged_manifest_is_not_read(rgb8: Corpus, tmp_path: Path) -> None:
+    place = Path(rgb8.url, "manifest.parquet")
     content = place.read_bytes()
     try:
         place.write_bytes(content + b" ")
         with pytest.raises(IntegrityError, match=r"manifest\.parquet: sha256 differs"):
-            export(only_rgb8, tmp_path / "e", "webdataset")
+            export(rgb8, tmp_path / "e", "webdataset")
     finally:
         place.write_bytes(content)
 
@@ -378,8 +386,8 @@ def test_floats_need_tiff() -> None:
     np.testing.assert_array_equal(np.moveaxis(found, -1, 0), pixels)
 
 
-def test_any_image_fits_the_map_of_a_database(only_rgb8: Corpus) -> None:
-    pairs = CorpusPairs(only_rgb8.url)
+def test_any_image_fits_the_map_of_a_database(rgb8: Corpus) -> None:
+    pairs = CorpusPairs(rgb8.url)
     noise = np.random.default_rng(0).integers(0, 256, pairs.shape, "uint8", endpoint=False)
     page = 4096
     assert len(pairs) * (len(encode_image(noise, "png")) // page + 1) * page < map_size(pairs) - (32 << 20)
