@@ -53,6 +53,8 @@ class Lmdb:
         (array,) = work.share.arrays
         name = _database(work.settings, array)
         place = _local(work.output) / name
+        for left in place.parent.glob(f".{place.name}.*{_UNFINISHED}"):
+            shutil.rmtree(left, ignore_errors=True)  # of a killed run: as large as the database
         making = place.with_name(f".{place.name}.{secrets.token_hex(4)}{_UNFINISHED}")
         making.mkdir(parents=True)
         try:
@@ -67,11 +69,7 @@ class Lmdb:
     def closing(
         self, output: str, settings: Settings, pairs: CorpusPairs, written: Iterable[Written]
     ) -> dict[str, bytes]:
-        """Nothing but the removal of what killed runs left."""
-        for array in pairs.arrays:
-            place = _local(output) / _database(settings, array)
-            for left in place.parent.glob(f".{place.name}.*{_UNFINISHED}"):
-                shutil.rmtree(left, ignore_errors=True)
+        """Nothing: the lists lie in the databases."""
         return {}
 
 
