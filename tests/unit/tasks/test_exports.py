@@ -320,7 +320,7 @@ def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(
     rgb8: Corpus, tmp_path: Path, form: str, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        export(rgb8, changes.pop("output", tmp_path / "e"), form, **changes)
+        export(rgb8, **{"output": tmp_path / "e", "form": form} | changes)
     assert not (tmp_path / "e").exists()
 
 
