@@ -324,6 +324,37 @@ def materialise(
     show_corpus(result, as_json=json)
 
 
+@app.command(epilog=_example("pngnoise export corpora/a --format webdataset --output s3://bucket/a"))
+def export(
+    corpus: Annotated[str, typer.Argument(help="folder or URL of a published corpus")],
+    format: Annotated[str, typer.Option(help="webdataset, folders, lmdb or parquet (Hugging Face datasets)")],
+    output: Annotated[str, typer.Option(help="folder or URL of the export; lmdb: a local folder")],
+    layout: Annotated[
+        str | None, typer.Option(help="folders: basicsr, nafnet or restormer; lmdb: basicsr or nafnet")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="png, or tiff (floats); lossless")] = "png",
+    rejected: Annotated[
+        bool, typer.Option("--with-rejected", help="also the pairs that the quality gate rejected")
+    ] = False,
+    pairs_per_file: Annotated[
+        int | None, typer.Option(help="pairs per tar, table or task; default: a shard of the corpus")
+    ] = None,
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """Write a corpus as the files that other people's trainers read. Run again to resume."""
+    settings = {name: value for name, value in locals().items() if name not in ("rejected", "cluster", "json")}
+    with user_errors():
+        from flows.export_corpus import export_corpus
+        from tasks.clusters import load_cluster
+        from tasks.export import ExportParameters
+
+        parameters = ExportParameters(**settings, accepted_only=not rejected, cluster=load_cluster(cluster))
+        with progress_bar(quiet=json):
+            result = export_corpus(parameters)
+    show(result, as_json=json, title="Export")
+
+
 @app.command(epilog=_example("pngnoise quickstart"))
 def quickstart(
     output: Annotated[str, typer.Option(help="folder of the corpus")] = "./quickstart",
@@ -335,7 +366,7 @@ def quickstart(
 
 @app.command(epilog=_example("pngnoise inspect quickstart"))
 def inspect(
-    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank or model bundle")],
+    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")],
     json: Json = False,
 ) -> None:
     """Say what a store holds, from its own records."""
@@ -348,7 +379,7 @@ def inspect(
 
 @app.command(epilog=_example("pngnoise verify quickstart"))
 def verify(
-    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank or model bundle")],
+    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")],
     json: Json = False,
 ) -> None:
     """Check every byte of a store against its digests; exit code 2 names what is damaged."""
@@ -361,7 +392,7 @@ def verify(
 
 @app.command(epilog=_example("pngnoise schema patch-store"))
 def schema(
-    kind: Annotated[str, typer.Argument(help="catalogue, patch-store, corpus or prompt-bank")],
+    kind: Annotated[str, typer.Argument(help="catalogue, patch-store, corpus, prompt-bank or export")],
 ) -> None:
     """Print the JSON schema of a store's commit record."""
     with user_errors():

@@ -1,4 +1,4 @@
-"""Look at and verify anything the product writes: catalogue, patch store, corpus, prompt bank, model bundle."""
+"""Look at and verify anything the product writes: catalogue, patch store, corpus, export, prompt bank, model bundle."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from tasks.catalogue import COMMIT as CATALOGUE
 from tasks.catalogue import CatalogueRecord, load_catalogue
 from tasks.clusters import ClusterConfig, open_cluster
 from tasks.corpora import verify_corpus
+from tasks.exports.receipts import COMMIT as EXPORT
+from tasks.exports.receipts import PLAN as EXPORT_PLAN
+from tasks.exports.receipts import open_export, verify_export
+from tasks.exports.records import ExportRecord
 from tasks.generators import bundle_folder
 from tasks.stores.aliases import resolve_alias
 from tasks.stores.corpus import COMMIT as CORPUS
@@ -31,12 +35,13 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "patch-store": PatchStoreRecord,
     "corpus": CorpusRecord,
     "prompt-bank": PromptBankRecord,
+    "export": ExportRecord,
 }
 """Commit records by the name that `pngnoise schema` takes."""
 
 
 def kind_of(url: str) -> str:
-    """``corpus``, ``patch store``, ``catalogue``, ``prompt bank`` or ``model bundle``.
+    """``corpus``, ``patch store``, ``catalogue``, ``prompt bank``, ``export`` or ``model bundle``.
 
     Raises:
         UserError: nothing of the product's, or a store that was never finished.
@@ -46,16 +51,18 @@ def kind_of(url: str) -> str:
         (PATCHES, "patch store"),
         (CATALOGUE, "catalogue"),
         (BANK, "prompt bank"),
+        (EXPORT, "export"),
         (_BUNDLE, "model bundle"),
     ):
         if exists(join(url, commit)):
             return kind
-    if exists(join(url, PLAN)):
-        kind = read_json(join(url, PLAN)).get("kind", "store")
+    plan = next((plan for plan in (PLAN, EXPORT_PLAN) if exists(join(url, plan))), None)
+    if plan is not None:
+        kind = read_json(join(url, plan)).get("kind", "store")
         raise UserError(
             f"{url}: an unfinished {kind}, its commit record is missing; run the same command again to finish it"
         )
-    raise UserError(f"{url}: holds no corpus, patch store, catalogue, prompt bank or model bundle")
+    raise UserError(f"{url}: holds no corpus, patch store, catalogue, prompt bank, export or model bundle")
 
 
 def begun_kind(url: str) -> str:
@@ -93,6 +100,8 @@ def inspect(url: str) -> dict[str, Any]:
         }
     if kind == "prompt bank":
         return _bank_facts(PromptBank(url))
+    if kind == "export":
+        return open_export(url).model_dump(exclude={"format_version", "parts", "files", "record_sha256"})
     if kind == "corpus":
         return _corpus_facts(Corpus.open(url))
     store = PatchStore.open(url)
@@ -154,8 +163,8 @@ def verify(url: str) -> dict[str, Any]:
     if kind == "corpus":
         with open_cluster(ClusterConfig()) as cluster:
             return verify_corpus(url, cluster)
-    store = PromptBank(url) if kind == "prompt bank" else PatchStore.open(url)
-    problems = list(store.verify())
+    store = None if kind == "export" else PromptBank(url) if kind == "prompt bank" else PatchStore.open(url)
+    problems = list(verify_export(url) if store is None else store.verify())
     if problems:
         raise IntegrityError(
             f"{url}: {len(problems)} problems in this {kind}: "
@@ -164,6 +173,9 @@ def verify(url: str) -> dict[str, Any]:
             "command that made it again: damaged shards are made anew"
         )
     facts: dict[str, Any] = {"kind": kind, "verified": True}
+    if store is None:
+        record = open_export(url)
+        return facts | {"pairs": record.pairs, "bytes": record.bytes, "digest": record.digest}
     if isinstance(store, PromptBank):
         return facts | {"entries": store.record.entries, "digest": store.record.digest}
     return facts | {"pairs": len(store), "shards": store.layout.shards, "digest": store.digest}

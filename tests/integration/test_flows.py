@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from flows.build_prompt_bank import build_prompt_bank
 from flows.evaluate_c2st import evaluate_c2st
 from flows.evaluate_noise import evaluate_noise
+from flows.export_corpus import export_corpus
 from flows.extract_patches import PatchParameters, extract_patches
 from flows.finalise_store import FinaliseParameters, finalise_store
 from flows.generate_synthetic_corpus import generate_synthetic_corpus
@@ -28,6 +29,7 @@ from pngmodel.errors import UserError
 from tasks.c2st import C2stParameters
 from tasks.clusters import ClusterConfig
 from tasks.evaluation import EvaluateParameters
+from tasks.export import ExportParameters
 from tasks.inspection import verify
 from tasks.promptbank import BankParameters
 from tasks.synthesis import CorpusParameters
@@ -128,6 +130,24 @@ def test_corpus_and_its_resumption(
     again = generate_synthetic_corpus(parameters)
     assert again == result | {"shards": {"made": 0, "kept": 3}}
     assert tree(output) == before
+
+
+def test_an_export_is_the_same_on_a_cluster(
+    patches: str, folders: tuple[Path, Path], tmp_path: Path, tree: Callable[[Any], dict[str, bytes]]
+) -> None:
+    corpus = str(tmp_path / "corpus")
+    common = {"references": patches, "clean": str(folders[0] / "clean"), "crop": 32, "shard": 16}
+    generate_synthetic_corpus(CorpusParameters(output=corpus, model="heteroscedastic", **common))
+    for name, cluster in (("here", INLINE), ("there", ClusterConfig(kind="local", workers=2))):
+        output = str(tmp_path / name)
+        result = export_corpus(ExportParameters(corpus=corpus, output=output, format="webdataset", cluster=cluster))
+        assert (result["pairs"], result["shares"]) == (36, {"made": 3, "kept": 0})
+        assert result["digest"] in artifact("export")
+    assert tree(tmp_path / "here") == tree(tmp_path / "there")
+    run = last_run("export_corpus")
+    assert run.state is not None
+    assert run.state.is_completed()
+    assert run.parameters["parameters"]["format"] == "webdataset"
 
 
 def test_a_prompt_bank_and_the_corpus_made_from_it(

@@ -16,6 +16,7 @@ from pngmodel.errors import IntegrityError, UserError
 from pngmodel.model import NoiseModel
 from pngmodel.presets import PRESETS
 from tasks.cleansources import open_clean
+from tasks.export import ExportParameters, export_corpus
 from tasks.generators import load_generator, model_digest
 from tasks.ingest import ingest
 from tasks.inspection import inspect, verify
@@ -94,6 +95,33 @@ def test_from_images_to_a_verified_corpus(
         verify(f"{BUCKET}/corpus")
     with pytest.raises(UserError, match="another corpus"):
         made(parameters.model_copy(update={"seed": 1}))
+
+
+@pytest.mark.parametrize("form", ["webdataset", "folders"])
+def test_an_export_from_and_to_object_storage(
+    bucket: s3fs.S3FileSystem,
+    stored: Callable[[str], dict[str, bytes]],
+    folders: tuple[Path, Path],
+    patches: str,
+    tmp_path: Path,
+    tree: Callable[[Any], dict[str, bytes]],
+    made: Callable,
+    form: Any,
+) -> None:
+    common = {"model": "heteroscedastic", "references": patches, "clean": str(folders[0] / "clean"), "crop": 32}
+    made(CorpusParameters(output=str(tmp_path / "corpus"), shard=16, **common))
+    bucket.put(str(tmp_path / "corpus"), "noise/corpus", recursive=True)
+    export_corpus(ExportParameters(corpus=str(tmp_path / "corpus"), output=str(tmp_path / "export"), format=form))
+    there = ExportParameters(corpus=f"{BUCKET}/corpus", output=f"{BUCKET}/export", format=form)
+    assert export_corpus(there)["pairs"] == 36
+    whole = stored("export")
+    assert whole == tree(tmp_path / "export")
+    lost = next(name for name in whole if name.endswith((".tar", ".parquet", ".png")))
+    bucket.rm(f"noise/export/{lost}")
+    with pytest.raises(IntegrityError, match=rf"s3://noise/export/{lost}: missing"):
+        verify(f"{BUCKET}/export")
+    assert export_corpus(there)["shares"] == {"made": 1, "kept": 2}
+    assert stored("export") == whole
 
 
 @pytest.mark.parametrize("whole_shards", [False, True])

@@ -51,6 +51,7 @@ def test_all_commands_are_known() -> None:
         "prompts",
         "train",
         "generate",
+        "export",
         "quickstart",
         "inspect",
         "verify",
@@ -105,6 +106,7 @@ def test_the_chain_prints_json_and_nothing_else(folders: tuple[Path, Path], tmp_
         ["prompts", store, "--model", "heteroscedastic", "--out", bank],
         *([verb, place] for verb in ("inspect", "verify") for place in (catalogue, store, corpus, bank)),
     ]
+    chain.append(["export", corpus, "--format", "webdataset", "--output", tmp_path / "export"])
     found = {}
     for arguments in chain:
         result = run(*arguments, "--json")
@@ -117,6 +119,11 @@ def test_the_chain_prints_json_and_nothing_else(folders: tuple[Path, Path], tmp_
     assert found["evaluate c2st"]["figures"]["floor"]["auc"] == 0.5
     assert found["prompts"]["entries"] == 36
     assert found["verify"]["verified"] is True
+    assert found["export"]["pairs"] == 36
+    assert (tmp_path / "export" / "corpus-000000.tar").exists()
+    refused(
+        run("export", corpus, "--format", "zip", "--output", tmp_path / "x"), "format: Input should be 'webdataset'"
+    )
     assert "AUC" in run(*chain[4]).stdout
     refused(run("evaluate", "noise", *source, "--reference", "D"), "no pair has a reference under protocol D")
     refused(run("evaluate", "noise", *source, "--reference", "E"), "reference: Input should be 'A', 'B', 'C' or 'D'")
@@ -155,7 +162,7 @@ def test_parts_and_finalise_print_the_same_keys(catalogue: str, tmp_path: Path) 
 
 
 def test_schemas_are_printed() -> None:
-    for kind, key in (("patch-store", "parts"), ("corpus", "files"), ("prompt-bank", "shards")):
+    for kind, key in (("patch-store", "parts"), ("corpus", "files"), ("prompt-bank", "shards"), ("export", "parts")):
         assert json.loads(run("schema", kind).stdout)["properties"][key]
     refused(run("schema", "store"), "choose one of")
 

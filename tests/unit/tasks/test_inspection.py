@@ -88,5 +88,7 @@ def test_unfinished_stores_say_what_to_do(places: dict[str, Path]) -> None:
 def test_anything_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("")
     for place in (tmp_path, tmp_path / "nothing", tmp_path / "x.txt"):
-        with pytest.raises(UserError, match="holds no corpus, patch store, catalogue, prompt bank or model bundle"):
+        with pytest.raises(
+            UserError, match="holds no corpus, patch store, catalogue, prompt bank, export or model bundle"
+        ):
             inspect(str(place))

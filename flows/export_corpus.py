@@ -1,0 +1,19 @@
+"""Flow: export a corpus to the files that other people's trainers read; run it again to resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.artifacts import publish_markdown, table
+from tasks.export import ExportParameters, task_export_corpus
+from tasks.progress import reporter
+
+
+@flow(name="export_corpus", flow_run_name="export-{parameters.output}", persist_result=False)
+def export_corpus(parameters: ExportParameters) -> dict[str, Any]:
+    """Write the export; finished files of an earlier run are kept. Returns pairs, bytes, shares, digest."""
+    result = task_export_corpus(parameters, reporter("export", "images"))
+    publish_markdown("export", f"# Export\n\n{table(result)}")
+    return result
