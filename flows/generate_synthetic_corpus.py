@@ -17,6 +17,7 @@ from tasks.publication import (
     HEADLINE,
     Published,
     already_published,
+    name_alias,
     refuse_other_rules,
     task_judge,
     task_publish,
@@ -51,7 +52,10 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
         if parameters.parts is not None:
             return {"url": parameters.output, "parts": parameters.parts, "shards": shards}
         published = None if shards["made"] else already_published(plan)
-        published = published or _publish(plan, rules, cluster)
+        if published is not None:
+            name_alias(plan, published)
+        else:
+            published = _publish(plan, rules, cluster)
     result = asdict(published) | {"shards": shards}
     summary = {k: v for k, v in result.items() if k != "figures"}
     figures = markdown_table(published.figures, HEADLINE)

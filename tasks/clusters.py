@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import itertools
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ Result = TypeVar("Result")
 _IN_FLIGHT_PER_WORKER = 4
 _FIRST_WORKER = "120s"
 _ANSWER = 10.0  # seconds
+_ASK_AGAIN = 1.0  # seconds, for the number of workers
 _STARTED = {"slurm": ("dask_jobqueue", "SLURMCluster"), "kubernetes": ("dask_kubernetes.operator", "KubeCluster")}
 
 
@@ -107,14 +109,16 @@ class _Dask(Cluster):
             # pure=False: two equal items are two pieces of work.
             return client.submit(function, item, pure=False, resources=self._config.resources or None)
 
-        limit = _IN_FLIGHT_PER_WORKER * self.workers
+        limit, asked = _IN_FLIGHT_PER_WORKER * self.workers, time.monotonic()
         submitted = {submit(item): item for item in itertools.islice(waiting, limit)}
         finished = as_completed(list(submitted))
         for future in finished:
             item = submitted.pop(future)
             result = _result(future, item, self._config)
             future.release()
-            for following in itertools.islice(waiting, 1):
+            if time.monotonic() - asked > _ASK_AGAIN:  # workers that joined meanwhile need work, too
+                limit, asked = _IN_FLIGHT_PER_WORKER * self.workers, time.monotonic()
+            for following in itertools.islice(waiting, max(0, limit - len(submitted))):
                 more = submit(following)
                 submitted[more] = following
                 finished.add(more)

@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 from pngmodel.errors import UserError
 from tasks.clusters import Cluster
 from tasks.gate import GateRules, reasons
-from tasks.stores.corpus import MANIFEST_SCHEMA, SHARD_SCHEMA, SHARDS, manifest_name, manifest_shards, shard_row, writer
+from tasks.stores.corpus import (
+    MANIFEST_SCHEMA,
+    SHARD_SCHEMA,
+    manifest_name,
+    manifest_shards,
+    shard_row,
+    shards_name,
+    writer,
+)
 from tasks.stores.filesystem import join, read_bytes, sha256, write_bytes
+from tasks.stores.layout import ARRAYS
 from tasks.stores.tables import decode_table, encode_table
 from tasks.synthesis import CorpusPlan, Job
 
@@ -26,7 +35,7 @@ _HEX = 16  # digits of a digest in 64 bits
 
 @dataclass(frozen=True)
 class CompactWork:
-    """One file of the manifest."""
+    """One file of the manifest, and the table of its shards."""
 
     job: Job
     number: int
@@ -40,9 +49,10 @@ class Compacted:
 
     samples: int = 0
     files: dict[str, str] = field(default_factory=dict)
-    """sha256 of files of the manifest."""
-    shards: pa.Table = field(default_factory=SHARD_SCHEMA.empty_table)
-    """Rows of shards.parquet."""
+    """sha256 of files of the manifest and of tables of shards."""
+    parts: list[str] = field(default_factory=list)
+    """Digests of the shards' parts, in order, those of a file as one string: there may be millions."""
+    stored_bytes: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     """Rejected samples by rule."""
     rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -52,21 +62,22 @@ class Compacted:
     noise_std: float = 0.0
     """Sum over samples, of full scale."""
     ratios: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(_RATIO_EDGES) - 1, np.int64))
-    digests: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
-    """The first 64 bits of each noise's digest."""
+    digests: list[NDArray[np.uint64]] = field(default_factory=list)
+    """The first 64 bits of each noise's digest, an array per file."""
 
     def add(self, other: Compacted) -> None:
         """Take in the rows that follow."""
         self.samples += other.samples
         self.files |= other.files
-        self.shards = pa.concat_tables([self.shards, other.shards])
+        self.parts += other.parts
+        self.stored_bytes += other.stored_bytes
         self.reasons += other.reasons
         self.rejected = (self.rejected + other.rejected)[:_EXAMPLES]
         self.cameras += other.cameras
         self.references |= other.references
         self.noise_std += other.noise_std
         self.ratios += other.ratios
-        self.digests = np.concatenate([self.digests, other.digests])
+        self.digests += other.digests
 
     def evidence(self) -> dict[str, Any]:
         """For gate.json."""
@@ -85,7 +96,7 @@ class Compacted:
 
 
 def compact(work: CompactWork) -> Compacted:
-    """Read the parts of some shards, judge their rows, and write them as one file.
+    """Read the parts of some shards, judge their rows, and write them as one file, with a table of the shards.
 
     Raises:
         UserError: a part is missing. IntegrityError: one is damaged, or of another corpus.
@@ -99,19 +110,23 @@ def compact(work: CompactWork) -> Compacted:
         shards.append(shard_row(index, sha256(content), facts))
     rows = pa.concat_tables(tables)
     found = reasons(rows, work.rules)
-    file = _write(url, work.number, rows, found)
+    files = {manifest_name(work.number): _write(url, work.number, rows, found)}
+    table = encode_table(pa.Table.from_pylist(shards, SHARD_SCHEMA))
+    write_bytes(join(url, shards_name(work.number)), table)
+    files[shards_name(work.number)] = sha256(table)
     std, expected = (rows.column(name).to_numpy() for name in ("noise_std", "expected_std"))
     return Compacted(
         samples=rows.num_rows,
-        files={manifest_name(work.number): file},
-        shards=pa.Table.from_pylist(shards, SHARD_SCHEMA),
+        files=files,
+        parts=["".join(row["part_sha256"] for row in shards)],
+        stored_bytes=sum(row.get(f"{array}_bytes", 0) for row in shards for array in ARRAYS),
         reasons=_by_rule(found.values()),
         rejected=_examples(rows, found),
         cameras=Counter(str(camera) for camera in rows.column("reference_camera").to_pylist()),
         references=set(rows.column("reference").to_pylist()),
         noise_std=float(std.sum(dtype=np.float64)),
         ratios=np.histogram(np.clip(std / np.maximum(expected, 1e-9), 0, 4), _RATIO_EDGES)[0].astype(np.int64),
-        digests=np.array([int(d[:_HEX], 16) for d in rows.column("noise_sha256").to_pylist()], np.uint64),
+        digests=[np.array([int(d[:_HEX], 16) for d in rows.column("noise_sha256").to_pylist()], np.uint64)],
     )
 
 
@@ -140,7 +155,7 @@ def compact_all(
     cluster: Cluster,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Compacted:
-    """Write the whole manifest and the table of shards.
+    """Write the whole manifest and the tables of shards. Those of draws that are published already stay as they are.
 
     Raises:
         UserError: parts are missing; they are named.
@@ -157,16 +172,14 @@ def compact_all(
         whole.add(parts[work.number])
     if not rules.duplicates:
         _reject_duplicates(url, whole, [(work.number, parts[work.number].samples) for work in works])
-    table = encode_table(whole.shards)
-    write_bytes(join(url, SHARDS), table)
-    whole.files[SHARDS] = sha256(table)
     return whole
 
 
 def _reject_duplicates(url: str, whole: Compacted, files: list[tuple[int, int]]) -> None:
     """Reject samples whose noise another one before them has: a fault somewhere, so files are seldom written again."""
-    order = np.argsort(whole.digests, kind="stable")
-    same = np.flatnonzero(np.diff(whole.digests[order]) == 0)
+    digests = np.concatenate(whole.digests)
+    order = np.argsort(digests, kind="stable")
+    same = np.flatnonzero(np.diff(digests[order]) == 0)
     if not len(same):
         return
     suspects = np.unique(np.concatenate([order[same], order[same + 1]]))

@@ -15,7 +15,17 @@ from pngmodel.errors import IntegrityError, UserError
 from tasks.clusters import Cluster
 from tasks.configuration import validate
 from tasks.stores.aliases import resolve_alias
-from tasks.stores.corpus import COMMIT, KIND, PLACES, SURVEYED, Corpus, manifest_name, manifest_shards
+from tasks.stores.corpus import (
+    COMMIT,
+    GATE,
+    KIND,
+    PLACES,
+    SURVEYED,
+    Corpus,
+    manifest_name,
+    manifest_shards,
+    shards_name,
+)
 from tasks.stores.filesystem import exists, join, list_files, read_json, remove
 from tasks.stores.layout import GROUP, PLAN, array_document, part_name
 from tasks.stores.writer import ShardWriter
@@ -43,7 +53,16 @@ def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:
         )
     given = {name: value for name, value in changes.items() if value is not None}
     recorded = {name: value for name, value in read_json(place).items() if name != SURVEYED}
-    return validate(CorpusParameters, {"output": url} | recorded | given, place)
+    return validate(CorpusParameters, {"output": url, "override_gate": _override(url)} | recorded | given, place)
+
+
+def _override(url: str) -> str | None:
+    """Why the corpus was published although the gate failed: it was decided, so that mending it asks nobody again."""
+    try:
+        override = read_json(join(url, GATE)).get("override")
+    except (UserError, IntegrityError):
+        return None
+    return override if isinstance(override, str) else None
 
 
 def require_parts(url: str) -> None:
@@ -141,8 +160,8 @@ def _common(a: Corpus, b: Corpus) -> dict[str, Any]:
 
 
 def _shards(corpus: Corpus) -> dict[str, str]:
-    keys, parts = (corpus.shards.column(name).to_pylist() for name in ("key", "part_sha256"))
-    return dict(zip(keys, parts, strict=True))
+    shards = pa.concat_tables(list(corpus.shards()))
+    return dict(zip(*(shards.column(name).to_pylist() for name in ("key", "part_sha256")), strict=True))
 
 
 def _samples(table: pa.Table) -> dict[tuple[Any, ...], str]:
@@ -156,9 +175,12 @@ def orphans(url: str) -> list[str]:
     layout = corpus.layout
     known = {PLAN, GROUP, COMMIT, PLACES, *corpus.record.files, *map(array_document, layout.arrays)}
     if corpus.stored:
+        layout = ShardWriter.planned(corpus.url).layout  # more draws may be on their way
         for index in range(layout.shards):
             known |= {part_name(index), *layout.objects(index).values()}
-        known |= {manifest_name(number) for number in range(len(manifest_shards(layout)))}
+        known |= {
+            name(number) for number in range(len(manifest_shards(layout))) for name in (manifest_name, shards_name)
+        }
     return [name for name in list_files(corpus.url) if name not in known]
 
 

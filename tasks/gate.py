@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from tasks.configuration import load_yaml
-from tasks.stores.corpus import GATE
-from tasks.stores.filesystem import join, write_json
+from tasks.stores.corpus import COMMIT, FAILED_GATE, GATE
+from tasks.stores.filesystem import exists, join, write_json
 
 DEFAULT = "default"
 _LIMITS = ("max_kld", "max_lag1_error", "max_cross_channel_error", "camera_std_ratio")
@@ -62,7 +62,7 @@ def reasons(table: pa.Table, rules: GateRules) -> dict[int, str]:
     # A saturated patch cannot carry its full noise, so its std is no evidence.
     judged = (expected > 0) & (saturated < 0.5)
     ratio = np.divide(std, expected, out=np.ones_like(std), where=judged)
-    dead = std < rules.min_noise_std
+    dead = ~(std >= rules.min_noise_std)  # what is no number is dead, too
     off = ~dead & ((ratio < rules.std_ratio[0]) | (ratio > rules.std_ratio[1]))
     full = ~dead & ~off & (saturated > rules.max_saturated)
     found = {int(row): f"dead: noise std {std[row]:.2g}" for row in np.flatnonzero(dead)}
@@ -85,7 +85,7 @@ def camera_failures(cameras: Mapping[str, Mapping[str, float]], rules: GateRules
         found += [
             f"camera {camera}: {name} {figures[name]:.3f}, allowed {limit:g}"
             for name, limit in limits.items()
-            if limit is not None and figures[name] > limit
+            if limit is not None and not figures[name] <= limit
         ]
         allowed = rules.camera_std_ratio
         if allowed is not None and not allowed[0] <= figures["std_ratio"] <= allowed[1]:
@@ -129,11 +129,14 @@ def run_gate(
         "rejected_share": round(share, 6),
         "cameras": {camera: dict(figures) for camera, figures in cameras.items()},
     }
-    write_json(join(output, GATE), evidence | verdict)
-    if failures and override is None:
+    refused = bool(failures) and override is None
+    # Where draws are being added to a published corpus, its own gate.json stays.
+    place = join(output, FAILED_GATE if refused and exists(join(output, COMMIT)) else GATE)
+    write_json(place, evidence | verdict)
+    if refused:
         raise UserError(
             f"{output}: the quality gate failed: {'; '.join(failures)}. Nothing was published; the evidence is in "
-            f"{join(output, GATE)}. Change the model, the references or the gate's rules, or publish it nevertheless "
+            f"{place}. Change the model, the references or the gate's rules, or publish it nevertheless "
             'with --override-gate "WHY"'
         )
     return failures

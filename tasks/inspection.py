@@ -142,7 +142,11 @@ def _corpus_facts(corpus: Corpus) -> dict[str, Any]:
     facts: dict[str, Any] = {"kind": "corpus", "mode": record.mode, "pairs": len(corpus), "draws": layout.draws}
     facts |= {"clean_patches": layout.images, "size": [layout.channels, layout.height, layout.width]}
     facts |= {"dtype": layout.dtype, "accepted": record.accepted, "rejected": record.rejected}
-    facts |= {"override": record.override, "unused_clean": record.unused_clean, "shards": corpus.shards.num_rows}
+    facts |= {
+        "override": record.override,
+        "unused_clean": record.unused_clean,
+        "shards": layout.shards if corpus.stored else 0,
+    }
     facts |= {"stored_bytes": record.stored_bytes, "licence": record.licence, "digest": record.digest}
     return facts | {"recipe": record.recipe, "figures": record.figures, "report": join(corpus.url, "report.html")}
 

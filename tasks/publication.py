@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -22,9 +20,18 @@ from tasks.regenerate import pair_of
 from tasks.reporting import markdown_table, report_page
 from tasks.sources import planned_references
 from tasks.stores.aliases import write_alias
-from tasks.stores.corpus import CARD, CLEAN_IMAGES, COMMIT, GATE, REPORT, SHARD_SCHEMA, Corpus, corpus_digest, writer
-from tasks.stores.filesystem import exists, join, read_bytes, read_json, sha256, write_bytes
-from tasks.stores.layout import ARRAYS, peak
+from tasks.stores.corpus import (
+    CARD,
+    CLEAN_IMAGES,
+    COMMIT,
+    GATE,
+    REPORT,
+    corpus_digest,
+    published_corpus,
+    writer,
+)
+from tasks.stores.filesystem import join, read_bytes, read_json, sha256, write_bytes
+from tasks.stores.layout import peak
 from tasks.stores.records import CorpusRecord
 from tasks.synthesis import CorpusPlan
 
@@ -73,11 +80,6 @@ class Judged:
         """Samples that did not pass."""
         return sum(self.manifest.reasons.values()) if self.manifest else 0
 
-    @property
-    def shards(self) -> pa.Table:
-        """Rows of shards.parquet."""
-        return self.manifest.shards if self.manifest else SHARD_SCHEMA.empty_table()
-
 
 def refuse_other_rules(plan: CorpusPlan, rules: GateRules) -> None:
     """Call before work on a corpus that may be there already.
@@ -86,12 +88,15 @@ def refuse_other_rules(plan: CorpusPlan, rules: GateRules) -> None:
         UserError: it was published in another mode or under other rules of the quality gate.
     """
     url = plan.parameters.output
-    if not exists(join(url, COMMIT)):
+    corpus = published_corpus(url)
+    if corpus is None:
         return
-    gate, mode = join(url, GATE), read_json(join(url, COMMIT)).get("mode")
+    gate, mode = join(url, GATE), corpus.record.mode
     if mode != plan.parameters.mode:
         raise UserError(f"{url}: holds a corpus of mode {mode!r}, {plan.parameters.mode!r} asked for; choose another")
-    if exists(gate) and read_json(gate).get("rules") != rules.model_dump(mode="json"):
+    if next(corpus.problem(GATE, corpus.record.files.get(GATE, "")), None) is not None:
+        return  # lost or damaged: it is judged anew
+    if read_json(gate).get("rules") != rules.model_dump(mode="json"):
         raise UserError(
             f"{url}: was published under other rules of the quality gate, see {gate}; choose another output, or delete "
             f"{COMMIT} there to judge the same shards anew"
@@ -104,10 +109,8 @@ def already_published(plan: CorpusPlan) -> Published | None:
     Its shards were looked at when the run asked which are missing.
     """
     url = plan.parameters.output
-    if not exists(join(url, COMMIT)):
-        return None
-    corpus = Corpus.open(url)
-    if corpus.layout != plan.layout or next(corpus.verify(range(0)), None) is not None:
+    corpus = published_corpus(url)
+    if corpus is None or corpus.layout != plan.layout or next(corpus.verify(range(0)), None) is not None:
         return None
     return _summary(url, corpus.record)
 
@@ -152,14 +155,19 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
         "unused_clean": len(plan.survey.source.rejected),
         "figures": evaluation.record["figures"],
         "protocol": evaluation.record["protocol"],
-        "stored_bytes": sum(pc.sum(judged.shards.column(f"{array}_bytes")).as_py() or 0 for array in ARRAYS),
+        "stored_bytes": judged.manifest.stored_bytes if judged.manifest else 0,
         "files": dict(sorted(files.items())),
-        "digest": corpus_digest(store.key, layout, judged.shards.column("part_sha256").to_pylist()),
+        "digest": corpus_digest(store.key, layout, judged.manifest.parts if judged.manifest else ()),
     }
     found = _summary(url, store.record(COMMIT, CorpusRecord, record, arrays=mode != "recipe"))
-    if plan.parameters.alias is not None:
-        write_alias(url, plan.parameters.alias, found.digest)
+    name_alias(plan, found)
     return found
+
+
+def name_alias(plan: CorpusPlan, published: Published) -> None:
+    """Let the alias that was asked for, if any, mean the corpus."""
+    if plan.parameters.alias is not None:
+        write_alias(published.url, plan.parameters.alias, published.digest)
 
 
 def _summary(url: str, record: CorpusRecord) -> Published:

@@ -20,8 +20,9 @@ from tasks.generators import load_generator, one_thread
 from tasks.pipelining import pipelined
 from tasks.promptbank import entry_of
 from tasks.sources import planned_references
-from tasks.stores.corpus import CLEAN_IMAGES, COMMIT, PLACES, SCHEMA, SURVEYED, Corpus, writer
-from tasks.stores.filesystem import exists, join, list_files, remove, sha256, write_bytes, write_json
+from tasks.stores.aliases import refuse_shadows
+from tasks.stores.corpus import CLEAN_IMAGES, COMMIT, PLACES, SCHEMA, SURVEYED, published_corpus, writer
+from tasks.stores.filesystem import encode_json, join, list_files, remove, sha256, write_if_other
 from tasks.stores.layout import CLEAN, NOISY, part_name, peak
 from tasks.stores.promptbank import Entry
 from tasks.stores.shardfile import Pixels
@@ -190,14 +191,15 @@ def begin(plan: CorpusPlan) -> None:
     """Create the corpus, or accept the one that is there if it is the same or the same with fewer draws.
 
     Raises:
-        UserError: the output holds another corpus, or files that are none.
+        UserError: the output holds another corpus, or files that are none; or it or its alias is the other's name.
     """
-    output = plan.parameters.output
+    output, alias = plan.parameters.output, plan.parameters.alias
+    refuse_shadows(output, alias)
     writer(output, plan.layout, plan.recipe).prepare()
     images = plan.survey.encoded()
-    write_bytes(join(output, CLEAN_IMAGES), images)
+    write_if_other(join(output, CLEAN_IMAGES), images)
     surveyed = plan.survey.stamp | {"sha256": sha256(images)}
-    write_json(join(output, PLACES), plan.parameters.places() | {SURVEYED: surveyed})
+    write_if_other(join(output, PLACES), encode_json(plan.parameters.places() | {SURVEYED: surveyed}))
 
 
 def pending(plan: CorpusPlan, cluster: Cluster, progress: Progress = lambda done, total: None) -> list[int]:
@@ -206,6 +208,9 @@ def pending(plan: CorpusPlan, cluster: Cluster, progress: Progress = lambda done
     One listing says which are there; those are looked at as ``check`` says, side by side.
     """
     output = plan.parameters.output
+    if plan.parameters.mode == "recipe":
+        return []
+    published = published_corpus(output)  # asked before looking: what another run publishes meanwhile is whole
     there = set(list_files(join(output, "parts")))
     candidates = [index for index in plan.mine if part_name(index).removeprefix("parts/") in there]
     checks = [_Check(plan.job, tuple(candidates[k : k + _CHECKS])) for k in range(0, len(candidates), _CHECKS)]
@@ -216,10 +221,8 @@ def pending(plan: CorpusPlan, cluster: Cluster, progress: Progress = lambda done
         looked += len(check.indices)
         progress(looked, len(candidates))
     todo = [index for index in plan.mine if index not in whole]
-    if todo and exists(join(output, COMMIT)):
-        published = Corpus.open(output).layout.shards  # fewer, where draws are being added
-        if todo[0] < published:
-            remove(join(output, COMMIT))
+    if todo and published is not None and todo[0] < published.layout.shards:  # fewer, where draws are being added
+        remove(join(output, COMMIT))
     return todo
 
 

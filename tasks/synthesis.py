@@ -6,6 +6,7 @@ small for a billion pairs as for a thousand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -84,8 +85,9 @@ class CorpusParameters(Cropping):
     def _agree(self) -> CorpusParameters:
         if self.weights is not None and (self.assign not in ("uniform", "cameras") or not self.weights):
             raise ValueError("weights choose a camera first: they need assign 'cameras' and at least one camera")
-        if any(weight < 0 for weight in (self.weights or {}).values()) or sum((self.weights or {"": 1}).values()) <= 0:
-            raise ValueError("weights are 0 or more, and not all 0")
+        weights = (self.weights or {"": 1}).values()
+        if not all(0 <= weight < math.inf for weight in weights) or sum(weights) <= 0:
+            raise ValueError("weights are numbers of 0 or more, and not all 0")
         return self
 
     def decisive(self) -> dict[str, Any]:

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import json
 
-from pngmodel.errors import IntegrityError
-from tasks.stores.filesystem import join, read_if_there, write_json
+from pngmodel.errors import IntegrityError, UserError
+from tasks.stores.filesystem import exists, join, read_if_there, write_json
+from tasks.stores.layout import PLAN
 
 _KIND = "alias"
+
+
+def refuse_shadows(url: str, name: str | None) -> None:
+    """Call before a corpus is made at ``url`` that is to get the alias ``name``, if any.
+
+    Raises:
+        UserError: ``url`` is an alias of another corpus, or ``name`` is the place of one: that could not be read.
+    """
+    if (meant := resolve_alias(url).rstrip("/")) != url.rstrip("/"):
+        raise UserError(f"{url}: is an alias of {meant}; choose another output, or delete {url.rstrip('/')}.json")
+    parent, _, corpus = url.rstrip("/").rpartition("/")
+    if name not in (None, corpus) and exists(place := join(parent, str(name), PLAN) if parent else f"{name}/{PLAN}"):
+        raise UserError(f"alias {name!r}: {place} belongs to a corpus of that name; choose another alias")
 
 
 def write_alias(url: str, name: str, digest: str) -> None:

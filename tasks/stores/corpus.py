@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +13,7 @@ import pyarrow as pa
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key
 from tasks.stores.aliases import resolve_alias
-from tasks.stores.filesystem import join, read_bytes, sha256
+from tasks.stores.filesystem import exists, join, read_bytes, sha256
 from tasks.stores.layout import CLEAN, NOISY, Layout, part_name
 from tasks.stores.parts import Facts
 from tasks.stores.reader import ShardReader
@@ -20,13 +23,16 @@ from tasks.stores.writer import ShardWriter
 
 COMMIT = "corpus.json"
 KIND = "corpus"
-SHARDS, CLEAN_IMAGES, GATE, CARD, REPORT = "shards.parquet", "clean.parquet", "gate.json", "README.md", "report.html"
+CLEAN_IMAGES, GATE, CARD, REPORT = "clean.parquet", "gate.json", "README.md", "report.html"
+FAILED_GATE = "gate-failed.json"
+"""Evidence of draws that were to be added to a published corpus and did not pass; no part of the corpus."""
 PLACES = "sources.json"
 """Where the sources lay: the only file that names places, and no part of a corpus' identity."""
 SURVEYED = "surveyed"
 """Its key for what the clean images were known by when they were looked through."""
 ARRAYS_OF_MODE: dict[str, tuple[str, ...]] = {"pairs": (CLEAN, NOISY), "noisy": (NOISY,), "recipe": (CLEAN, NOISY)}
 ROWS_PER_MANIFEST = 1 << 20
+_KEPT = 64  # tables of shards in memory
 
 SCHEMA = pa.schema(
     [
@@ -79,8 +85,14 @@ def manifest_name(number: int) -> str:
     return f"manifest/{number:05d}.parquet"
 
 
+def shards_name(number: int) -> str:
+    """Path of the table of the shards whose rows a file of the manifest has."""
+    return f"shards/{number:05d}.parquet"
+
+
 def manifest_shards(layout: Layout) -> list[range]:
-    """Shards whose rows make up each file of the manifest, of one draw each, so that more draws add files."""
+    """Shards whose rows make up each file of the manifest, of one draw each, so that more draws add files and leave
+    those of what is published as they are."""
     step, of_draw = max(1, ROWS_PER_MANIFEST // layout.shard), layout.shards_of_draw
     return [
         range(start + k, min(start + k + step, start + of_draw))
@@ -95,9 +107,23 @@ def shard_row(index: int, part_sha256: str, facts: Facts) -> dict[str, Any]:
     return row | {f"{array}_{name}": fact[name] for array, fact in facts.objects.items() for name in _FACTS}
 
 
-def corpus_digest(key: str | None, layout: Layout, parts: Sequence[str]) -> str:
-    """Digest of a corpus: its plan, its draws and the digests of its parts; a recipe has no parts."""
-    return content_key([key, layout.draws, sha256("".join(parts).encode())])
+def corpus_digest(key: str | None, layout: Layout, parts: Iterable[str]) -> str:
+    """Digest of a corpus: its plan, its draws and the digests of its parts in order; a recipe has no parts."""
+    whole = hashlib.sha256()
+    for digests in parts:
+        whole.update(digests.encode())
+    return content_key([key, layout.draws, whole.hexdigest()])
+
+
+def published_corpus(url: str) -> Corpus | None:
+    """The corpus at this very place, no alias; None where none is published, or its record is damaged and has to be
+    written again. Raises UserError when it is of another version."""
+    if not exists(join(url, COMMIT)):
+        return None
+    try:
+        return Corpus(url)
+    except IntegrityError:
+        return None
 
 
 class Corpus(ShardReader[CorpusRecord]):
@@ -106,23 +132,29 @@ class Corpus(ShardReader[CorpusRecord]):
     @classmethod
     def open(cls, url: str, *, kept_shards: int = 0) -> Corpus:
         """Open a corpus, by its place or an alias. Raises UserError when absent, unpublished or of another version."""
-        return cls(resolve_alias(url), COMMIT, CorpusRecord, kept_shards=kept_shards)
+        return cls(resolve_alias(url), kept_shards=kept_shards)
 
-    _shards: pa.Table | None = None
+    def __init__(self, url: str, *, kept_shards: int = 0) -> None:
+        """See :meth:`open`; ``url`` is no alias."""
+        super().__init__(url, COMMIT, CorpusRecord, kept_shards=kept_shards)
+        self._kept: OrderedDict[int, pa.Table] = OrderedDict()  # some tables of shards by number
 
     @property
     def stored(self) -> bool:
         """Whether it holds images, and not only how to make them."""
         return self.record.mode != "recipe"
 
-    @property
-    def shards(self) -> pa.Table:
-        """The rows of shards.parquet (:data:`SHARD_SCHEMA`); none of a recipe."""
-        if self._shards is None:
-            self._shards = self._file(SHARDS) if self.stored else SHARD_SCHEMA.empty_table()
-            if self._shards.num_rows != (self.layout.shards if self.stored else 0):
-                raise IntegrityError(f"{join(self.url, SHARDS)}: does not list every shard; make the corpus again")
-        return self._shards
+    def shards(self) -> Iterator[pa.Table]:
+        """The table of shards file by file, in order (:data:`SHARD_SCHEMA`); nothing of a recipe."""
+        for number, shards in enumerate(manifest_shards(self.layout) if self.stored else ()):
+            yield self._shards_of(number, shards)
+
+    def _shards_of(self, number: int, shards: range) -> pa.Table:
+        table = self._file(shards_name(number))
+        if table.column("shard").to_pylist() != list(shards):
+            place = join(self.url, shards_name(number))
+            raise IntegrityError(f"{place}: does not list every shard; make the corpus again")
+        return table
 
     def require_stored(self) -> None:
         """Raise a UserError where there are recipes and no images."""
@@ -133,18 +165,28 @@ class Corpus(ShardReader[CorpusRecord]):
             )
 
     def part(self, index: int) -> Part:
-        """What shards.parquet says of a shard."""
+        """What the table of shards says of one."""
         self.require_stored()
-        row = self.shards.slice(index, 1).to_pylist()[0]
+        row = self._row_of(index)
         objects = {
             array: ShardObject(**{name: row[f"{array}_{name}"] for name in _FACTS})
             for array in self.layout.objects(index)
         }
         return Part(part=part_name(index), sha256=row["part_sha256"], objects=objects)
 
+    def _row_of(self, index: int) -> dict[str, Any]:
+        files = manifest_shards(self.layout)
+        number = bisect_right(files, index, key=lambda shards: shards.start) - 1
+        if number not in self._kept:
+            self._kept[number] = self._shards_of(number, files[number])
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[number].slice(index - files[number].start, 1).to_pylist()[0]  # type: ignore[no-any-return]
+
     def parts_digest(self) -> str:
         """See :meth:`ShardReader.parts_digest`."""
-        return corpus_digest(self.plan_key(), self.layout, self.shards.column("part_sha256").to_pylist())
+        parts = (digest for table in self.shards() for digest in table.column("part_sha256").to_pylist())
+        return corpus_digest(self.plan_key(), self.layout, parts)
 
     def _read_table(self) -> pa.Table:
         return pa.concat_tables(list(self.manifest()))
@@ -171,5 +213,5 @@ class Corpus(ShardReader[CorpusRecord]):
         """As :meth:`ShardReader.verify`, with every published file."""
         broken = list(self.verify_files())
         yield from broken
-        if not any(SHARDS in line for line in broken):
+        if not any(join(self.url, "shards/") in line for line in broken):
             yield from super().verify(range(0) if not self.stored else shards)

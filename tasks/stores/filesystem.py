@@ -22,6 +22,7 @@ from zarr.storage import FsspecStore, LocalStore
 from pngmodel.errors import IntegrityError, UserError
 
 _TEMPORARY = ".writing"
+_ATTEMPTS = 5
 _MAX_LINKS = 10_000  # links to links multiply
 # Adaptive: retries back off with jitter, and a server that says SlowDown is asked less often from then on. Outages of a
 # few tens of seconds are survived; a wrong endpoint still fails within a minute or so.
@@ -266,17 +267,32 @@ def write_bytes(url: str, content: bytes) -> None:
         if not isinstance(fs, LocalFileSystem):
             fs.pipe_file(path, content)
             return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        working = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_TEMPORARY}")
-        try:
-            with working.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            working.replace(target)
-        finally:
-            working.unlink(missing_ok=True)
+        for attempt in range(_ATTEMPTS):
+            try:
+                _write_local(Path(path), content)
+                return
+            except FileNotFoundError:  # another run of the same work was finished meanwhile, and swept
+                if attempt == _ATTEMPTS - 1:
+                    raise
+
+
+def _write_local(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    working = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    try:
+        with working.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        working.replace(target)
+    finally:
+        working.unlink(missing_ok=True)
+
+
+def write_if_other(url: str, content: bytes) -> None:
+    """As :func:`write_bytes`, unless that is what lies there."""
+    if read_if_there(url) != content:
+        write_bytes(url, content)
 
 
 def sweep(url: str) -> None:
@@ -312,9 +328,14 @@ def read_json(url: str) -> dict[str, Any]:
     return content
 
 
+def encode_json(content: dict[str, Any]) -> bytes:
+    """A JSON object with sorted keys, so that equal contents are equal bytes."""
+    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
 def write_json(url: str, content: dict[str, Any]) -> None:
-    """Publish a JSON object with sorted keys, so that equal contents are equal bytes."""
-    write_bytes(url, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    """Publish a JSON object (:func:`encode_json`)."""
+    write_bytes(url, encode_json(content))
 
 
 def open_array(url: str) -> zarr.Array[Any]:

@@ -59,7 +59,7 @@ def test_damage_is_named(places: dict[str, Path]) -> None:
         ("patch store", "parts/00004.parquet"),
         ("corpus", "clean/c/0/0/0/0"),
         ("corpus", "manifest/00000.parquet"),
-        ("corpus", "shards.parquet"),
+        ("corpus", "shards/00000.parquet"),
         ("corpus", "noisy/c/0/2/0/0/0"),
         ("corpus", "clean/zarr.json"),
         ("model bundle", "model.safetensors"),

@@ -36,7 +36,14 @@ def test_two_runs_in_different_places_give_equal_bytes(
     expected, found = tree(tmp_path / "here"), tree(tmp_path / "some" / "where" / "else")
     assert [k for k in expected if expected[k] != found.get(k)] == []
     assert set(found) == set(expected)
-    published = {"corpus.json", "manifest/00000.parquet", "shards.parquet", "gate.json", "README.md", "report.html"}
+    published = {
+        "corpus.json",
+        "manifest/00000.parquet",
+        "shards/00000.parquet",
+        "gate.json",
+        "README.md",
+        "report.html",
+    }
     assert published | {"zarr.json", "clean.parquet"} < set(found)
 
 
