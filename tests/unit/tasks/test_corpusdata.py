@@ -3,33 +3,58 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch.utils.data import DataLoader
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.corpora import recorded_parameters, require_same_recipe
 from tasks.corpusdata import CorpusDataset
+from tasks.ingest import ingest
 from tasks.stores.corpus import Corpus
-from tasks.synthesis import CorpusParameters, plan_corpus
+from tasks.synthesis import CorpusParameters, Mode, plan_corpus
 
 Make = Callable[..., CorpusParameters]
 Made = Callable[[CorpusParameters], Any]
 Tree = Callable[[Any], dict[str, bytes]]
-MODES = ("pairs", "noisy", "recipe")
+MODES: tuple[Mode, ...] = ("pairs", "noisy", "recipe")
+RULES = """\
+dataset: modes
+licence: CC0
+noisy: noisy/(?P<pair>.+)\\.png
+clean: clean/(?P<pair>.+)\\.png
+"""
 
 
-@pytest.fixture
-def corpora(parameters: Make, made: Made, tmp_path: Path) -> dict[str, str]:
-    """The same corpus of two draws in each mode."""
+@pytest.fixture(scope="module")
+def corpora(made: Made, pair: Callable, save: Callable, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same corpus of two draws in each mode, of clean images in the folder ``clean``."""
+    root = tmp_path_factory.mktemp("modes")
+    for seed in range(4):
+        for side, image in zip(("noisy", "clean"), pair(seed), strict=True):
+            save(root / side / f"{seed}.png", image)
+    (root / "rules.yaml").write_text(RULES)
+    ingest(str(root), str(root / "rules.yaml"), str(root / "catalogue"))
     for mode in MODES:
-        made(parameters(tmp_path / f"c_{mode}", mode=mode, scale=2))
-    return {mode: str(tmp_path / f"c_{mode}") for mode in MODES}
+        made(
+            CorpusParameters(
+                output=str(root / f"c_{mode}"),
+                model="heteroscedastic",
+                references=str(root / "catalogue"),
+                clean=str(root / "clean"),
+                crop=32,
+                shard=8,
+                scale=2,
+                mode=mode,
+            )
+        )
+    return {"clean": str(root / "clean")} | {mode: str(root / f"c_{mode}") for mode in MODES}
 
 
 def test_every_mode_gives_the_same_pairs(corpora: dict[str, str]) -> None:
@@ -45,7 +70,7 @@ def test_every_mode_gives_the_same_pairs(corpora: dict[str, str]) -> None:
             assert int(item["index"]) == position
 
 
-def test_noisy_corpora_name_their_clean_images(corpora: dict[str, str], folders: tuple[Path, Path], tree: Tree) -> None:
+def test_noisy_corpora_name_their_clean_images(corpora: dict[str, str], tree: Tree) -> None:
     corpus = Corpus.open(corpora["noisy"])
     assert corpus.layout.arrays == ("noisy",)
     assert not [name for name in tree(corpora["noisy"]) if name.startswith("clean/")]
@@ -78,29 +103,26 @@ def test_materialised_recipes_are_the_corpus(
     assert tree(tmp_path / "made") == tree(corpora[mode])
 
 
-def test_other_sources_are_refused(
-    corpora: dict[str, str], folders: tuple[Path, Path], tmp_path: Path, pair: Callable, save: Callable
-) -> None:
+def test_other_sources_are_refused(corpora: dict[str, str], tmp_path: Path, pair: Callable, save: Callable) -> None:
     moved = tmp_path / "moved"
-    (folders[0] / "clean").rename(moved)
-    with pytest.raises(UserError, match="clean"):
-        CorpusDataset(corpora["recipe"])
-    assert len(CorpusDataset(corpora["recipe"], clean=str(moved))) == 72
-    save(moved / "wall_100_2.png", pair(99)[1])
-    with pytest.raises(UserError, match=r"its clean are not those.*--clean"):
+    with pytest.raises(UserError, match="moved: no clean images there"):
         CorpusDataset(corpora["recipe"], clean=str(moved))
+    shutil.copytree(corpora["clean"], moved)
+    assert len(CorpusDataset(corpora["recipe"], clean=str(moved))) == 72
     with pytest.raises(UserError, match=r"its model are not those"):
         CorpusDataset(corpora["noisy"], model="awgn", clean=str(moved))
+    save(moved / "2.png", pair(99)[1])
+    with pytest.raises(UserError, match=r"its clean are not those.*--clean"):
+        CorpusDataset(corpora["recipe"], clean=str(moved))
 
 
-def test_a_corpus_that_changes_under_a_training_is_noticed(corpora: dict[str, str]) -> None:
-    data = CorpusDataset(corpora["pairs"])
-    record = Path(corpora["pairs"]) / "corpus.json"
-    travelled = torch.utils.data.Subset(data, [0])
-    data.__dict__.update(data.__getstate__())
+def test_a_corpus_that_changes_under_a_training_is_noticed(corpora: dict[str, str], tmp_path: Path) -> None:
+    shutil.copytree(corpora["pairs"], tmp_path / "c")
+    data = pickle.loads(pickle.dumps(CorpusDataset(str(tmp_path / "c"))))  # as it comes to a worker
+    record = tmp_path / "c" / "corpus.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"digest": "0" * 64}))
     with pytest.raises(IntegrityError, match="changed since it was opened"):
-        travelled[0]
+        data[0]
 
 
 @pytest.mark.parametrize("mode", MODES)
