@@ -13,6 +13,7 @@ from pngmodel.errors import UserError
 from tasks import figures
 from tasks.clusters import Cluster
 from tasks.compaction import Compacted, compact_all, require_whole
+from tasks.croissant import croissant
 from tasks.evaluation import Evaluation
 from tasks.gate import GateRules, run_gate
 from tasks.noisecheck import compare, sampled_pairs
@@ -24,13 +25,14 @@ from tasks.stores.corpus import (
     CARD,
     CLEAN_IMAGES,
     COMMIT,
+    CROISSANT,
     GATE,
     REPORT,
     corpus_digest,
     published_corpus,
     writer,
 )
-from tasks.stores.filesystem import join, read_bytes, read_json, sha256, write_bytes
+from tasks.stores.filesystem import encode_json, join, read_bytes, read_json, sha256, write_bytes
 from tasks.stores.layout import peak
 from tasks.stores.records import CorpusRecord
 from tasks.synthesis import CorpusPlan
@@ -145,6 +147,9 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
     files = {name: sha256(content) for name, content in contents.items()}
     files |= {name: sha256(read_bytes(join(url, name))) for name in (GATE, CLEAN_IMAGES)}
     files |= judged.manifest.files if judged.manifest else {}
+    described = encode_json(croissant(plan, files))
+    write_bytes(join(url, CROISSANT), described)
+    files[CROISSANT] = sha256(described)
     record: dict[str, Any] = {
         "format": "pngnoise-corpus",
         "mode": mode,

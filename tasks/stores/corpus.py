@@ -24,6 +24,7 @@ from tasks.stores.writer import ShardWriter
 COMMIT = "corpus.json"
 KIND = "corpus"
 CLEAN_IMAGES, GATE, CARD, REPORT = "clean.parquet", "gate.json", "README.md", "report.html"
+CROISSANT = "croissant.json"
 FAILED_GATE = "gate-failed.json"
 """Evidence of draws that were to be added to a published corpus and did not pass; no part of the corpus."""
 PLACES = "sources.json"
