@@ -210,10 +210,14 @@ def codecs(catalogue: str) -> None:
     def delta(image: Pixels) -> Pixels:
         return np.diff(image.reshape(-1), prepend=image.dtype.type(0))
 
+    def undelta(level: int) -> Callable[[bytes], Pixels]:
+        return lambda b: np.cumsum(np.frombuffer(plain[level].decode(b), chunk.dtype), dtype=chunk.dtype)
+
     table: dict[str, tuple[Callable[[Pixels], bytes], Callable[[bytes], object]]] = {
-        "delta + zstd 1 (the stores)": (chunk.encode, chunk.decode),
-        "delta + zstd 3": (lambda p: plain[3].encode(delta(p)), chunk.decode),
-        "delta + zstd -5": (lambda p: plain[-5].encode(delta(p)), chunk.decode),
+        "blosc zstd 1, crc32c (the stores)": (chunk.encode, chunk.decode),
+        "delta + zstd 1 (the stores of format version 2)": (lambda p: plain[1].encode(delta(p)), undelta(1)),
+        "delta + zstd 3": (lambda p: plain[3].encode(delta(p)), undelta(3)),
+        "delta + zstd -5": (lambda p: plain[-5].encode(delta(p)), undelta(-5)),
         "zstd 1": (plain[1].encode, plain[1].decode),
         "blosc zstd 1, bit shuffle": (blosc.encode, blosc.decode),
         "PNG": (lambda p: imagecodecs.png_encode(np.moveaxis(p, 0, -1).copy(), level=6), imagecodecs.png_decode),
