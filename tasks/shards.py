@@ -98,12 +98,17 @@ def _names(job: Job) -> tuple[tuple[str, str, str], tuple[str, str]]:
 
 def _draw(loaded: _Loaded) -> _Drawn:
     generator = load_generator(*_names(loaded.work.job)[0])
-    noisies: list[Pixels] = []
-    for k in range(0, len(loaded.samples), _BATCH):
-        batch = slice(k, k + _BATCH)
-        prompts = [entry.prompts for entry in loaded.entries[batch]]
-        seeds = [sample.seed for sample in loaded.samples[batch]]
-        noisies.extend(np.asarray(generator.generate(np.stack(loaded.cleans[batch]), prompts=prompts, seed=seeds)))
+    noisies: list[Pixels] = [np.empty(0)] * len(loaded.samples)
+    # One reference after the other: what was prepared for one serves all its samples.
+    order = sorted(range(len(loaded.samples)), key=lambda position: loaded.samples[position].reference)
+    for batch in (order[k : k + _BATCH] for k in range(0, len(order), _BATCH)):
+        prompts = [loaded.entries[position].prompts for position in batch]
+        seeds = [loaded.samples[position].seed for position in batch]
+        clean = np.stack([loaded.cleans[position] for position in batch])
+        for position, noisy in zip(
+            batch, np.asarray(generator.generate(clean, prompts=prompts, seed=seeds)), strict=True
+        ):
+            noisies[position] = noisy
     return _Drawn(loaded, noisies)
 
 
