@@ -14,6 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from pngmodel import whitening
+from tasks.artifacts import may_pass
 from tasks.cleansources import read_clean
 from tasks.clusters import Cluster, open_cluster
 from tasks.generators import load_generator, one_thread
@@ -273,4 +274,11 @@ def make_corpus_shards(plan: CorpusPlan, progress: Progress = lambda done, total
 
 task_begin = task(cache_policy=NO_CACHE, name="begin_corpus")(begin)
 task_pending = task(cache_policy=NO_CACHE, persist_result=False, name="look_for_shards")(pending)
-task_make_pending = task(cache_policy=NO_CACHE, persist_result=False, name="make_shards")(make_pending)
+task_make_pending = task(
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    name="make_shards",
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=may_pass,
+)(make_pending)
