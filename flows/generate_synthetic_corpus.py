@@ -66,7 +66,9 @@ def _make(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
         return {"made": 0, "kept": 0}
     todo = task_pending(_unseen(plan), _unseen(cluster), reporter("look", "shards"))
     bar = progress_artifact("corpus-progress", f"pairs of {plan.parameters.output}")
-    report = shared("generate", "pairs", sum(len(plan.layout.rows(index)) for index in todo), bar)
+    pairs = sum(len(plan.layout.rows(index)) for index in todo)
+    bar(0, pairs)  # here, so that it belongs to the run and not to its first task
+    report = shared("generate", "pairs", pairs, bar)
     for group in groups(todo):
         name = f"shards-{group[0]}-{group[-1]}"
         task_make_pending.with_options(task_run_name=name)(_unseen(plan), _unseen(group), _unseen(cluster), report)

@@ -144,6 +144,7 @@ def _corpus_facts(corpus: Corpus) -> dict[str, Any]:
     facts |= {"dtype": layout.dtype, "accepted": record.accepted, "rejected": record.rejected}
     facts |= {"override": record.override, "unused_clean": record.unused_clean, "shards": corpus.shards.num_rows}
     facts |= {"stored_bytes": record.stored_bytes, "licence": record.licence, "digest": record.digest}
+    facts |= {"protocol": record.protocol}
     return facts | {"recipe": record.recipe, "figures": record.figures, "report": join(corpus.url, "report.html")}
 
 
