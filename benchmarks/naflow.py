@@ -65,7 +65,7 @@ def png(generator: NoiseGenerator, noisy: Tensor, clean: Tensor) -> dict[str, Ac
 
     @torch.no_grad()
     def network() -> Tensor:
-        return generator._model_noise(clean, prompts, 1)
+        return generator._model_noise(clean[None], [prompts], [1])
 
     return {"network": network, **whole(generator, noisy, clean)}
 

@@ -75,10 +75,16 @@ def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:
     table = Table(title=_escape(title), title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # a digest is to be copied whole
+    figures = content.get("figures")
+    of_generators = isinstance(figures, dict) and "model" in figures
     for key, value in content.items():
+        if key == "figures" and of_generators:
+            continue
         words = f"{value / 1e6:.1f} MB" if key.startswith("bytes") or key.endswith("_bytes") else _words(value)
         table.add_row(key.replace("_", " "), _escape(words))
     Console().print(table)
+    if of_generators:
+        show_figures({"figures": figures, "protocol": content.get("protocol", "noise-A")}, as_json=False)
 
 
 def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 from prefect import flow
 from prefect.utilities.annotations import quote
 
-from tasks.artifacts import log, publish_markdown, table
+from tasks.artifacts import log, progress_artifact, publish_markdown, table
 from tasks.clusters import Cluster, open_cluster
 from tasks.evaluation import EvaluateParameters, task_evaluate_noise
 from tasks.gate import GateRules, load_rules
@@ -69,7 +69,10 @@ def _make(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
     if plan.parameters.mode == "recipe":
         return {"made": 0, "kept": 0}
     todo = task_pending(_unseen(plan), _unseen(cluster), reporter("look", "shards"))
-    report = shared("generate", "pairs", sum(len(plan.layout.rows(index)) for index in todo))
+    bar = progress_artifact("corpus-progress", f"pairs of {plan.parameters.output}")
+    pairs = sum(len(plan.layout.rows(index)) for index in todo)
+    bar(0, pairs)  # here, so that it belongs to the run and not to its first task
+    report = shared("generate", "pairs", pairs, bar)
     for group in groups(todo):
         name = f"shards-{group[0]}-{group[-1]}"
         task_make_pending.with_options(task_run_name=name)(_unseen(plan), _unseen(group), _unseen(cluster), report)

@@ -17,3 +17,7 @@ class IntegrityError(UserError):
 
 class NonFiniteError(RuntimeError):
     """Training met a loss or gradient that is not finite; names the step and the last good checkpoint."""
+
+
+class TransientError(UserError):
+    """Storage or a cluster failed in a way that may be over soon: the same work is worth another try."""

@@ -23,6 +23,7 @@ from pngmodel.units import CALIBRATION, COVARIANCE, NoiseUnits
 _COLOURS = 3
 _TILES_AT_ONCE = 32  # small tiles: an image of 256 x 256 is 25 of 64 x 64, and every call has its price
 _PIXELS_AT_ONCE = 16 * 256**2  # large tiles: features of full size take memory
+_PIXELS_ON_ACCELERATOR = 16 * 256**2  # images that share calls of the network
 _CALIBRATION_SIDE = 256
 _CALIBRATION_DRAWS = 3  # what one draw says of the model's covariances is as uncertain as one image
 
@@ -35,7 +36,9 @@ class NoiseGenerator(NoisyImageGenerator):
         >>> generator = NoiseGenerator.from_pretrained()
         >>> noisy = generator.generate(clean, reference=(real_noisy, real_clean), seed=1)
 
-    Every network call sees the tiles of one image only, so a sample does not depend on its batch.
+    On a processor every network call sees the tiles of one image only. On an accelerator images share calls, and the
+    statistics of the reference are given there too; a sample is then as independent of its batch as the device's
+    products of matrices are of the number of their rows.
     """
 
     name = "png"
@@ -85,28 +88,31 @@ class NoiseGenerator(NoisyImageGenerator):
         prompts = {name: value[0].float().cpu() for name, value in code.items()} | fitted
         if self.model.config.calibration == "spectrum":
             height, width = (min(side, _CALIBRATION_SIDE) for side in noise.shape[-2:])
-            draws = [
-                self._whitened_noise(clean[:, :height, :width], prompts, derive_seed("calibration", k))
-                for k in range(_CALIBRATION_DRAWS)
-            ]
             clean = clean[:, :height, :width]
+            shown = clean[None].to(self._precision.device)
+            seeds = [derive_seed("calibration", k) for k in range(_CALIBRATION_DRAWS)]
+            draws = [self._units.coloured(self._model_noise(shown, [prompts], [s])[0].cpu(), prompts) for s in seeds]
             prompts |= self._units.calibration(draws, noisy[:, :height, :width] - clean, clean, prompts)
         return prompts
 
     @torch.no_grad()
     def sample(self, clean: Tensor, prompts: Sequence[Prompts], seeds: Sequence[int]) -> Tensor:
-        """Noisy images (B, C, H, W) in [0, 1], not rounded; one independent seed per image."""
+        """Noisy images (B, C, H, W) in [0, 1], not rounded, on the generator's device; one seed per image."""
         for entry in prompts:
             if missing := self._prompt_names - set(entry):
                 raise UserError(f"prompts: {sorted(missing)} missing; use what prompts() of this model returned")
-        return torch.stack([self._one(c.cpu(), p, s) for c, p, s in zip(clean, prompts, seeds, strict=True)])
+        clean = clean.to(self._precision.device)
+        padded = pad_to_multiple(_as_rgb(clean), DOWNSAMPLING)
+        step = self._images_at_once(padded.shape[-2], padded.shape[-1])
+        runs = [slice(first, first + step) for first in range(0, len(clean), step)]
+        drawn = [noise for run in runs for noise in self._model_noise(padded[run], prompts[run], seeds[run])]
+        return torch.stack([self._finished(*image) for image in zip(drawn, clean, prompts, strict=True)])
 
-    def _one(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
+    def _finished(self, noise: Tensor, clean: Tensor, prompts: Prompts) -> Tensor:
+        """A noisy image (C, H, W): model noise (3, padded H, padded W), given the reference's statistics, on top."""
         channels, height, width = clean.shape
-        rgb = _as_rgb(clean)
-        noise = self._whitened_noise(pad_to_multiple(rgb[None], DOWNSAMPLING)[0], prompts, seed)
-        noise = self._calibrated(noise, prompts)[:, :height, :width]
-        noise = self._units.unwhitened(noise, rgb, prompts)
+        noise = self._calibrated(self._units.coloured(noise, prompts), prompts)[:, :height, :width]
+        noise = self._units.unwhitened(noise, _as_rgb(clean), prompts)
         if channels == 1:
             noise = noise[1:2]  # green: the channel closest to luminance
         return (clean + noise).clamp(0, 1)
@@ -123,39 +129,55 @@ class NoiseGenerator(NoisyImageGenerator):
             return self._units.calibrated(noise, prompts)
         return self._units.colour_matched(noise, prompts[COVARIANCE])
 
-    def _whitened_noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
-        """Noise in whitened units for a padded image (3, H, W) in [0, 1]: the model's, coloured by the reference."""
-        return self._units.coloured(self._model_noise(clean, prompts, seed), prompts)
+    def _images_at_once(self, height: int, width: int) -> int:
+        """Images of this size whose tiles go through the network together.
 
-    def _model_noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
-        """Noise in model units for a padded image (3, H, W) in [0, 1]."""
+        One where a processor computes, which gains nothing from more; that image's reference is then expanded once.
+        """
+        if self._precision.device.type == "cpu":
+            return 1
+        return max(1, _PIXELS_ON_ACCELERATOR // (height * width))
+
+    def _model_noise(self, clean: Tensor, prompts: Sequence[Prompts], seeds: Sequence[int]) -> Tensor:
+        """Noise in model units for padded images (B, 3, H, W) in [0, 1] on the device, one call for all."""
         model, config, device = self._fast, self.model.config, self._precision.device
+        images, d = len(clean), DOWNSAMPLING
         height, width = clean.shape[-2:]
-        g = generator(seed)
-        # One random field for the whole image: tiles agree where they overlap.
-        field = torch.randn((config.latent_channels, height // DOWNSAMPLING, width // DOWNSAMPLING), generator=g)
+        # One random field for each whole image: tiles agree where they overlap.
+        size = (config.latent_channels, height // d, width // d)
+        field = torch.stack([torch.randn(size, generator=generator(seed), device="cpu") for seed in seeds]).to(device)
         signed = clean * 2 - 1
         beside = self._units.names.union(CALIBRATION)
-        code = {k: v[None].to(device) for k, v in prompts.items() if k not in beside}
+        names = [name for name in prompts[0] if name not in beside]
+        code = {name: torch.stack([entry[name] for entry in prompts]).to(device) for name in names}
 
         def run(corners: list[tuple[int, int]], rows: int, columns: int) -> Tensor:
+            """Tiles (n, B, 3, rows, columns)."""
             out = []
-            features = model.expand(code, rows, columns, self._precision)  # one reference: the same for all tiles
+            features = model.expand(code, rows, columns, self._precision)  # a reference's are the same for all tiles
             at_once = max(1, min(_TILES_AT_ONCE, _PIXELS_AT_ONCE // (rows * columns)))
             for first in range(0, len(corners), at_once):
                 part = corners[first : first + at_once]
-                images = torch.stack([signed[:, y : y + rows, x : x + columns] for y, x in part]).to(device)
-                h, w, d = rows // DOWNSAMPLING, columns // DOWNSAMPLING, DOWNSAMPLING
-                starts = torch.stack([field[:, y // d : y // d + h, x // d : x // d + w] for y, x in part]).to(device)
-                network = model.network(code, images, self._precision, features)
+                tiles = torch.cat([signed[:, :, y : y + rows, x : x + columns] for y, x in part])
+                h, w = rows // d, columns // d
+                starts = torch.cat([field[:, :, y // d : y // d + h, x // d : x // d + w] for y, x in part])
+                shown = {name: _for_tiles(value, len(part)) for name, value in code.items()}
+                maps = [_for_tiles(value, len(part)) for value in features]
+                network = model.network(shown, tiles, self._precision, maps)
                 latent = model.denormalise(one_step(network, starts, model.schedule))
                 with self._precision.autocast():
-                    out.append(model.autoencoder.decoder(latent, images).float().cpu())
+                    made = model.autoencoder.decoder(latent, tiles).float()
+                out.append(made.view(len(part), images, *made.shape[1:]))
             return torch.cat(out)
 
-        return tiled(run, height, width, _COLOURS, config.tile, config.tile_overlap)
+        return tiled(run, height, width, config.tile, config.tile_overlap)
+
+
+def _for_tiles(value: Tensor, tiles: int) -> Tensor:
+    """What belongs to images (B, ...), for so many tiles of each, (tiles * B, ...); of one image as it is."""
+    return value if len(value) == 1 else value.repeat(tiles, *[1] * (value.dim() - 1))
 
 
 def _as_rgb(image: Tensor) -> Tensor:
-    """Grey (1, H, W) is shown to the model as three equal channels."""
-    return image.expand(_COLOURS, -1, -1) if image.shape[0] == 1 else image
+    """Grey (..., 1, H, W) is shown to the model as three equal channels."""
+    return image.expand(*image.shape[:-3], _COLOURS, -1, -1) if image.shape[-3] == 1 else image

@@ -42,7 +42,7 @@ class NoisyImageGenerator(ABC):
 
     @abstractmethod
     def sample(self, clean: Tensor, prompts: Sequence[Prompts], seeds: Sequence[int]) -> Tensor:
-        """Return noisy images (B, C, H, W), clamped to [0, 1] and NOT rounded to levels.
+        """Return noisy images (B, C, H, W), clamped to [0, 1] and NOT rounded to levels, on any device.
 
         ``clean`` is (B, C, H, W) in [0, 1]; ``prompts`` and ``seeds`` have one entry per image.
         """
@@ -94,7 +94,7 @@ class NoisyImageGenerator(ABC):
         for what, given in (("prompts", entries), ("seeds", seeds)):
             if len(given) != count:
                 raise UserError(f"generate: {count} clean images but {len(given)} {what}")
-        return from_unit(self.sample(x, entries, seeds).cpu(), fmt)
+        return from_unit(self.sample(x, entries, seeds), fmt)
 
     def _reference_prompts(self, reference: Reference | Image) -> list[Prompts]:
         if isinstance(reference, (tuple, list)):

@@ -117,6 +117,13 @@ def _power(density: Tensor, exponent: float, floor: float = 0.0) -> Tensor:
     return result
 
 
+def _roots(density: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """:func:`_power` of 1/2 and of -1/2, for the price of one."""
+    values, vectors = torch.linalg.eigh(density)
+    values = values.clamp(min=floor)[..., None, :]
+    return (vectors * values**0.5) @ vectors.mH, (vectors * values**-0.5) @ vectors.mH
+
+
 def _taps(response: Tensor) -> Tensor:
     grid = response.shape[0]
     return torch.fft.irfft2(response.movedim((-2, -1), (0, 1)), s=(grid, grid))
@@ -172,7 +179,7 @@ def transport_filter(source: Tensor, target: Tensor) -> Tensor:
     """
     have, want = _density(source), _density(target)
     floor = _SMALLEST_SHARE * float(have.diagonal(dim1=-2, dim2=-1).real.mean())
-    root, inverse = _power(have, 0.5, floor), _power(have, -0.5, floor)
+    root, inverse = _roots(have, floor)
     return _taps(inverse @ _power(root @ want @ root, 0.5) @ inverse).float()
 
 
@@ -180,11 +187,12 @@ def colour_matched(noise: Tensor, covariance: Tensor) -> Tensor:
     """Noise (C, H, W) with mean 0 and exactly this (C, C) covariance of channels, changed as little as possible."""
     x = noise - noise.mean(dim=(1, 2), keepdim=True)
     flat = x.flatten(1).double()
-    have, want = flat @ flat.T / flat.shape[1], covariance.double()
+    # Matrices this small are taken apart on the processor, wherever the field lies.
+    have, want = (flat @ flat.T / flat.shape[1]).cpu(), covariance.cpu().double()
     floor = _SMALLEST_STD**2
-    root, inverse = _power(have, 0.5, floor), _power(have, -0.5, floor)
+    root, inverse = _roots(have, floor)
     matrix = inverse @ _power(root @ want @ root, 0.5) @ inverse
-    return torch.einsum("cd,dhw->chw", matrix.to(x.dtype), x)
+    return torch.einsum("cd,dhw->chw", matrix.to(x), x)
 
 
 def correlated_field(taps: Tensor, height: int, width: int, seed: int) -> Tensor:
@@ -204,7 +212,7 @@ def filtered(field: Tensor, taps: Tensor, response: Tensor | None = None) -> Ten
     half = taps.shape[-1] // 2
     height, width = field.shape[-2:]
     rows, columns = (_mirrored(side, half) for side in (height, width))
-    extended = field.index_select(1, rows).index_select(2, columns)
+    extended = field.index_select(1, rows.to(field.device)).index_select(2, columns.to(field.device))
     return _convolve(extended, taps, response)[:, half : half + height, half : half + width]
 
 
@@ -213,7 +221,7 @@ def response(taps: Tensor, height: int, width: int) -> Tensor | None:
     rows, columns = (side + 2 * (taps.shape[-1] // 2) for side in (height, width))
     if taps.shape[0] * taps.shape[1] * rows * (columns // 2 + 1) > _LARGEST_RESPONSE:
         return None
-    found = torch.empty(*taps.shape[:2], rows, columns // 2 + 1, dtype=torch.complex64)
+    found = torch.empty(*taps.shape[:2], rows, columns // 2 + 1, dtype=torch.complex64, device=taps.device)
     for channel, row in enumerate(taps):
         found[channel] = _transformed(row, rows, columns)
     return found
@@ -243,7 +251,7 @@ def _convolve(field: Tensor, taps: Tensor, response: Tensor | None = None) -> Te
 def _transformed(row: Tensor, rows: int, columns: int) -> Tensor:
     """Fourier transform (C, rows, columns / 2 + 1) of the filters (C, grid, grid) behind one channel."""
     grid = row.shape[-1]
-    lags = torch.arange(grid) - grid // 2
-    kernel = torch.zeros(row.shape[0], rows, columns)
+    lags = torch.arange(grid, device=row.device) - grid // 2
+    kernel = torch.zeros(row.shape[0], rows, columns, device=row.device)
     kernel[:, (lags % rows)[:, None], (lags % columns)[None]] = row[:, (lags % grid)[:, None], (lags % grid)[None]]
     return torch.fft.rfft2(kernel)

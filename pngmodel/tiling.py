@@ -33,11 +33,10 @@ def tiled(
     run: Callable[[list[tuple[int, int]], int, int], Tensor],
     height: int,
     width: int,
-    channels: int,
     tile: int,
     overlap: int,
 ) -> Tensor:
-    """Assemble (channels, height, width) from ``run(corners, tile height, tile width)`` -> (n, C, th, tw).
+    """Assemble (..., height, width) from ``run(corners, tile height, tile width)`` -> (n, ..., th, tw).
 
     Neighbouring tiles must agree in their overlap (they do when they start from the same random field), so
     the linear crossfade loses next to no variance.
@@ -46,9 +45,11 @@ def tiled(
     size = (min(tile, height), min(tile, width))
     corners = [(y, x) for y in rows for x in columns]
     tiles = run(corners, *size)
-    out, total = torch.zeros(channels, height, width), torch.zeros(height, width)
-    for (y, x), values in zip(corners, tiles.cpu(), strict=True):
+    out = torch.zeros(*tiles.shape[1:-2], height, width, device=tiles.device)
+    total = torch.zeros(height, width, device=tiles.device)
+    for (y, x), values in zip(corners, tiles, strict=True):
         weight = _ramp(rows, rows.index(y), size[0], height)[:, None] * _ramp(columns, columns.index(x), size[1], width)
-        out[:, y : y + size[0], x : x + size[1]] += weight * values
+        weight = weight.to(tiles.device)
+        out[..., y : y + size[0], x : x + size[1]] += weight * values
         total[y : y + size[0], x : x + size[1]] += weight
     return out / total

@@ -82,7 +82,7 @@ class NoiseUnits:
         # Lags of 7 pixels in both forms.
         reach = spectrum.REACH // 2 if self._decorrelation == "polyphase" else spectrum.REACH
         ends = (spectrum.within(prompts[name], reach) for name in ("drawn_covariance", COVARIANCE))
-        u = self._filtered(u - prompts["drawn_mean"][:, None, None], _transport, *map(_bytes, ends))
+        u = self._filtered(u - prompts["drawn_mean"][:, None, None].to(u.device), _transport, *map(_bytes, ends))
         return self._matched(u, prompts["colour_target"])
 
     def _filtered(self, u: Tensor, filter_of: _FilterOf, *windows: _Stored) -> Tensor:
@@ -156,13 +156,13 @@ def _decorrelating(covariance: _Stored) -> Tensor:
     return spectrum.decorrelating_filter(_window(covariance))
 
 
-# A reference is used for many images, and its filters cost as much as the network: they are kept, by content.
-@lru_cache(maxsize=32)
+# A reference is used for many images, and its filters cost as much as the network: they are kept; 3 MB each.
+@lru_cache(maxsize=128)
 def _colouring(covariance: _Stored) -> Tensor:
     return spectrum.colouring_filter(_window(covariance))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _transport(drawn: _Stored, reference: _Stored) -> Tensor:
     return spectrum.transport_filter(_window(drawn), _window(reference))
 
@@ -172,10 +172,13 @@ def _through(u: Tensor, filter_of: _FilterOf, *windows: _Stored) -> Tensor:
     taps = filter_of(*windows)
     if filter_of is _decorrelating:  # of one reference for one crop, in training: never used again
         return spectrum.filtered(u, taps)
-    return spectrum.filtered(u, taps, _response(filter_of, windows, u.shape[-2], u.shape[-1]))
+    found = _response(filter_of, windows, u.shape[-2], u.shape[-1], str(u.device))
+    return spectrum.filtered(u, taps.to(u.device), found)
 
 
 # Few: tens of megabytes each. Two belong to a reference.
 @lru_cache(maxsize=4)
-def _response(filter_of: _FilterOf, windows: tuple[_Stored, ...], height: int, width: int) -> Tensor | None:
-    return spectrum.response(filter_of(*windows), height, width)
+def _response(
+    filter_of: _FilterOf, windows: tuple[_Stored, ...], height: int, width: int, device: str
+) -> Tensor | None:
+    return spectrum.response(filter_of(*windows).to(device), height, width)

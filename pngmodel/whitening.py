@@ -156,6 +156,7 @@ def unwhiten(kind: Kind, curves: Curves, u: Tensor, clean: Tensor) -> Tensor:
         return u / 2
     out = torch.empty(u.shape, device=u.device)  # contiguous
     u = u.clamp(-_CLIP[kind], _CLIP[kind])
+    curves = {name: value.to(u.device) for name, value in curves.items()}
     for c in range(u.shape[0]):
         flat = out[c].view(-1)
         for v, i, n in zip(
@@ -165,7 +166,7 @@ def unwhiten(kind: Kind, curves: Curves, u: Tensor, clean: Tensor) -> Tensor:
             if kind == "moments":
                 n.copy_(curve.at(0) + curve.at(1) * v)
                 continue
-            position = (v - _LEVELS[0]) / _STEP
+            position = (v - float(_LEVELS[0])) / _STEP
             j = position.floor().long().clamp(0, curve.width - 2)
             left, right = curve.at(j), curve.at(j + 1)
             n.copy_(left + (right - left) * (position - j))

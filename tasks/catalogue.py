@@ -7,12 +7,13 @@ from itertools import groupby
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.datasets.pixels import read_pixels
 from tasks.datasets.records import PAIR_COLUMNS, SIDES
-from tasks.stores.filesystem import exists, join, read_bytes, read_json, sha256
+from tasks.stores.commits import open_commit
+from tasks.stores.filesystem import join, read_bytes, sha256
 from tasks.stores.shardfile import Pixels
 from tasks.stores.tables import decode_table
 from tasks.verification import MEASURED, pixel_digest
@@ -55,21 +56,14 @@ def load_catalogue(url: str) -> tuple[pa.Table, str]:
     Raises:
         UserError: no catalogue there, or one of another format version. IntegrityError: the table does not fit it.
     """
-    place = join(url, COMMIT)
-    if not exists(place):
-        raise UserError(f"{place}: missing; {url} is not a (finished) catalogue, make one with `pngnoise ingest`")
-    record = read_json(place)
-    if record.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{place}: format version {record.get('format_version')}, this version of pngnoise reads {FORMAT_VERSION}; "
-            "run `pngnoise ingest` again"
-        )
-    try:
-        known = CatalogueRecord.model_validate(record)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise IntegrityError(f"{place}: key '{key}': {first['msg']}; run `pngnoise ingest` again") from None
+    known = open_commit(
+        url,
+        COMMIT,
+        CatalogueRecord,
+        FORMAT_VERSION,
+        absent="not a (finished) catalogue; make one with `pngnoise ingest`",
+        remedy="run `pngnoise ingest` again",
+    )
     content = read_bytes(join(url, TABLE))
     if sha256(content) != known.table_sha256:
         raise IntegrityError(f"{join(url, TABLE)}: sha256 differs from {COMMIT}; run `pngnoise ingest` again")

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pngmodel.errors import UserError
+from pngmodel.errors import TransientError, UserError
 from tasks.configuration import load_yaml
 
 Item = TypeVar("Item")
@@ -255,7 +255,7 @@ def _result(future: Any, item: object, config: ClusterConfig) -> Any:
     try:
         return future.result()
     except KilledWorker as error:
-        raise UserError(
+        raise TransientError(
             f"cluster: workers died four times over {item!r:.300} ({error}); give workers more memory or look at that "
             "input, then run the same command again: what is already published is kept"
         ) from None
@@ -263,7 +263,7 @@ def _result(future: Any, item: object, config: ClusterConfig) -> Any:
         if future.status == "error":
             raise  # the function's own error
         # With futures waiting the loss cancels them; while a result is being fetched its connection breaks.
-        raise UserError(
+        raise TransientError(
             f"cluster: the scheduler {config.address or config.kind} was lost ({error}); run the same command again: "
             "what is already published is kept"
         ) from None

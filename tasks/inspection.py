@@ -148,6 +148,7 @@ def _corpus_facts(corpus: Corpus) -> dict[str, Any]:
         "shards": layout.shards if corpus.stored else 0,
     }
     facts |= {"stored_bytes": record.stored_bytes, "licence": record.licence, "digest": record.digest}
+    facts |= {"protocol": record.protocol}
     return facts | {"recipe": record.recipe, "figures": record.figures, "report": join(corpus.url, "report.html")}
 
 

@@ -62,8 +62,13 @@ def reporter(stage: str, unit: str) -> Callable[[int, int], None]:
     return report
 
 
-def shared(stage: str, unit: str, total: int) -> Callable[[int, int], None]:
-    """A callable (done, total) for a stage that is made in pieces, each of which counts from 0 to its own total."""
+def shared(
+    stage: str, unit: str, total: int, also: Callable[[int, int], None] = lambda done, total: None
+) -> Callable[[int, int], None]:
+    """A callable (done, total) for a stage that is made in pieces, each of which counts from 0 to its own total.
+
+    ``also`` is told how far the whole stage is.
+    """
     before, last = 0, 0
 
     def report(done: int, of_piece: int) -> None:
@@ -71,7 +76,9 @@ def shared(stage: str, unit: str, total: int) -> Callable[[int, int], None]:
         if done < last:  # the next piece has begun
             before += last
         last = done
-        _listeners[-1](Progress(stage, before + done, total, unit))
+        reached = min(before + done, total)  # a piece that is tried again is counted twice
+        _listeners[-1](Progress(stage, reached, total, unit))
+        also(reached, total)
 
     return report
 

@@ -76,6 +76,8 @@ class Judged:
     """None: a corpus of recipes has none."""
     failures: list[str]
     """What was passed over at the user's word."""
+    cameras: dict[str, dict[str, float]]
+    """Sampled noise beside that of its references, by camera."""
 
     @property
     def rejected(self) -> int:
@@ -131,7 +133,7 @@ def judge(plan: CorpusPlan, rules: GateRules, cluster: Cluster) -> Judged:
     else:
         evidence = {"samples": plan.layout.pairs, "reasons": {}, "rejected": [], "by_camera": {}}
     cameras = compare(plan, sampled_pairs(plan, rules.sampled_pairs))
-    return Judged(manifest, run_gate(p.output, evidence, cameras, rules, p.override_gate))
+    return Judged(manifest, run_gate(p.output, evidence, cameras, rules, p.override_gate), cameras)
 
 
 def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Published:
@@ -209,7 +211,9 @@ def _report(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
         f"{parameters.scale} draw{'s' if parameters.scale > 1 else ''} per clean patch. The figures are of "
         f"{evaluation.record['pairs']} real pairs{_whose(plan)}.",
         facts=facts,
-        provenance=[(f"recipe: {k}", str(v)) for k, v in plan.recipe.items()] + [("licence", plan.licence)],
+        provenance=[(f"recipe: {k}", str(v)) for k, v in plan.recipe.items()]
+        + [("licence", plan.licence)]
+        + [(f"gate: {camera}", _told(noise)) for camera, noise in judged.cameras.items()],
         samples=[_shown(plan, pair) for pair in sampled_pairs(plan, _SHOWN)],
     )
 
@@ -220,6 +224,22 @@ def _shown(plan: CorpusPlan, pair: int) -> tuple[str, figures.Array, figures.Arr
     full = np.float32(peak(plan.layout.dtype))
     clean, noisy = (np.asarray(image / full, np.float32) for image in pair_of(plan, pair))
     return references[plan.sample(pair).reference].id, clean, noisy
+
+
+def _told(noise: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in noise.items())
+
+
+def _gate_table(judged: Judged) -> str:
+    """What the gate saw of sampled noise, whitened by the references, camera by camera."""
+    if not judged.cameras:
+        return f"The references are a prompt bank: there was no real noise to compare with. See `{GATE}`.\n"
+    names = list(next(iter(judged.cameras.values())))
+    lines = ["| camera | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines += [
+        f"| {camera} | " + " | ".join(f"{noise[n]:g}" for n in names) + " |" for camera, noise in judged.cameras.items()
+    ]
+    return "Generated and real noise, both whitened by the reference:\n\n" + "\n".join(lines) + "\n"
 
 
 def _whose(plan: CorpusPlan) -> str:
@@ -256,6 +276,9 @@ Protocol `{record["protocol"]}` on {record["pairs"]} real pairs{_whose(plan)}, o
 {markdown_table(record["figures"], HEADLINE)}
 All figures and pictures: `{REPORT}`.
 
+## Quality gate
+
+{_gate_table(judged)}
 ## How to read it
 
 {_READ[plan.parameters.mode]}

@@ -14,6 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from pngmodel import whitening
+from tasks.artifacts import may_pass
 from tasks.cleansources import read_clean
 from tasks.clusters import Cluster, open_cluster
 from tasks.generators import load_generator, one_thread
@@ -99,12 +100,17 @@ def _names(job: Job) -> tuple[tuple[str, str, str], tuple[str, str]]:
 
 def _draw(loaded: _Loaded) -> _Drawn:
     generator = load_generator(*_names(loaded.work.job)[0])
-    noisies: list[Pixels] = []
-    for k in range(0, len(loaded.samples), _BATCH):
-        batch = slice(k, k + _BATCH)
-        prompts = [entry.prompts for entry in loaded.entries[batch]]
-        seeds = [sample.seed for sample in loaded.samples[batch]]
-        noisies.extend(np.asarray(generator.generate(np.stack(loaded.cleans[batch]), prompts=prompts, seed=seeds)))
+    noisies: list[Pixels] = [np.empty(0)] * len(loaded.samples)
+    # One reference after the other: what was prepared for one serves all its samples.
+    order = sorted(range(len(loaded.samples)), key=lambda position: loaded.samples[position].reference)
+    for batch in (order[k : k + _BATCH] for k in range(0, len(order), _BATCH)):
+        prompts = [loaded.entries[position].prompts for position in batch]
+        seeds = [loaded.samples[position].seed for position in batch]
+        clean = np.stack([loaded.cleans[position] for position in batch])
+        for position, noisy in zip(
+            batch, np.asarray(generator.generate(clean, prompts=prompts, seed=seeds)), strict=True
+        ):
+            noisies[position] = noisy
     return _Drawn(loaded, noisies)
 
 
@@ -271,4 +277,11 @@ def make_corpus_shards(plan: CorpusPlan, progress: Progress = lambda done, total
 
 task_begin = task(cache_policy=NO_CACHE, name="begin_corpus")(begin)
 task_pending = task(cache_policy=NO_CACHE, persist_result=False, name="look_for_shards")(pending)
-task_make_pending = task(cache_policy=NO_CACHE, persist_result=False, name="make_shards")(make_pending)
+task_make_pending = task(
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    name="make_shards",
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=may_pass,
+)(make_pending)

@@ -247,6 +247,7 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         dtype=first.dtype,
         arrays=ARRAYS_OF_MODE[parameters.mode],
         draws=parameters.scale,
+        encoding="registered",  # strangers read corpora
     )
     recipe = {
         "model": model,

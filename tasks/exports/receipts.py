@@ -19,6 +19,7 @@ from pngmodel.errors import IntegrityError, UserError
 from tasks.exports.protocol import FileFact, Settings, Written
 from tasks.exports.records import ExportFile, ExportRecord, Receipt
 from tasks.provenance import content_key
+from tasks.stores.commits import open_commit
 from tasks.stores.filesystem import (
     exists,
     file_size,
@@ -156,18 +157,11 @@ def open_export(url: str) -> ExportRecord:
     Raises:
         UserError: it is absent or of another version. IntegrityError: it is damaged.
     """
-    place = join(url, COMMIT)
-    if not exists(place):
-        raise UserError(f"{place}: missing: no export, or one that was not finished; run `pngnoise export` again")
-    content = read_json(place)
-    if content.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{place}: key 'format_version' is {content.get('format_version')!r}, this version of pngnoise reads "
-            f"{FORMAT_VERSION}; export again with this version, in another place"
-        )
-    try:
-        return ExportRecord.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the record"
-        raise IntegrityError(f"{place}: key '{where}': {first['msg']}; it is damaged, export again") from None
+    return open_commit(
+        url,
+        COMMIT,
+        ExportRecord,
+        FORMAT_VERSION,
+        absent="no export, or one that was not finished; run `pngnoise export` again",
+        remedy="export again with this version, in another place",
+    )

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore
 
-from pngmodel.errors import IntegrityError, UserError
+from pngmodel.errors import IntegrityError, TransientError, UserError
 
 _TEMPORARY = ".writing"
 _ATTEMPTS = 5
@@ -75,9 +75,9 @@ def _explained(url: str, doing: str) -> Iterator[None]:
                 f"{url}: no space left while {doing}; free some or choose another output, then run the same "
                 "command again: what is already published is kept"
             ) from error
-        raise UserError(f"{url}: {doing} failed ({error})") from error
+        raise TransientError(f"{url}: {doing} failed ({error})") from error
     except (BotoCoreError, ClientError) as error:
-        raise UserError(
+        raise TransientError(
             f"{url}: {doing} failed ({error}); check AWS_ENDPOINT_URL, the bucket and credentials"
         ) from error
 

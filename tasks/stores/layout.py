@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict
 
-from tasks.stores.shardfile import DTYPES, ChunkCodec
+from tasks.stores.shardfile import DTYPES, ChunkCodec, Encoding
 
 CLEAN, NOISY = ARRAYS = ("clean", "noisy")
 PLAN, GROUP = "plan.json", "zarr.json"
 FORMAT_VERSION = 3
-"""Of patch stores and corpora. 1 had no padded layout; 2 had codecs that only zarr-python knows, and no draws."""
+"""Of patch stores and corpora. 1 had no padded layout; 2 had no draws, and one encoding for both."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Layout:
     With ``draws`` (a corpus): all clean images once, N = pairs / draws of them, and ``noisy`` is (draws, N, C, H, W).
     Pair d * N + i is draw d of clean image i. A shard belongs to one draw, the clean images to the shards of draw 0,
     so that more draws add objects and change none.
+
+    ``encoding``: of the chunks (:data:`~tasks.stores.shardfile.Encoding`).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -52,6 +54,7 @@ class Layout:
     arrays: tuple[str, ...] = ARRAYS
     filled: tuple[int, ...] | None = None
     draws: int | None = None
+    encoding: Encoding = "delta"
 
     @property
     def images(self) -> int:
@@ -135,7 +138,7 @@ class Layout:
     @property
     def codec(self) -> ChunkCodec:
         """How one image becomes a chunk."""
-        return ChunkCodec(self.channels, self.height, self.width, self.dtype)
+        return ChunkCodec(self.channels, self.height, self.width, self.dtype, self.encoding)
 
     @property
     def bytes_per_image(self) -> int:

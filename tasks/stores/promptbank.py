@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key
+from tasks.stores.commits import open_commit
 from tasks.stores.filesystem import Span, exists, join, read_bytes, read_json, read_spans, sha256
 from tasks.stores.layout import PLAN
 from tasks.stores.tables import decode_table
@@ -260,23 +261,16 @@ def bank_digest(key: str, shards: Sequence[BankShard], table_sha256: str) -> str
 
 
 def _record(url: str) -> PromptBankRecord:
-    place = join(url, COMMIT)
-    if not exists(place):
-        raise UserError(f"{place}: missing; {url} is not a (finished) prompt bank, make one with `pngnoise prompts`")
-    content = read_json(place)
-    if content.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{place}: key 'format_version' is {content.get('format_version')!r}, this version of pngnoise reads "
-            f"{FORMAT_VERSION}; run `pngnoise prompts` again, in another place"
-        )
-    try:
-        record = PromptBankRecord.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the record"
-        raise IntegrityError(f"{place}: key '{where}': {first['msg']}; it is damaged, make the bank again") from None
+    record = open_commit(
+        url,
+        COMMIT,
+        PromptBankRecord,
+        FORMAT_VERSION,
+        absent="not a (finished) prompt bank; make one with `pngnoise prompts`",
+        remedy="run `pngnoise prompts` again, in another place",
+    )
     if sum(s.entries for s in record.shards) != record.entries or len(record.shards) != -(
         -record.entries // record.shard
     ):
-        raise IntegrityError(f"{place}: its shards do not hold its entries; make the bank again")
+        raise IntegrityError(f"{join(url, COMMIT)}: its shards do not hold its entries; make the bank again")
     return record

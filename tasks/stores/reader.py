@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import pyarrow as pa
-from pydantic import ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key
+from tasks.stores.commits import open_commit
 from tasks.stores.filesystem import Span, exists, join, read_bytes, read_if_there, read_json, read_spans, sha256
 from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout
 from tasks.stores.parts import decode_part
@@ -34,7 +34,14 @@ class ShardReader(ABC, Generic[Record]):
 
     def __init__(self, url: str, commit: str, model: type[Record], *, kept_shards: int = 0) -> None:
         self.url, self._commit = url, commit
-        self.record = _record(url, commit, model)
+        self.record = open_commit(
+            url,
+            commit,
+            model,
+            FORMAT_VERSION,
+            absent=lambda: _not_there(url),
+            remedy="make it again with this version, in another place",
+        )
         self.layout: Layout = self.record.layout
         if problem := self.layout.problem():
             raise IntegrityError(f"{join(url, commit)}: impossible layout ({problem}); make the store again")
@@ -250,27 +257,7 @@ def _shard(place: tuple[str, int, int]) -> int:
     return place[1]
 
 
-def _record(url: str, commit: str, model: type[Record]) -> Record:
-    """The commit record, checked: there, of this version, complete."""
-    place = join(url, commit)
-    if not exists(place):
-        state = (
-            "was started but not finished; run the same command again (or `pngnoise finalise` after all --parts)"
-            if exists(join(url, PLAN))
-            else "there is no such store; check the path"
-        )
-        raise UserError(f"{place}: missing: {state}")
-    content = read_json(place)
-    version: Any = content.get("format_version")
-    if isinstance(version, int) and version != FORMAT_VERSION:
-        remedy = "update pngnoise" if version > FORMAT_VERSION else "make it again with this version, in another place"
-        raise UserError(
-            f"{place}: key 'format_version' is {version}, this version of pngnoise reads {FORMAT_VERSION}; {remedy}"
-        )
-    try:
-        record = model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the record"
-        raise IntegrityError(f"{place}: key '{where}': {first['msg']}; it is damaged, make the store again") from None
-    return record
+def _not_there(url: str) -> str:
+    if exists(join(url, PLAN)):
+        return "was started but not finished; run the same command again (or `pngnoise finalise` after all --parts)"
+    return "there is no such store; check the path"

@@ -6,16 +6,21 @@ index again for every chunk. docs/formats/patch-store.md describes the bytes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import imagecodecs
 import numpy as np
 import zarr
+from numcodecs.shuffle import Shuffle
+from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, ZstdCodec
+from zarr.codecs.numcodecs import Delta as ZarrDelta
+from zarr.codecs.numcodecs import Shuffle as ZarrShuffle
 from zarr.storage import MemoryStore
 
 Pixels = NDArray[Any]
@@ -24,7 +29,6 @@ Pixels = NDArray[Any]
 DTYPES = ("uint8", "uint16", "float32")
 _ABSENT = 2**64 - 1
 _LEVEL = 1
-_SHUFFLES = (BloscShuffle.noshuffle, BloscShuffle.shuffle)
 _CHECKSUM_BYTES = 4
 _ENTRY = np.dtype("<u8")
 
@@ -33,43 +37,50 @@ class DamagedShard(ValueError):  # noqa: N818 - it says what is the matter, the 
     """A shard's bytes are not what a writer wrote; the caller knows the file's name."""
 
 
+Encoding = Literal["delta", "registered"]
+"""How images become chunks.
+
+delta: wrapping difference to the previous value (integers), bytes shuffled by significance where a value has more than
+one, zstd with its checksum. The smaller one, but only zarr-python reads it.
+registered: Blosc with zstd, shuffled likewise, then a crc32c: codecs that Zarr libraries in other languages know.
+"""
+
+
 @dataclass(frozen=True)
 class ChunkCodec:
-    """The codec pipeline of one array: a chunk is one image (C, H, W).
-
-    Blosc with zstd (bytes shuffled by significance where a value has more than one), then a crc32c. Only codecs of
-    the Zarr v3 registry, so that libraries in other languages read the arrays too.
-    """
+    """The codec pipeline of one array: a chunk is one image (C, H, W)."""
 
     channels: int
     height: int
     width: int
     dtype: str
+    encoding: Encoding = "delta"
 
     @property
     def _little(self) -> np.dtype[Any]:
         return np.dtype(self.dtype).newbyteorder("<")
 
     @property
-    def _shuffle(self) -> int:
-        return int(np.dtype(self.dtype).itemsize > 1)
+    def _bytes(self) -> int:
+        """Of an image."""
+        return self.channels * self.height * self.width * self._little.itemsize
 
     def encode(self, image: Pixels) -> bytes:
         """The chunk of one image; asserts that the image fits, as what does not would be stored as something else."""
         assert image.shape == (self.channels, self.height, self.width), image.shape
         assert image.dtype == self.dtype, image.dtype
-        values = np.ascontiguousarray(image).astype(self._little, copy=False)
-        packed = bytes(
-            imagecodecs.blosc_encode(
-                values.tobytes(),
-                level=_LEVEL,
-                compressor="zstd",
-                shuffle=self._shuffle,
-                typesize=values.dtype.itemsize,
-                numthreads=1,
-            )
-        )
-        return packed + _checksum(packed)
+        flat = np.ascontiguousarray(image).reshape(-1)
+        size = flat.dtype.itemsize
+        if self.encoding == "registered":
+            packed = _blosc(flat.astype(self._little, copy=False).tobytes(), size)
+            return packed + _checksum(packed)
+        if flat.dtype.kind == "u":
+            difference = np.empty_like(flat)
+            difference[0] = flat[0]
+            np.subtract(flat[1:], flat[:-1], out=difference[1:])
+            flat = difference
+        flat = flat.astype(self._little, copy=False)
+        return bytes(compress(Shuffle(size).encode(flat) if size > 1 else flat, _LEVEL, True))
 
     def decode(self, chunk: bytes) -> Pixels:
         """The image of a chunk.
@@ -77,40 +88,76 @@ class ChunkCodec:
         Raises:
             DamagedShard: the checksum does not hold, or the size is another.
         """
+        content = self._unblosced(chunk) if self.encoding == "registered" else self._unzstded(chunk)
+        if len(content) != self._bytes:
+            raise DamagedShard(f"a chunk has {len(content)} bytes where {self._bytes} belong")
+        size = self._little.itemsize
+        if self.encoding == "delta" and size > 1:
+            content = Shuffle(size).decode(content)
+        values = np.frombuffer(content, self._little).astype(self.dtype, copy=False)
+        if self.encoding == "delta" and values.dtype.kind == "u":
+            # imagecodecs adds up several times as fast as NumPy's cumsum
+            values = imagecodecs.delta_decode(values)
+        image: Pixels = (values if values.flags.writeable else np.array(values)).reshape(
+            self.channels, self.height, self.width
+        )
+        return image
+
+    @staticmethod
+    def _unblosced(chunk: bytes) -> Any:
         packed = chunk[:-_CHECKSUM_BYTES]
         if chunk[-_CHECKSUM_BYTES:] != _checksum(packed):
             raise DamagedShard("a chunk does not fit its checksum")
-        expected = self.channels * self.height * self.width * self._little.itemsize
         try:
-            content = imagecodecs.blosc_decode(packed, numthreads=1)
+            return imagecodecs.blosc_decode(packed, numthreads=1)
         except (RuntimeError, ValueError) as error:
             raise DamagedShard(f"a chunk does not decode ({error})") from None
-        if len(content) != expected:
-            raise DamagedShard(f"a chunk has {len(content)} bytes where {expected} belong")
-        values = np.frombuffer(bytearray(content), self._little).astype(self.dtype, copy=False)
-        image: Pixels = values.reshape(self.channels, self.height, self.width)
-        return image
+
+    @staticmethod
+    def _unzstded(chunk: bytes) -> Any:
+        try:
+            return decompress(chunk)
+        except (RuntimeError, ValueError) as error:
+            raise DamagedShard(f"a chunk does not decode ({error})") from None
 
     def array_document(self, leading: tuple[int, ...], slots: int) -> bytes:
-        """The metadata (zarr.json), by zarr, of an array (\*leading, C, H, W) with ``slots`` of its last leading axis
+        """The metadata (zarr.json), by zarr, of an array (\\*leading, C, H, W) with ``slots`` of its last leading axis
         in a shard."""
         memory: dict[str, Any] = {}
-        size = np.dtype(self.dtype).itemsize
-        image = (self.channels, self.height, self.width)
-        ones = (1,) * (len(leading) - 1)
-        zarr.create_array(
-            MemoryStore(memory),
-            shape=(*leading, *image),
-            dtype=self.dtype,
-            chunks=(*ones, 1, *image),
-            shards=(*ones, slots, *image),
-            compressors=[
-                BloscCodec(typesize=size, cname="zstd", clevel=_LEVEL, shuffle=_SHUFFLES[self._shuffle]),
-                Crc32cCodec(),
-            ],
-            fill_value=0,
-        )
+        image, ones = (self.channels, self.height, self.width), (1,) * (len(leading) - 1)
+        with warnings.catch_warnings():
+            # zarr warns that its own wrappers of numcodecs are no part of the specification: docs/design.md says why
+            warnings.simplefilter("ignore")
+            filters, compressors = self._zarr_codecs()
+            zarr.create_array(
+                MemoryStore(memory),
+                shape=(*leading, *image),
+                dtype=self.dtype,
+                chunks=(*ones, 1, *image),
+                shards=(*ones, slots, *image),
+                filters=filters,
+                compressors=compressors,
+                fill_value=0,
+            )
         return bytes(memory["zarr.json"].to_bytes())
+
+    def _zarr_codecs(self) -> tuple[list[Any], list[Any]]:
+        """Filters and compressors as zarr calls them."""
+        size = self._little.itemsize
+        if self.encoding == "registered":
+            shuffle = BloscShuffle.shuffle if size > 1 else BloscShuffle.noshuffle
+            return [], [BloscCodec(typesize=size, cname="zstd", clevel=_LEVEL, shuffle=shuffle), Crc32cCodec()]
+        filters = [ZarrDelta(dtype=self._little.str)] if np.dtype(self.dtype).kind == "u" else []
+        shuffles = [ZarrShuffle(elementsize=size)] if size > 1 else []
+        return filters, [*shuffles, ZstdCodec(level=_LEVEL, checksum=True)]
+
+
+def _blosc(content: bytes, size: int) -> bytes:
+    return bytes(
+        imagecodecs.blosc_encode(
+            content, level=_LEVEL, compressor="zstd", shuffle=int(size > 1), typesize=size, numthreads=1
+        )
+    )
 
 
 def _checksum(content: bytes) -> bytes:

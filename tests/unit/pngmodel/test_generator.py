@@ -108,6 +108,21 @@ def test_a_sample_does_not_depend_on_its_batch(noise_generator: NoiseGenerator, 
         np.testing.assert_array_equal(together[k], alone)
 
 
+def test_images_that_share_calls_of_the_network_are_those_drawn_alone(
+    noise_generator: NoiseGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an accelerator does, done here: up to rounding, since a reference's share is not split off."""
+    pairs = [pair(88, 72, seed=seed) for seed in range(5)]
+    clean = np.stack([clean for _, clean in pairs]).astype(np.float32) / 255
+    prompts = [noise_generator.prompts(*pair)[0] for pair in pairs]
+    alone = noise_generator.generate(clean, prompts=prompts, seed=[3, 1, 4, 1, 5])
+    monkeypatch.setattr(NoiseGenerator, "_images_at_once", lambda self, height, width: 2)
+    together = noise_generator.generate(clean, prompts=prompts, seed=[3, 1, 4, 1, 5])
+    noise = alone - clean
+    assert np.abs(together - alone).max() < 0.05 * np.abs(noise).max()
+    assert np.sqrt(np.square(together - alone).mean()) < 0.01 * noise.std()
+
+
 def test_seeds(noise_generator: NoiseGenerator) -> None:
     def make(seed: object, count: int = 1) -> np.ndarray:
         return noise_generator.generate(np.stack([CLEAN] * count), reference=REFERENCE, seed=seed)  # type: ignore[arg-type]

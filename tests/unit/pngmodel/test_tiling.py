@@ -44,12 +44,12 @@ def test_a_field_cut_into_tiles_comes_back(case: tuple[int, int, int, int]) -> N
     def run(corners: list[tuple[int, int]], rows: int, columns: int) -> torch.Tensor:
         return torch.stack([field[:, y : y + rows, x : x + columns] for y, x in corners])
 
-    out = tiled(run, height, width, 2, tile, overlap)
+    out = tiled(run, height, width, tile, overlap)
     torch.testing.assert_close(out, field, atol=1e-5, rtol=1e-5)
 
 
 def test_constant_field_has_no_seam() -> None:
-    out = tiled(lambda corners, h, w: torch.ones(len(corners), 1, h, w), 200, 88, 1, 64, 16)
+    out = tiled(lambda corners, h, w: torch.ones(len(corners), 1, h, w), 200, 88, 64, 16)
     torch.testing.assert_close(out, torch.ones(1, 200, 88), atol=1e-6, rtol=0)
 
 
@@ -58,7 +58,7 @@ def test_disagreeing_tiles_blend_linearly_over_the_overlap() -> None:
     def run(corners: list[tuple[int, int]], h: int, w: int) -> torch.Tensor:
         return torch.stack([torch.full((1, h, w), float(x > 0)) for _, x in corners])
 
-    line = tiled(run, 16, 48, 1, 32, 16)[0, 0]
+    line = tiled(run, 16, 48, 32, 16)[0, 0]
     expected = torch.cat([torch.zeros(16), (torch.arange(16) + 0.5) / 16, torch.ones(16)])
     torch.testing.assert_close(line, expected)
 
@@ -71,5 +71,5 @@ def test_smaller_than_a_tile_is_run_once_along_that_side(height: int, width: int
         shapes.append((len({y for y, _ in corners}), h, w))
         return torch.zeros(len(corners), 1, h, w)
 
-    assert tiled(run, height, width, 1, 64, 16).shape == (1, height, width)
+    assert tiled(run, height, width, 64, 16).shape == (1, height, width)
     assert shapes == [(1, height, min(64, width))]

@@ -128,7 +128,7 @@ def test_a_catalogue_without_its_record_is_refused(catalogue: str) -> None:
 
 def test_a_record_that_lost_its_content_is_found(catalogue: str) -> None:
     (Path(catalogue) / "catalogue.json").write_text("{}")
-    with pytest.raises(UserError, match=r"catalogue\.json: format version None, this version of pngnoise reads 2"):
+    with pytest.raises(IntegrityError, match=r"catalogue\.json: key 'format': Field required.*ingest"):
         load_catalogue(catalogue)
 
 
