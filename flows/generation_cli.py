@@ -109,6 +109,9 @@ def materialise(
     clean: Annotated[str | None, typer.Option(help="where the clean images lie now, if elsewhere")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the recipe's")] = None,
     parts: Annotated[str | None, typer.Option(help="i/n: make part i of n, then run `pngnoise finalise`")] = None,
+    override_gate: Annotated[
+        str | None, typer.Option(help="publish although the gate fails, for this reason, which is recorded")
+    ] = None,
     cluster: Cluster = "inline",
     json: Json = False,
 ) -> None:
