@@ -144,7 +144,7 @@ class ShardWriter:
     @staticmethod
     def _holds(place: str, fact: dict[str, Any], sizes_only: bool) -> bool:
         if sizes_only:
-            return size_if_there(place) == fact["bytes"]
+            return bool(size_if_there(place) == fact["bytes"])
         content = read_if_there(place)
         return content is not None and sha256(content) == fact["sha256"]
 
