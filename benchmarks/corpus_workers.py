@@ -17,6 +17,7 @@ import torch
 from corpusbench import Figures, model_name, moved, photographs
 from timing import interleaved_seconds
 
+from tasks import shards
 from tasks.clusters import Cluster, ClusterConfig, open_cluster
 from tasks.shards import begin, make_pending, make_shards, make_stretch
 from tasks.synthesis import CorpusParameters, CorpusPlan, plan_corpus
@@ -35,7 +36,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def add_overhead_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
-    parser.set_defaults(shard=6, shards=20, workers=1)
+    parser.add_argument("--seconds", type=float, default=1.0, help="that the device takes for a shard")
+    parser.set_defaults(model="baseline", crop=64, shard=64, shards=40, workers=1)
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def _warmed(plan: CorpusPlan, cluster: Cluster, place: str) -> None:
 def measure_workers(options: argparse.Namespace) -> Figures:
     figures = Figures()
     with _planned(options) as (plan, places), ExitStack() as opened:
-        shards = range(options.shards)
+        indices = range(options.shards)
         clusters = {
             n: opened.enter_context(open_cluster(ClusterConfig(kind="local", workers=n))) for n in (1, options.workers)
         }
@@ -79,11 +81,11 @@ def measure_workers(options: argparse.Namespace) -> Figures:
             _warmed(plan, cluster, next(places))
 
         def warm(n: int) -> Callable[[], object]:
-            return lambda: make_pending(moved(plan, next(places)), shards, clusters[n])
+            return lambda: make_pending(moved(plan, next(places)), indices, clusters[n])
 
         def cold(n: int) -> None:
             with open_cluster(ClusterConfig(kind="local", workers=n)) as cluster:
-                make_pending(moved(plan, next(places)), shards, cluster)
+                make_pending(moved(plan, next(places)), indices, cluster)
 
         actions = {f"{n} workers": warm(n) for n in clusters}
         seconds = interleaved_seconds(actions, torch.device("cpu"), options.rounds)
@@ -108,24 +110,45 @@ def measure_workers(options: argparse.Namespace) -> Figures:
 def measure_overhead(options: argparse.Namespace) -> Figures:
     figures = Figures()
     with _planned(options) as (plan, places), ExitStack() as opened:
-        shards = list(range(options.shards))
+        indices = list(range(options.shards))
         dask = opened.enter_context(open_cluster(ClusterConfig(kind="local", workers=options.workers)))
         _warmed(plan, dask, next(places))
+        dask._client.run(_device_takes, options.seconds)  # type: ignore[attr-defined]
+        _device_takes(options.seconds)
         in_flow = opened.enter_context(_prefect())
         actions: dict[str, Callable[[], object]] = {
-            "plain loop": lambda: list(make_shards(moved(plan, next(places)).works(shards))),
-            "Dask, 1 worker": lambda: make_pending(moved(plan, next(places)), shards, dask),
+            "plain loop": lambda: list(make_shards(moved(plan, next(places)).works(indices))),
+            "Dask, 1 worker": lambda: make_pending(moved(plan, next(places)), indices, dask),
             "Prefect, inline": lambda: in_flow(moved(plan, next(places))),
         }
         seconds = interleaved_seconds(actions, torch.device("cpu"), options.rounds)
     plain = seconds["plain loop"]
     for name, values in seconds.items():
         over = median(s / p for s, p in zip(values, plain, strict=True)) - 1
-        row = {"what": name, "seconds": round(median(values), 2), "per shard": round(median(values) / len(shards), 3)}
+        row = {"what": name, "seconds": round(median(values), 2), "per shard": round(median(values) / len(indices), 3)}
         figures.rows.append(row | {"over the loop": f"{100 * over:+.2f} %"})
         if name != "plain loop":
             figures.demand(f"{name}: share of the run", over, most=0.02)
+    figures.notes.append(
+        f"{options.shards} shards of {options.shard} pairs whose device takes {options.seconds:g} s each and leaves "
+        "the cores alone, as a GPU does; loading and storing are real. Its ends count: more shards, less share."
+    )
     return figures
+
+
+def _device_takes(seconds: float) -> None:
+    """From now on the drawing of a shard takes at least so long in this process, most of it asleep: what is measured
+    is what others add, and neither the model nor who else uses the cores."""
+    draw = getattr(shards, "_drawn_at_once", shards._draw)
+    shards._drawn_at_once = draw  # type: ignore[attr-defined]
+
+    def slowly(loaded: shards._Loaded) -> shards._Drawn:
+        until = time.monotonic() + seconds
+        drawn = draw(loaded)
+        time.sleep(max(0.0, until - time.monotonic()))
+        return drawn
+
+    shards._draw = slowly
 
 
 @contextmanager
