@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_overhead_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
     parser.add_argument("--seconds", type=float, default=1.0, help="that the device takes for a shard")
-    parser.set_defaults(model="baseline", crop=64, shard=64, shards=40, workers=1)
+    parser.set_defaults(model="baseline", crop=64, shard=64, shards=60, workers=1)
 
 
 @contextmanager
