@@ -57,9 +57,10 @@ format: $(STAMP) ## rewrite files in the house style
 faults: $(STAMP) ## long: kill runs at many moments and compare every byte
 	$(BIN)/pytest -m slow tests/faults
 
-bench: $(STAMP) ## long: generation speed beside the baselines and NAFlow, as ratios within one run
+bench: $(STAMP) ## long: generation beside the baselines and NAFlow, corpora at scale; ratios within one run
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/naflow.py
+	$(BIN)/python benchmarks/corpora.py all
 
 clean: ## remove the environment, run history and quickstart's corpus
 	rm -rf .venv .prefect quickstart

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
@@ -23,7 +24,7 @@ from tasks.publication import (
     task_publish,
 )
 from tasks.reporting import markdown_table
-from tasks.shards import groups, task_begin, task_make_pending, task_pending
+from tasks.shards import UnderWay, groups, task_begin, task_make_pending, task_pending
 from tasks.synthesis import CorpusParameters, CorpusPlan, evaluated_pairs, is_baseline, task_plan_corpus
 
 _EVALUATED_PAIRS = 8
@@ -73,9 +74,11 @@ def _make(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
     pairs = sum(len(plan.layout.rows(index)) for index in todo)
     bar(0, pairs)  # here, so that it belongs to the run and not to its first task
     report = shared("generate", "pairs", pairs, bar)
-    for group in groups(todo):
-        name = f"shards-{group[0]}-{group[-1]}"
-        task_make_pending.with_options(task_run_name=name)(_unseen(plan), _unseen(group), _unseen(cluster), report)
+    # One stream of shards for all groups: each on its own would begin with an idle device and end with one.
+    with closing(UnderWay(plan, todo, cluster)) as under_way:
+        for group in groups(todo):
+            make = task_make_pending.with_options(task_run_name=f"shards-{group[0]}-{group[-1]}")
+            make(_unseen(plan), _unseen(group), _unseen(cluster), report, _unseen(under_way))
     return {"made": len(todo), "kept": len(plan.mine) - len(todo)}
 
 

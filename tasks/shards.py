@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from tasks.synthesis import CorpusPlan, Job, Sample, ShardWork, prompt_source
 Progress = Callable[[int, int], None]
 _BATCH = 16  # images in one call of the generator
 _READERS = 4  # images that are decoded at once
-_STRETCH = 4  # shards that a worker of a cluster gets at once, so that it can load one and store another
+_STRETCH = 16  # shards that a worker of a cluster gets at most at once, to load one and store another beside each
 _CHECKS = 16  # shards that a worker looks at in one task
 _GROUPS = 20
 
@@ -232,31 +233,80 @@ def pending(plan: CorpusPlan, cluster: Cluster, progress: Progress = lambda done
     return todo
 
 
+def making(plan: CorpusPlan, indices: Sequence[int], cluster: Cluster) -> Generator[int, None, None]:
+    """Make these shards; yields the index of each as it is finished. Close it when it is not run to its end."""
+    if cluster.inline:
+        yield from make_shards(plan.works(indices))
+        return
+    stretches = (tuple(plan.works(indices[k] for k in stretch)) for stretch in _stretches(len(indices), cluster))
+    for _, finished in cluster.run_each(make_stretch, stretches):
+        yield from finished
+
+
+class UnderWay:
+    """Shards of a run as they are finished: one stream for all its tasks.
+
+    After a failure it begins again with those that are missing, so that a task may be tried again.
+    """
+
+    def __init__(self, plan: CorpusPlan, indices: Sequence[int], cluster: Cluster) -> None:
+        self._plan, self._cluster = plan, cluster
+        self._missing = dict.fromkeys(indices)
+        self._running: Generator[int, None, None] | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        if self._running is None:
+            self._running = making(self._plan, list(self._missing), self._cluster)
+        try:
+            index = next(self._running)
+        except BaseException:
+            self._running = None
+            raise
+        del self._missing[index]
+        return index
+
+    def close(self) -> None:
+        """Stop what is still running."""
+        if self._running is not None:
+            self._running.close()
+
+
+def _stretches(shards: int, cluster: Cluster) -> Iterator[range]:
+    """Long ones first, since at both ends of one the device waits; short ones last, since others wait for the last.
+
+    Long ones lose nothing when a worker dies: what it had published is found there when the stretch is run again.
+    """
+    start = 0
+    while start < shards:
+        step = max(1, min(_STRETCH, (shards - start) // (2 * cluster.workers)))
+        yield range(start, start + step)
+        start += step
+
+
 def make_pending(
-    plan: CorpusPlan, indices: Sequence[int], cluster: Cluster, progress: Progress = lambda done, total: None
+    plan: CorpusPlan,
+    indices: Sequence[int],
+    cluster: Cluster,
+    progress: Progress = lambda done, total: None,
+    under_way: UnderWay | None = None,
 ) -> int:
     """Make these shards; returns how many. ``progress`` is told of pairs.
+
+    Args:
+        under_way: what makes more shards than these, of which as many as these are waited for.
 
     Raises:
         UserError: storage fails; published shards are kept.
     """
     total, made = sum(len(plan.layout.rows(index)) for index in indices), 0
     progress(0, total)
-    for finished in _made(plan, indices, cluster):
-        made += sum(len(plan.layout.rows(index)) for index in finished)
+    for index in islice(under_way or UnderWay(plan, indices, cluster), len(indices)):
+        made += len(plan.layout.rows(index))
         progress(made, total)
     return len(indices)
-
-
-def _made(plan: CorpusPlan, indices: Sequence[int], cluster: Cluster) -> Iterator[list[int]]:
-    """Indices of shards as they are finished."""
-    if cluster.inline:
-        yield from ([index] for index in make_shards(plan.works(indices)))
-        return
-    step = max(1, min(_STRETCH, len(indices) // (4 * cluster.workers)))  # short runs are shared out evenly
-    stretches = (tuple(plan.works(indices[k : k + step])) for k in range(0, len(indices), step))
-    for _, finished in cluster.run_each(make_stretch, stretches):
-        yield finished
 
 
 def groups(indices: Sequence[int]) -> Iterator[list[int]]:

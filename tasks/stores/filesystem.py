@@ -86,7 +86,7 @@ def read_bytes(url: str) -> bytes:
     """The content of one file. Raises UserError when it is missing or cannot be read."""
     fs, path = filesystem(url)
     with _explained(url, "reading"):
-        return bytes(fs.cat_file(path))
+        return _whole(fs, path)
 
 
 def read_if_there(url: str) -> bytes | None:
@@ -94,9 +94,16 @@ def read_if_there(url: str) -> bytes | None:
     fs, path = filesystem(url)
     with _explained(url, "reading"):
         try:
-            return bytes(fs.cat_file(path))
+            return _whole(fs, path)
         except FileNotFoundError:
             return None
+
+
+def _whole(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
+    # s3fs would ask for the size first, to fetch large files by several requests at once, and list the folder of a
+    # missing one. What runs side by side here is whole files, so one request each is as fast.
+    alone = {"max_concurrency": 1} if "s3" in fs.protocol else {}
+    return bytes(fs.cat_file(path, **alone))
 
 
 def open_file(url: str, block: int = 4 << 20) -> BinaryIO:
@@ -152,6 +159,17 @@ def file_size(url: str) -> int:
     fs, path = filesystem(url)
     with _explained(url, "looking it up"):
         return int(fs.size(path))
+
+
+def size_if_there(url: str) -> int | None:
+    """Bytes of one file, None when there is none; of a file that is there by one request."""
+    fs, path = filesystem(url)
+    with _explained(url, "looking it up"):
+        fs.invalidate_cache()
+        try:
+            return int(fs.size(path))
+        except FileNotFoundError:
+            return None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from tasks.stores.filesystem import (
     read_json,
     read_range,
     sha256,
+    size_if_there,
     sweep,
     write_bytes,
     write_json,
@@ -143,7 +144,7 @@ class ShardWriter:
     @staticmethod
     def _holds(place: str, fact: dict[str, Any], sizes_only: bool) -> bool:
         if sizes_only:
-            return exists(place) and file_size(place) == fact["bytes"]
+            return bool(size_if_there(place) == fact["bytes"])
         content = read_if_there(place)
         return content is not None and sha256(content) == fact["sha256"]
 

@@ -1,4 +1,4 @@
-"""Long: kill -9 at many moments of one run, run it again each time, compare every byte. `make faults`."""
+"""Long: kill -9 at many moments, run the same command again each time, compare every byte. `make faults`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,36 @@ def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     assert killed > 0
     assert start(tmp_path / "killed").wait() == 0
     assert _tree(tmp_path / "killed") == _tree(tmp_path / "whole")
+
+
+def command(output: str, clean: str, cluster: str, part: str | None) -> list[str]:
+    sizes = ["--crop", "32", "--shard", "16", "--scale", "2", "--json", "--cluster", cluster]
+    parts = ["--parts", part] if part else []
+    return [
+        str(PNGNOISE),
+        "generate",
+        "--output",
+        output,
+        "--model",
+        "heteroscedastic",
+        "--clean",
+        clean,
+        *sizes,
+        *parts,
+    ]
+
+
+@pytest.mark.parametrize(("kills", "remote"), [(50, False), (20, True)], ids=["local", "storage"])
+def test_kills_of_flows_workers_and_runners_lose_nothing(
+    kills: int, remote: bool, campaign: Callable, prefect_api: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """One corpus, whose flow, Dask workers and runners of parts are killed by turns: equal to an undisturbed one.
+
+    The shards last for about half of the kills; the others meet planning, the look at what is there, and publication.
+    """
+    output = f"{request.getfixturevalue('storage')}/killed" if remote else None
+    prefect = {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(tmp_path / ".prefect")}
+    one = campaign(command, seed=kills, images=2 * kills // 5, output=output, **prefect)
+    one.undisturbed()
+    one.run(kills)
+    one.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import operator
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,12 @@ def test_workers_that_live_longer_than_the_data_do_not_mix_it_up(
     for name, cluster in (("a", scheduler), ("b", INLINE)):
         corpus(tmp_path / name, clean, patches, cluster)
     assert tree(tmp_path / "a") == tree(tmp_path / "b") != tree(tmp_path / "before")
+
+
+def test_local_workers_keep_their_memory_between_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)  # Dask's own clusters leave it in this process
+    local = ClusterConfig(kind="local", workers=1)
+    assert list(run_each(local, os.getenv, ["MALLOC_TRIM_THRESHOLD_"])) == [("MALLOC_TRIM_THRESHOLD_", None)]
 
 
 def test_more_items_than_are_in_flight_all_come_back(scheduler: ClusterConfig) -> None:

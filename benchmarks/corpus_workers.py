@@ -1,0 +1,174 @@
+"""What more workers bring, and what it costs that others than a plain loop hand out the work."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+import torch
+from corpusbench import Figures, model_name, moved, photographs
+from timing import interleaved_seconds
+
+from tasks import shards
+from tasks.clusters import Cluster, ClusterConfig, open_cluster
+from tasks.shards import begin, make_pending, make_shards, make_stretch
+from tasks.synthesis import CorpusParameters, CorpusPlan, plan_corpus
+
+_SIDE = 1024
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="shipped", help="shipped, baseline, or a bundle")
+    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--shard", type=int, default=4)
+    parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+
+
+def add_overhead_options(parser: argparse.ArgumentParser) -> None:
+    add_options(parser)
+    parser.add_argument("--seconds", type=float, default=1.0, help="that the device takes for a shard")
+    parser.set_defaults(model="baseline", crop=64, shard=64, shards=60, workers=1)
+
+
+@contextmanager
+def _planned(options: argparse.Namespace) -> Iterator[tuple[CorpusPlan, Iterator[str]]]:
+    """A plan, and places for corpora; a place is emptied when the next is asked for."""
+    with tempfile.TemporaryDirectory() as work:
+        pairs, windows = options.shard * options.shards, (_SIDE // options.crop) ** 2
+        parameters = CorpusParameters(
+            output=f"{work}/planned",
+            model=model_name(options.model),
+            clean=photographs(Path(work) / "clean", -(-pairs // windows), _SIDE),
+            crop=options.crop,
+            shard=options.shard,
+        )
+        plan = plan_corpus(parameters)
+        begin(plan)
+
+        def places() -> Iterator[str]:
+            for k in itertools.count():
+                yield f"{work}/corpus-{k}"
+                shutil.rmtree(f"{work}/corpus-{k}", ignore_errors=True)
+
+        yield plan, places()
+
+
+def _warmed(plan: CorpusPlan, cluster: Cluster, place: str) -> None:
+    """Every worker has imported the program, loaded the model and extracted the prompts; not a part of a long run."""
+    works = list(moved(plan, place).works(range(min(2, plan.layout.shards))))
+    list(cluster.run_each(make_stretch, [tuple(works)] * cluster.workers * 4))
+
+
+def measure_workers(options: argparse.Namespace) -> Figures:
+    figures = Figures()
+    with _planned(options) as (plan, places), ExitStack() as opened:
+        indices = range(options.shards)
+        clusters = {
+            n: opened.enter_context(open_cluster(ClusterConfig(kind="local", workers=n))) for n in (1, options.workers)
+        }
+        for cluster in clusters.values():
+            _warmed(plan, cluster, next(places))
+            _warmed(plan, cluster, next(places))
+
+        def warm(n: int) -> Callable[[], object]:
+            return lambda: make_pending(moved(plan, next(places)), indices, clusters[n])
+
+        def cold(n: int) -> None:
+            with open_cluster(ClusterConfig(kind="local", workers=n)) as cluster:
+                make_pending(moved(plan, next(places)), indices, cluster)
+
+        actions = {f"{n} workers": warm(n) for n in clusters}
+        seconds = interleaved_seconds(actions, torch.device("cpu"), options.rounds)
+        opened.close()
+        for n in clusters:
+            started = time.perf_counter()
+            cold(n)
+            seconds[f"{n} workers, start-up included"] = [time.perf_counter() - started]
+    for name, values in seconds.items():
+        rate = plan.layout.pairs / median(values)
+        figures.rows.append({"what": name, "seconds": round(median(values), 2), "pairs/s": round(rate, 2)})
+    one, more = seconds["1 workers"], seconds[f"{options.workers} workers"]
+    ratio = median(a / b for a, b in zip(one, more, strict=True))
+    figures.demand(f"{options.workers} workers over 1", ratio, least=0.9 * options.workers)
+    figures.notes.append(
+        f"{os.cpu_count()} cores; {plan.layout.pairs} pairs in {options.shards} shards. The two ends of a run are in "
+        "it: workers wait for the last stretch, so that short runs show less."
+    )
+    return figures
+
+
+def measure_overhead(options: argparse.Namespace) -> Figures:
+    figures = Figures()
+    with _planned(options) as (plan, places), ExitStack() as opened:
+        indices = list(range(options.shards))
+        dask = opened.enter_context(open_cluster(ClusterConfig(kind="local", workers=options.workers)))
+        _warmed(plan, dask, next(places))
+        dask._client.run(_device_takes, options.seconds)  # type: ignore[attr-defined]
+        _device_takes(options.seconds)
+        in_flow = opened.enter_context(_prefect())
+        actions: dict[str, Callable[[], object]] = {
+            "plain loop": lambda: list(make_shards(moved(plan, next(places)).works(indices))),
+            "Dask, 1 worker": lambda: make_pending(moved(plan, next(places)), indices, dask),
+            "Prefect, inline": lambda: in_flow(moved(plan, next(places))),
+        }
+        seconds = interleaved_seconds(actions, torch.device("cpu"), options.rounds)
+    plain = seconds["plain loop"]
+    for name, values in seconds.items():
+        over = median(s / p for s, p in zip(values, plain, strict=True)) - 1
+        row = {"what": name, "seconds": round(median(values), 2), "per shard": round(median(values) / len(indices), 3)}
+        figures.rows.append(row | {"over the loop": f"{100 * over:+.2f} %"})
+        if name != "plain loop":
+            figures.demand(f"{name}: share of the run", over, most=0.02)
+    figures.notes.append(
+        f"{options.shards} shards of {options.shard} pairs whose device takes {options.seconds:g} s each and leaves "
+        "the cores alone, as a GPU does; loading and storing are real. Its ends count: more shards, less share."
+    )
+    return figures
+
+
+def _device_takes(seconds: float) -> None:
+    """From now on the drawing of a shard takes at least so long in this process, most of it asleep: what is measured
+    is what others add, and neither the model nor who else uses the cores."""
+    draw = getattr(shards, "_drawn_at_once", shards._draw)
+    shards._drawn_at_once = draw  # type: ignore[attr-defined]
+
+    def slowly(loaded: shards._Loaded) -> shards._Drawn:
+        until = time.monotonic() + seconds
+        drawn = draw(loaded)
+        time.sleep(max(0.0, until - time.monotonic()))
+        return drawn
+
+    shards._draw = slowly
+
+
+@contextmanager
+def _prefect() -> Iterator[Callable[[CorpusPlan], object]]:
+    """What the flow does between plan and publication, in a flow run on a server of its own; the run is not timed."""
+    os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    from prefect import flow
+    from prefect.testing.utilities import prefect_test_harness
+
+    from flows.generate_synthetic_corpus import _make
+
+    @flow(persist_result=False)
+    def whole(place: str) -> None:
+        with open_cluster(ClusterConfig()) as inline:
+            _make(moved(whole.plan, place), inline)  # type: ignore[attr-defined]
+
+    def run(plan: CorpusPlan) -> None:
+        whole.plan = plan  # type: ignore[attr-defined]  # not a parameter: Prefect would look into it
+        whole(plan.parameters.output)
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield run
