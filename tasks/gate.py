@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,11 @@ def _column(table: pa.Table, name: str) -> NDArray[np.float64]:
     return values
 
 
+def _writable(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Figures as JSON has them, which knows no NaN: what fails for that reason is kept as null."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+
 def camera_failures(cameras: Mapping[str, Mapping[str, float]], rules: GateRules) -> list[str]:
     """What the sampled noise of each camera breaks, in words."""
     limits = {name: getattr(rules, f"max_{name}") for name in ("kld", "lag1_error", "cross_channel_error")}
@@ -127,7 +133,7 @@ def run_gate(
         "override": override if failures else None,
         "rules": rules.model_dump(mode="json"),
         "rejected_share": round(share, 6),
-        "cameras": {camera: dict(figures) for camera, figures in cameras.items()},
+        "cameras": {camera: _writable(figures) for camera, figures in cameras.items()},
     }
     refused = bool(failures) and override is None
     # Where draws are being added to a published corpus, its own gate.json stays.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -204,8 +204,10 @@ def _report(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
         ]
     if judged.failures:
         facts.append(("QUALITY GATE FAILED, published nevertheless", str(parameters.override_gate)))
+    # Recipes are small, and so is their report: pictures are most of it.
+    shown = _SHOWN if parameters.mode != "recipe" else 1
     return report_page(
-        evaluation,
+        replace(evaluation, examples=evaluation.examples[:shown]),
         title="Synthetic noise corpus",
         lead=f"{layout.pairs} noisy/clean pairs of {layout.height} × {layout.width} pixels, "
         f"{parameters.scale} draw{'s' if parameters.scale > 1 else ''} per clean patch. The figures are of "
@@ -214,7 +216,7 @@ def _report(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
         provenance=[(f"recipe: {k}", str(v)) for k, v in plan.recipe.items()]
         + [("licence", plan.licence)]
         + [(f"gate: {camera}", _told(noise)) for camera, noise in judged.cameras.items()],
-        samples=[_shown(plan, pair) for pair in sampled_pairs(plan, _SHOWN)],
+        samples=[_shown(plan, pair) for pair in sampled_pairs(plan, shown)],
     )
 
 

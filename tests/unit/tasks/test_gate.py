@@ -108,3 +108,8 @@ def test_rules_come_from_a_file_or_the_default(tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text("max_saturatde: 0.5\n")
     with pytest.raises(UserError, match=r"gate\.yaml.*'max_saturatde'"):
         load_rules(str(tmp_path / "gate.yaml"))
+
+
+def test_figures_that_are_no_numbers_fail_in_words(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="camera GP: kld"):
+        run_gate(str(tmp_path), evidence(50, 0), {"GP": GOOD | {"kld": float("nan")}}, GateRules())
