@@ -23,7 +23,7 @@ class PatchParameters(BaseModel):
     geometry: Geometry = Field(default_factory=lambda: Geometry())
     shard: int = Field(64, ge=1, description="patches per shard; one shard is one object of every array")
     select: Selection = Field(default_factory=lambda: Selection())
-    parts: str | None = Field(None, description="'i/n': make part i of n only; finalise_patches completes the store")
+    parts: str | None = Field(None, description="'i/n': make part i of n only; finalise_store completes the store")
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="local"))
 
 

@@ -47,6 +47,8 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
     rules = load_rules(parameters.gate, baseline=is_baseline(parameters))  # a wrong file stops the run before the work
     plan = task_plan_corpus(parameters)
     log(f"plan: {plan.layout.pairs} pairs in {plan.layout.shards} shards, model {plan.recipe['model'][:12]}")
+    if (used := plan.unkept_references) is not None:
+        log(f"{used} references, more than a process keeps: `pngnoise prompts` makes a bank of them, once for all")
     refuse_other_rules(plan, rules)
     with open_cluster(parameters.cluster) as cluster:
         shards = _make(plan, cluster)

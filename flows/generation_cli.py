@@ -124,6 +124,9 @@ def materialise(
         parameters = MaterialiseParameters(recipe=recipe, **changes, cluster=load_cluster(cluster))
         with progress_bar(quiet=json):
             result = materialise_corpus(parameters)
+    if parts is not None:
+        show(result, as_json=json, title=f"Part {parts} of a corpus")
+        return
     show_corpus(result, as_json=json)
 
 

@@ -36,9 +36,9 @@ class NoiseGenerator(NoisyImageGenerator):
         >>> generator = NoiseGenerator.from_pretrained()
         >>> noisy = generator.generate(clean, reference=(real_noisy, real_clean), seed=1)
 
-    On a processor every network call sees the tiles of one image only. On an accelerator images share calls, and the
-    statistics of the reference are given there too; a sample is then as independent of its batch as the device's
-    products of matrices are of the number of their rows.
+    On a processor every network call sees the tiles of one image only. On an accelerator images share calls, always as
+    many, and the statistics of the reference are given there too; a sample is then as independent of its batch as the
+    rows of the device's products of matrices are of each other.
     """
 
     name = "png"
@@ -105,8 +105,15 @@ class NoiseGenerator(NoisyImageGenerator):
         padded = pad_to_multiple(_as_rgb(clean), DOWNSAMPLING)
         step = self._images_at_once(padded.shape[-2], padded.shape[-1])
         runs = [slice(first, first + step) for first in range(0, len(clean), step)]
-        drawn = [noise for run in runs for noise in self._model_noise(padded[run], prompts[run], seeds[run])]
+        drawn = [noise for run in runs for noise in self._drawn(padded[run], prompts[run], seeds[run], step)]
         return torch.stack([self._finished(*image) for image in zip(drawn, clean, prompts, strict=True)])
+
+    def _drawn(self, padded: Tensor, prompts: Sequence[Prompts], seeds: Sequence[int], step: int) -> Tensor:
+        """:meth:`_model_noise` of up to ``step`` images by calls of always as many, whose kernels are then the same."""
+        spare = step - len(padded)
+        filled = torch.cat([padded, padded[-1:].expand(spare, -1, -1, -1)]) if spare else padded
+        noise = self._model_noise(filled, [*prompts, *[prompts[-1]] * spare], [*seeds, *[seeds[-1]] * spare])
+        return noise[: len(padded)]
 
     def _finished(self, noise: Tensor, clean: Tensor, prompts: Prompts) -> Tensor:
         """A noisy image (C, H, W): model noise (3, padded H, padded W), given the reference's statistics, on top."""

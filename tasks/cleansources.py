@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from pngmodel.errors import IntegrityError, UserError
+from pngmodel.errors import IntegrityError, TransientError, UserError
 from tasks.catalogue import COMMIT as CATALOGUE
 from tasks.catalogue import load_catalogue, read_one
 from tasks.clusters import ClusterConfig, run_each
@@ -194,6 +194,8 @@ def _described(look: _Look) -> list[CleanImage | Rejected]:
     for row, name in enumerate(look.names, start=look.first):
         try:
             pixels, content = _array_image(look.url, name) if array else _file_image(look, name)
+        except TransientError:
+            raise  # of storage, not of this image: it must not be left out for good
         except UserError as error:
             found.append(Rejected(name, str(error).replace(join(_root(look.url), ""), "")))
             continue

@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import itertools
 import logging
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -230,12 +231,16 @@ def _gpu_workers(gpus: int, resources: dict[str, float]) -> Any:
     """One worker process per GPU; each sees its own as ``cuda``."""
     from distributed import Nanny, Scheduler, SpecCluster
 
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")  # what a batch system lets this run have
+    devices = given.split(",") if given else [str(k) for k in range(gpus)]
+    if len(devices) < gpus:
+        raise UserError(f"cluster: key 'gpus' is {gpus}, CUDA_VISIBLE_DEVICES allows {given}; ask for fewer")
     workers = {
         k: {
             "cls": Nanny,
             "options": {
                 "nthreads": 1,
-                "env": {"CUDA_VISIBLE_DEVICES": str(k)},
+                "env": {"CUDA_VISIBLE_DEVICES": devices[k]},
                 "resources": resources,
                 "silence_logs": logging.CRITICAL,
             },

@@ -172,6 +172,7 @@ def _samples(table: pa.Table) -> dict[tuple[Any, ...], str]:
 def orphans(url: str) -> list[str]:
     """Files below a published corpus that do not belong to it: what killed or foreign writers left."""
     corpus = Corpus.open(url)
+    there = list_files(corpus.url)  # before the plan is read: what is begun later is not in it
     layout = corpus.layout
     known = {PLAN, GROUP, COMMIT, PLACES, *corpus.record.files, *map(array_document, layout.arrays)}
     if corpus.stored:
@@ -181,7 +182,7 @@ def orphans(url: str) -> list[str]:
         known |= {
             name(number) for number in range(len(manifest_shards(layout))) for name in (manifest_name, shards_name)
         }
-    return [name for name in list_files(corpus.url) if name not in known]
+    return [name for name in there if name not in known]
 
 
 def unfinished(url: str) -> list[str]:

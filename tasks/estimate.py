@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tasks.generators import load_generator, one_thread
-from tasks.promptbank import extracted
+from tasks.promptbank import KEPT_ENTRIES, extracted
 from tasks.regenerate import clean_of
 from tasks.sources import planned_references
 from tasks.stores.corpus import manifest_shards
@@ -45,7 +45,9 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
         stored[CLEAN].append(len(layout.codec.encode(clean)))
         stored[NOISY].append(len(layout.codec.encode(np.moveaxis(np.asarray(noisy), -1, 0))))
     draws, used = layout.draws or 1, min(_used_references(plan), layout.pairs)
-    total = float(np.mean(seconds[1:])) * layout.pairs + float(np.mean(extraction[1:])) * used
+    # Of more references than a process keeps, most samples find theirs forgotten; a bank is read quickly.
+    extracted_anew = used if used <= KEPT_ENTRIES else layout.pairs * (1 - KEPT_ENTRIES / used)
+    total = float(np.mean(seconds[1:])) * layout.pairs + float(np.mean(extraction[1:])) * extracted_anew
     recipe = parameters.mode == "recipe"
     pixels = sum(float(np.mean(stored[a][1:])) * (layout.pairs if a == NOISY else layout.images) for a in layout.arrays)
     objects = layout.shards + (layout.shards_of_draw if CLEAN in layout.arrays else 0)
@@ -58,9 +60,9 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
         "rejected_clean_images": len(plan.survey.source.rejected),
         "bytes_stored": 0 if recipe else round(pixels + 2 * _MANIFEST_ROW * layout.pairs),
         "bytes_uncompressed": 0 if recipe else layout.raw_bytes,
-        "objects": 0 if recipe else objects + layout.shards + len(manifest_shards(layout)),
+        "objects": 0 if recipe else objects + layout.shards + 2 * len(manifest_shards(layout)),
         # a part is looked for before it is made, and read once for the manifest
-        "put_requests": 0 if recipe else objects + layout.shards + len(manifest_shards(layout)),
+        "put_requests": 0 if recipe else objects + layout.shards + 2 * len(manifest_shards(layout)),
         "get_requests": 0 if recipe else 2 * layout.shards,
         "memory_per_process_bytes": _SHARDS_IN_MEMORY * 3 * layout.bytes_per_image * min(layout.shard, layout.images),
         "seconds_per_pair": round(float(np.mean(seconds[1:])), 4),

@@ -85,7 +85,7 @@ def _measure(
     prompts = generator.extract(pair.shown_noisy, pair.shown_clean)
 
     def drawn(stream: str) -> Tensor:
-        return generator.sample(pair.clean[None], [prompts], [derive_seed(stream, seed, name)])[0]
+        return generator.sample(pair.clean[None], [prompts], [derive_seed(stream, seed, name)])[0].cpu()
 
     generated = drawn("evaluate")
     figures = noise_figures(pair.real, generated, pair.clean)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
@@ -99,14 +98,24 @@ def camera_failures(cameras: Mapping[str, Mapping[str, float]], rules: GateRules
     return found
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a corpus that may be published."""
+
+    failures: list[str]
+    """What failed and was overridden."""
+    document: dict[str, Any]
+    """gate.json."""
+
+
 def run_gate(
     output: str,
     evidence: dict[str, Any],
     cameras: Mapping[str, Mapping[str, float]],
     rules: GateRules,
     override: str | None = None,
-) -> list[str]:
-    """Judge the whole corpus and keep the evidence in gate.json; returns what failed and was overridden.
+) -> Verdict:
+    """Judge the whole corpus and keep the evidence.
 
     Args:
         output: the corpus.
@@ -135,17 +144,16 @@ def run_gate(
         "rejected_share": round(share, 6),
         "cameras": {camera: _writable(figures) for camera, figures in cameras.items()},
     }
+    # Where draws are being added to a published corpus, its own gate.json stays until it is published again.
+    published = exists(join(output, COMMIT))
+    place = join(output, FAILED_GATE if published else GATE)
     refused = bool(failures) and override is None
-    # Where draws are being added to a published corpus, its own gate.json stays.
-    place = join(output, FAILED_GATE if refused and exists(join(output, COMMIT)) else GATE)
-    write_json(place, evidence | verdict)
+    if refused or not published:
+        write_json(place, evidence | verdict)
     if refused:
         raise UserError(
             f"{output}: the quality gate failed: {'; '.join(failures)}. Nothing was published; the evidence is in "
             f"{place}. Change the model, the references or the gate's rules, or publish it nevertheless "
             'with --override-gate "WHY"'
         )
-    return failures
-
-
-task_gate = task(cache_policy=NO_CACHE, name="quality_gate")(run_gate)
+    return Verdict(failures, evidence | verdict)

@@ -32,7 +32,7 @@ def jpeg_quality(content: bytes) -> int | None:
         return None
     with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
         tables = image.quantization  # type: ignore[attr-defined]
-    found = np.sort(np.asarray(tables[0], float))
+    found = np.sort(np.asarray(tables[min(tables)], float))
     return int(np.argmin([np.abs(_table(quality) - found).sum() for quality in range(1, 101)])) + 1
 
 

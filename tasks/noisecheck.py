@@ -57,8 +57,10 @@ def compare(plan: CorpusPlan, pairs: Sequence[int]) -> dict[str, dict[str, float
         reference = references.references[sample.reference]
         real_noisy, real_clean = (to_unit(image, reference.id)[0][0] for image in references.read(sample.reference))
         clean, noisy = (to_unit(np.moveaxis(image, 0, -1), f"sample {pair}")[0][0] for image in pair_of(plan, pair))
+        if len(clean) < len(real_clean):  # the noise of a grey image is that of green
+            real_noisy, real_clean = real_noisy[1:2], real_clean[1:2]
         if len(clean) != len(real_clean):
-            continue  # a grey image with a colour reference: there is nothing to compare it with
+            continue  # a colour image with a grey reference: there is nothing to compare it with
         curves = whitening.fit("moments", real_noisy, real_clean)
         real, made = (whitening.whiten("moments", curves, n, c) for n, c in ((real_noisy, real_clean), (noisy, clean)))
         found.append((str(reference.camera), _measured(real), _measured(made)))

@@ -397,4 +397,4 @@ def _publish(store: ShardWriter) -> str:
 
 
 task_extract_patches = task(cache_policy=NO_CACHE, name="extract_patches")(extract_patches)
-task_finalise = task(cache_policy=NO_CACHE, name="finalise_patches")(finalise)
+task_finalise = task(cache_policy=NO_CACHE, name="finalise_store")(finalise)

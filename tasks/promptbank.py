@@ -116,7 +116,11 @@ class BankPlan:
             yield BankWork(p.output, self.key, name, self.source, index, first, self.picks[first : first + p.shard])
 
 
-@lru_cache(maxsize=1024)
+KEPT_ENTRIES = 1024
+"""References whose prompts a process keeps; of more, a bank has to."""
+
+
+@lru_cache(maxsize=KEPT_ENTRIES)
 def entry_of(generator: Name, source: Place, k: int) -> Entry:
     """Prompts and moments of reference ``k``: out of a bank, or extracted from its pair. The cache goes by digests."""
     found = planned_references(*source)

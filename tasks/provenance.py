@@ -17,7 +17,8 @@ from pngmodel.model import fast_dtype
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SYNTHESIS = tuple(
-    _ROOT / "tasks" / f"{name}.py" for name in ("synthesis", "shards", "promptbank", "windows", "assignment")
+    _ROOT / "tasks" / f"{name}.py"
+    for name in ("synthesis", "shards", "promptbank", "windows", "assignment", "cleansources")
 )
 
 

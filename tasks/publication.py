@@ -76,6 +76,8 @@ class Judged:
     """None: a corpus of recipes has none."""
     failures: list[str]
     """What was passed over at the user's word."""
+    gate: dict[str, Any]
+    """gate.json."""
     cameras: dict[str, dict[str, float]]
     """Sampled noise beside that of its references, by camera."""
 
@@ -133,7 +135,8 @@ def judge(plan: CorpusPlan, rules: GateRules, cluster: Cluster) -> Judged:
     else:
         evidence = {"samples": plan.layout.pairs, "reasons": {}, "rejected": [], "by_camera": {}}
     cameras = compare(plan, sampled_pairs(plan, rules.sampled_pairs))
-    return Judged(manifest, run_gate(p.output, evidence, cameras, rules, p.override_gate), cameras)
+    verdict = run_gate(p.output, evidence, cameras, rules, p.override_gate)
+    return Judged(manifest, verdict.failures, verdict.document, cameras)
 
 
 def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Published:
@@ -143,11 +146,13 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
     contents = {
         CARD: _card(plan, judged, evaluation).encode(),
         REPORT: _report(plan, judged, evaluation).encode(),
+        GATE: encode_json(judged.gate),
     }
+    _refuse_more_draws(plan)
     for name, content in contents.items():
         write_bytes(join(url, name), content)
     files = {name: sha256(content) for name, content in contents.items()}
-    files |= {name: sha256(read_bytes(join(url, name))) for name in (GATE, CLEAN_IMAGES)}
+    files |= {name: sha256(read_bytes(join(url, name))) for name in (CLEAN_IMAGES,)}
     files |= judged.manifest.files if judged.manifest else {}
     described = encode_json(croissant(plan, files))
     write_bytes(join(url, CROISSANT), described)
@@ -169,6 +174,13 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
     found = _summary(url, store.record(COMMIT, CorpusRecord, record, arrays=mode != "recipe"))
     name_alias(plan, found)
     return found
+
+
+def _refuse_more_draws(plan: CorpusPlan) -> None:
+    """Raise a UserError when another run has begun to add draws: what it publishes must not be put back."""
+    url, planned = plan.parameters.output, writer(plan.parameters.output, plan.layout, plan.recipe).planned
+    if planned(url).layout.draws != plan.layout.draws:
+        raise UserError(f"{url}: another run is adding draws to this corpus; it publishes them with these")
 
 
 def name_alias(plan: CorpusPlan, published: Published) -> None:
@@ -232,10 +244,12 @@ def _told(noise: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in noise.items())
 
 
-def _gate_table(judged: Judged) -> str:
+def _gate_table(plan: CorpusPlan, judged: Judged) -> str:
     """What the gate saw of sampled noise, whitened by the references, camera by camera."""
-    if not judged.cameras:
+    if not judged.cameras and plan.prompt_source == "bank":
         return f"The references are a prompt bank: there was no real noise to compare with. See `{GATE}`.\n"
+    if not judged.cameras:
+        return f"The references are grey and the images are not: nothing was compared. See `{GATE}`.\n"
     names = list(next(iter(judged.cameras.values())))
     lines = ["| camera | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     lines += [
@@ -280,7 +294,7 @@ All figures and pictures: `{REPORT}`.
 
 ## Quality gate
 
-{_gate_table(judged)}
+{_gate_table(plan, judged)}
 ## How to read it
 
 {_READ[plan.parameters.mode]}

@@ -24,6 +24,7 @@ from tasks.assignment import Assign, Assignment
 from tasks.cleansources import CleanImage
 from tasks.clusters import ClusterConfig
 from tasks.generators import SHIPPED_MODEL, model_digest
+from tasks.promptbank import KEPT_ENTRIES
 from tasks.provenance import code_version, device_name, packages
 from tasks.sources import SHIPPED, ReferenceSource, open_references, planned_references
 from tasks.stores.corpus import ARRAYS_OF_MODE
@@ -31,6 +32,7 @@ from tasks.stores.layout import Layout
 from tasks.survey import Asked, Survey, survey
 from tasks.windows import Cropping, Window
 
+_DECIDING = ("torch", "numpy", "pillow", "imagecodecs")  # the last two decode clean images
 Mode = Literal["pairs", "noisy", "recipe"]
 
 
@@ -97,7 +99,19 @@ class CorpusParameters(Cropping):
 
     def places(self) -> dict[str, Any]:
         """Everything that makes the same corpus again: the settings, and where the sources lay."""
-        return self.model_dump(mode="json", exclude={"output", "parts", "check", "cluster", "alias", "override_gate"})
+        content = self.model_dump(
+            mode="json", exclude={"output", "parts", "check", "cluster", "alias", "override_gate"}
+        )
+        return content | {name: _without_secrets(content[name]) for name in ("model", "references", "clean")}
+
+
+def _without_secrets(url: str) -> str:
+    """A URL without user, password and query, where tokens may stand; a path as it is."""
+    if "://" not in url:
+        return url
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 @dataclass(frozen=True)
@@ -159,6 +173,12 @@ class CorpusPlan:
     def parameters(self) -> CorpusParameters:
         """What was asked for."""
         return self.job.parameters
+
+    @property
+    def unkept_references(self) -> int | None:
+        """References of a source that has to be read off images, where they are more than a process keeps."""
+        used = len(assignment_of(self.job).usable)
+        return used if self.prompt_source == "reference" and used > KEPT_ENTRIES else None
 
     @property
     def layout(self) -> Layout:
@@ -254,7 +274,7 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         "references": references.digest,
         "clean": found.source.digest,
         "code": code_version(),
-        "packages": {name: packages()[name] for name in ("torch", "numpy")},
+        "packages": {name: packages()[name] for name in _DECIDING},
         "device": device_name(parameters.device),
         **parameters.decisive(),
     }

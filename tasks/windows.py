@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Literal
 
@@ -86,7 +86,7 @@ def count(cropping: Cropping, height: int, width: int) -> int:
     if cropping.crops == "centre":
         return 1
     if cropping.crops == "random":
-        return cropping.crops_per_image
+        return min(cropping.crops_per_image, (height - cropping.crop + 1) * (width - cropping.crop + 1))
     return _along(cropping, height) * _along(cropping, width)
 
 
@@ -100,12 +100,23 @@ def corner(cropping: Cropping, seed: int, image: CleanImage, local: int) -> tupl
     if cropping.crops == "centre":
         return free[0] // 2, free[1] // 2
     if cropping.crops == "random":
-        # remainders of 63 bits: a bias of one in 10^14
-        ys, xs = (derive_seed("crop", seed, image.id, local, axis) for axis in ("y", "x"))
-        return ys % (free[0] + 1), xs % (free[1] + 1)
+        return _drawn_corners(seed, image.id, *free, count(cropping, image.height, image.width))[local]
     row, column = divmod(local, _along(cropping, image.width))
     step = cropping.stride or cropping.crop
     return min(row * step, free[0]), min(column * step, free[1])
+
+
+@lru_cache(maxsize=1024)
+def _drawn_corners(seed: int, image: str, rows: int, columns: int, number: int) -> tuple[tuple[int, int], ...]:
+    """The first corners (y, x) of an image, up to these, no two alike: equal windows would be drawn equal noise."""
+    found: dict[tuple[int, int], None] = {}
+    attempt = 0
+    while len(found) < number:
+        # remainders of 63 bits: a bias of one in 10^14
+        y, x = (derive_seed("crop", seed, image, attempt, axis) for axis in ("y", "x"))
+        found[y % (rows + 1), x % (columns + 1)] = None
+        attempt += 1
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tasks.stores.plans import plan_key
 from tasks.stores.records import Part, PartsRecord, ShardObject, StoreRecord
 from tasks.stores.shardfile import DamagedShard, Pixels, index_size, read_index
 
+_KEPT_INDICES = 4096
 Record = TypeVar("Record", bound=StoreRecord)
 Listed = TypeVar("Listed", bound=PartsRecord)
 
@@ -133,7 +134,10 @@ class ShardReader(ABC, Generic[Record]):
             if sha256(content) != self._fact(*key).index_sha256:
                 raise self._damaged(*key, "its index has another sha256")
             self._indices[key] = self._index(key, content)
-        return read_spans([Span(self._url(*place[:2]), *self._entry(place)) for place in places])
+        spans = [Span(self._url(*place[:2]), *self._entry(place)) for place in places]
+        while len(self._indices) > _KEPT_INDICES:  # tens of kilobytes each
+            del self._indices[next(iter(self._indices))]
+        return read_spans(spans)
 
     def _from_objects(self, places: list[tuple[str, int, int]]) -> list[bytes]:
         """Chunks out of whole objects, the last few of which are kept. The arrays of a shard are fetched at once."""

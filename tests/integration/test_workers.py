@@ -21,8 +21,16 @@ from tasks.synthesis import CorpusParameters
 HAVE, LACK = {"NOISE": 1.0}, {"OTHER": 1.0}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def importable() -> Iterator[None]:
+    """Workers import the functions of this file, which is no part of the installed package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+        yield
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
+def cluster(importable: None) -> Iterator[LocalCluster]:
     """A cluster with one worker that has a resource, and one that has not."""
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", resources=HAVE) as local:
         plain = local.new_worker_spec()

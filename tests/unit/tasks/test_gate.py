@@ -58,7 +58,7 @@ GOOD = {"kld": 0.02, "lag1_error": 0.01, "cross_channel_error": 0.02, "std_ratio
 
 def test_a_share_within_the_limit_is_published_with_its_list(tmp_path: Path) -> None:
     rules = GateRules(max_rejected_share=0.02)
-    assert run_gate(str(tmp_path), evidence(50, 1), {"S6": GOOD}, rules) == []
+    assert run_gate(str(tmp_path), evidence(50, 1), {"S6": GOOD}, rules).failures == []
     found = json.loads((tmp_path / "gate.json").read_text())
     assert found["passed"] is True
     assert found["rejected"] == [{"sample": 0, "reason": "dead: noise std 0"}]
@@ -88,12 +88,12 @@ def test_one_camera_fails_the_corpus(tmp_path: Path, change: dict[str, float], w
     cameras = {"GP": GOOD | change, "S6": GOOD}
     with pytest.raises(UserError, match=words):
         run_gate(str(tmp_path), evidence(50, 0), cameras, GateRules())
-    assert run_gate(str(tmp_path), evidence(50, 0), cameras, load_rules("default", baseline=True)) == []
+    assert run_gate(str(tmp_path), evidence(50, 0), cameras, load_rules("default", baseline=True)).failures == []
 
 
 def test_an_override_is_explicit_and_recorded(tmp_path: Path) -> None:
     bad = {"GP": GOOD | {"lag1_error": 0.3}}
-    failures = run_gate(str(tmp_path), evidence(50, 0), bad, GateRules(), "a camera we know to be odd")
+    failures = run_gate(str(tmp_path), evidence(50, 0), bad, GateRules(), "a camera we know to be odd").failures
     assert failures == ["camera GP: lag1_error 0.300, allowed 0.1"]
     found = json.loads((tmp_path / "gate.json").read_text())
     assert (found["passed"], found["override"]) == (False, "a camera we know to be odd")

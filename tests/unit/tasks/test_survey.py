@@ -136,3 +136,17 @@ def test_an_array_of_images_is_a_source(
 def test_quality_of_jpeg_files_needs_files(parameters: Make, tmp_path: Path, patches: str) -> None:
     with pytest.raises(UserError, match="min_jpeg_quality needs a folder of files"):
         plan_corpus(parameters(tmp_path / "c", clean=patches, min_jpeg_quality=50))
+
+
+def test_a_storage_that_fails_for_a_while_rejects_no_image(
+    parameters: Callable[..., CorpusParameters], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that is left out is another corpus, for good: only what its bytes say may do that."""
+    from pngmodel.errors import TransientError
+
+    def fails(url: str) -> bytes:
+        raise TransientError(f"{url}: reading failed (timed out)")
+
+    monkeypatch.setattr("tasks.cleansources.read_bytes", fails)
+    with pytest.raises(TransientError, match="timed out"):
+        plan_corpus(parameters(tmp_path / "c"))

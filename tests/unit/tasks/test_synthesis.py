@@ -196,7 +196,10 @@ def test_code_packages_and_device_belong_to_the_recipe(
 ) -> None:
     """A corpus begun by other code is not finished by this one."""
     make_corpus_shards(plan_corpus(parameters(tmp_path / "c")))
-    for name, value in (("code_version", "0.0 other"), ("packages", {"torch": "1.0", "numpy": "1.0"})):
+    for name, value in (
+        ("code_version", "0.0 other"),
+        ("packages", {"torch": "1", "numpy": "1", "pillow": "1", "imagecodecs": "1"}),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(f"tasks.synthesis.{name}", lambda value=value: value)
             with pytest.raises(UserError, match=r"holds another corpus; it differs in recipe\."):

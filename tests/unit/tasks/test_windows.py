@@ -70,16 +70,21 @@ def test_the_centre() -> None:
         assert (found.image, found.y, found.x) == (k, (height - 16) // 2, (width - 16) // 2)
 
 
-def test_random_windows_reach_every_place_and_depend_on_image_and_seed_alone() -> None:
-    cropping = Cropping(crop=16, crops="random", crops_per_image=2000)
-    one = Windows((image("a", 19, 16),), cropping, 3)
-    ys = np.array([one[k].y for k in range(2000)])
-    assert {one[k].x for k in range(2000)} == {0}
-    assert (np.bincount(ys, minlength=4) > 400).all()  # 500 of each expected
-    assert ys.max() == 3
-    two = Windows((image("b", 40, 40), image("a", 19, 16)), cropping, 3)
-    assert [two[2000 + k].y for k in range(2000)] == ys.tolist()
-    assert [Windows((image("a", 19, 16),), cropping, 4)[k].y for k in range(50)] != ys[:50].tolist()
+def test_random_windows_reach_every_place_once_and_depend_on_image_and_seed_alone() -> None:
+    cropping = Cropping(crop=16, crops="random", crops_per_image=3)
+    many = Windows(tuple(image(str(k), 19, 16) for k in range(700)), cropping, 3)
+    assert len(many) == 2100
+    corners = [(many[k].y, many[k].x) for k in range(2100)]
+    assert all(len({*corners[k : k + 3]}) == 3 for k in range(0, 2100, 3))  # equal windows would get equal noise
+    assert {x for _, x in corners} == {0}
+    for place in range(3):
+        assert (np.bincount([y for y, _ in corners[place::3]], minlength=4) > 130).all()  # 175 of each expected
+    two = Windows((image("b", 40, 40), image("5", 19, 16)), cropping, 3)
+    assert [(two[3 + k].y, two[3 + k].x) for k in range(3)] == corners[15:18]
+    other = Windows(many.images, cropping, 4)
+    assert [(other[k].y, other[k].x) for k in range(60)] != corners[:60]
+    small = Windows((image("a", 17, 16),), cropping.model_copy(update={"crops_per_image": 9}), 3)
+    assert sorted((small[k].y, small[k].x) for k in range(len(small))) == [(0, 0), (1, 0)]
 
 
 def test_numbers_of_a_billion_windows_are_arithmetic() -> None:
