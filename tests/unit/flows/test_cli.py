@@ -228,7 +228,9 @@ def test_dry_run_writes_nothing_and_starts_no_run(
     figures = json.loads(result.stdout)
     assert (figures["pairs"], figures["clean_patches"], figures["shards"]) == (72, 36, 2)
     assert figures["bytes_uncompressed"] == (72 + 36) * 3 * 32 * 32
-    assert figures["objects"] == 2 + 1 + 2 + 2  # noisy of two draws, clean of one; parts; files of the manifest
+    assert (
+        figures["objects"] == 2 + 1 + 2 + 4
+    )  # noisy of two draws, clean of one; parts; manifest and shards of each draw
     assert 0 < figures["bytes_stored"] < 2 * figures["bytes_uncompressed"]
     assert figures["seconds"] >= 0
     assert tree(tmp_path) == before
