@@ -20,7 +20,7 @@ from tasks.evaluation import EvaluateParameters, evaluate_noise
 from tasks.gate import load_rules
 from tasks.publication import judge, publish
 from tasks.shards import begin, make_pending, pending
-from tasks.stores.corpus import SHARDS, manifest_name, manifest_shards
+from tasks.stores.corpus import manifest_name, manifest_shards, shards_name
 from tasks.stores.filesystem import file_size, join, read_bytes
 from tasks.stores.layout import ARRAYS, part_name
 from tasks.synthesis import CorpusParameters, CorpusPlan, evaluated_pairs, plan_corpus
@@ -109,17 +109,16 @@ def _rows(plan: CorpusPlan, figures: Figures) -> None:
     """Bytes of a row in the parts, the manifest and the table of shards, and which columns they are."""
     url, layout = plan.parameters.output, plan.layout
     parts = sum(file_size(join(url, part_name(k))) for k in range(layout.shards))
-    names = [manifest_name(k) for k in range(len(manifest_shards(layout)))]
-    manifest = sum(file_size(join(url, name)) for name in names)
-    shards = file_size(join(url, SHARDS))
+    numbers = range(len(manifest_shards(layout)))
+    manifest, shards = (sum(file_size(join(url, name(k))) for k in numbers) for name in (manifest_name, shards_name))
     found = {
         "bytes/row, parts": parts / layout.pairs,
         "bytes/row, manifest": manifest / layout.pairs,
-        "bytes/row, shards.parquet": shards / layout.shards,
+        "bytes/row, tables of shards": shards / layout.shards,
     }
     figures.notes += [f"{name}: {value:.1f} (shards of {layout.shard} pairs)" for name, value in found.items()]
     by_column: Counter[str] = Counter()
-    metadata = pq.ParquetFile(pa.BufferReader(read_bytes(join(url, names[0])))).metadata
+    metadata = pq.ParquetFile(pa.BufferReader(read_bytes(join(url, manifest_name(0))))).metadata
     for group in range(metadata.num_row_groups):
         for number in range(metadata.num_columns):
             column = metadata.row_group(group).column(number)
