@@ -18,6 +18,7 @@ from flows.console import (
     show_figures,
     user_errors,
 )
+from flows.options import Cluster, Json, example
 
 app = typer.Typer(
     name="pngnoise",
@@ -29,17 +30,8 @@ app = typer.Typer(
 
 app.add_typer(corpus_cli.app)
 
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")]
-Cluster = Annotated[str, typer.Option(help="cluster file of configs/clusters/, or inline, or local")]
 
-
-def _example(text: str) -> str:
-    return f"Example: `{text}`"
-
-
-@app.command(
-    epilog=_example("pngnoise ingest data/SIDD_Small_sRGB_Only --adapter sidd-small --out runs/sidd/catalogue")
-)
+@app.command(epilog=example("pngnoise ingest data/SIDD_Small_sRGB_Only --adapter sidd-small --out runs/sidd/catalogue"))
 def ingest(
     source: Annotated[
         str, typer.Argument(help="the dataset as its owners ship it: a folder, .zip or .tar, or a URL of one (s3://)")
@@ -93,7 +85,7 @@ def ingest(
     show(result, as_json=json, title="Catalogue")
 
 
-@app.command(epilog=_example("pngnoise patches runs/sidd/catalogue --size 256 --out runs/sidd/patches"))
+@app.command(epilog=example("pngnoise patches runs/sidd/catalogue --size 256 --out runs/sidd/patches"))
 def patches(
     catalogue: Annotated[str, typer.Argument(help="folder or URL written by `pngnoise ingest`")],
     out: Annotated[str, typer.Option(help="folder or URL of the patch store")],
@@ -129,7 +121,7 @@ def patches(
     show(result, as_json=json, title="Patch store" if parts is None else f"Part {parts} of a patch store")
 
 
-@app.command(epilog=_example("pngnoise finalise runs/sidd/patches"))
+@app.command(epilog=example("pngnoise finalise runs/sidd/patches"))
 def finalise(
     store: Annotated[str, typer.Argument(help="folder or URL that `patches` or `generate` wrote --parts to")],
     cluster: Cluster = "local",
@@ -149,7 +141,7 @@ def finalise(
     show(result, as_json=json, title="Patch store")
 
 
-@app.command(epilog=_example("pngnoise prompts runs/sidd/patches --split train --out runs/sidd/prompts"))
+@app.command(epilog=example("pngnoise prompts runs/sidd/patches --split train --out runs/sidd/prompts"))
 def prompts(
     references: Annotated[str, typer.Argument(help="real pairs: shipped, a patch store or a catalogue")],
     out: Annotated[str, typer.Option(help="folder or URL of the prompt bank")],
@@ -176,7 +168,7 @@ def prompts(
     show(result, as_json=json, title="Prompt bank")
 
 
-@app.command(epilog=_example("pngnoise train configs/models/small.yaml --output runs/small --device cuda --workers 8"))
+@app.command(epilog=example("pngnoise train configs/models/small.yaml --output runs/small --device cuda --workers 8"))
 def train(
     config: Annotated[str, typer.Argument(help="training configuration")] = "configs/models/tiny.yaml",
     output: Annotated[str, typer.Option(help="folder for checkpoints, logs and the bundle")] = "runs/tiny",
@@ -218,7 +210,7 @@ def train(
     show(result, as_json=json, title="Training")
 
 
-@app.command(epilog=_example("pngnoise inspect quickstart"))
+@app.command(epilog=example("pngnoise inspect quickstart"))
 def inspect(
     place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")],
     json: Json = False,
@@ -231,7 +223,7 @@ def inspect(
     show(found, as_json=json, title=place)
 
 
-@app.command(epilog=_example("pngnoise verify quickstart"))
+@app.command(epilog=example("pngnoise verify quickstart"))
 def verify(
     place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")],
     json: Json = False,
@@ -244,7 +236,7 @@ def verify(
     show(found, as_json=json, title=f"{place}: all well")
 
 
-@app.command(epilog=_example("pngnoise schema patch-store"))
+@app.command(epilog=example("pngnoise schema patch-store"))
 def schema(
     kind: Annotated[str, typer.Argument(help="catalogue, patch-store, corpus, prompt-bank or export")],
 ) -> None:
@@ -261,7 +253,7 @@ app.add_typer(evaluation, name="evaluate")
 
 
 @evaluation.command(
-    "noise", epilog=_example("pngnoise evaluate noise --references runs/sidd/patches --reference C --json")
+    "noise", epilog=example("pngnoise evaluate noise --references runs/sidd/patches --reference C --json")
 )
 def evaluate_noise(
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
@@ -291,7 +283,7 @@ def evaluate_noise(
     show_figures(record, as_json=json)
 
 
-@evaluation.command("c2st", epilog=_example("pngnoise evaluate c2st --references runs/sidd/patches --seeds 3 --json"))
+@evaluation.command("c2st", epilog=example("pngnoise evaluate c2st --references runs/sidd/patches --seeds 3 --json"))
 def evaluate_c2st(
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
     references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
@@ -323,7 +315,7 @@ def evaluate_c2st(
     show_c2st(record, as_json=json)
 
 
-@app.command(epilog=_example("pngnoise doctor"))
+@app.command(epilog=example("pngnoise doctor"))
 def doctor(json: Json = False) -> None:
     """Is this machine ready? One line per check, with what to do about a problem."""
     from tasks.doctor import examine

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.console import progress_bar, show, show_corpus, user_errors
+from flows.options import Clean, Cluster, Json, Model, References, example
 
 app = typer.Typer(
     name="corpus",
@@ -15,15 +16,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")]
-Cluster = Annotated[str, typer.Option(help="cluster file of configs/clusters/, or inline, or local")]
 Place = Annotated[str, typer.Argument(help="folder, URL or alias of a corpus")]
-Model = Annotated[str | None, typer.Option(help="where the model lies now, if elsewhere")]
-References = Annotated[str | None, typer.Option(help="where the references lie now, if elsewhere")]
-Clean = Annotated[str | None, typer.Option(help="where the clean images lie now, if elsewhere")]
 
 
-@app.command(epilog="Example: `pngnoise corpus inspect s3://bucket/corpora/latest`")
+@app.command(epilog=example("pngnoise corpus inspect s3://bucket/corpora/latest"))
 def inspect(place: Place, json: Json = False) -> None:
     """Say what a corpus holds, from its own records."""
     with user_errors():
@@ -33,7 +29,7 @@ def inspect(place: Place, json: Json = False) -> None:
     show(found, as_json=json, title=place)
 
 
-@app.command(epilog="Example: `pngnoise corpus verify corpora/a --sample 100 --cluster local`")
+@app.command(epilog=example("pngnoise corpus verify corpora/a --sample 100 --cluster local"))
 def verify(
     place: Place,
     sample: Annotated[int | None, typer.Option(help="only so many shards, drawn by --seed; default all")] = None,
@@ -52,7 +48,7 @@ def verify(
     show(found, as_json=json, title=f"{place}: all well")
 
 
-@app.command(epilog="Example: `pngnoise corpus repair corpora/a`")
+@app.command(epilog=example("pngnoise corpus repair corpora/a"))
 def repair(
     place: Place,
     model: Model = None,
@@ -74,7 +70,7 @@ def repair(
     show_corpus(result, as_json=json)
 
 
-@app.command(epilog="Example: `pngnoise corpus diff corpora/a corpora/b`")
+@app.command(epilog=example("pngnoise corpus diff corpora/a corpora/b"))
 def diff(place: Place, other: Place, json: Json = False) -> None:
     """Compare two corpora: settings, shards, samples by content, figures. Exit code 1 when they are not equal."""
     with user_errors():
@@ -86,7 +82,7 @@ def diff(place: Place, other: Place, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: `pngnoise corpus gc s3://bucket/corpora --delete`")
+@app.command(epilog=example("pngnoise corpus gc s3://bucket/corpora --delete"))
 def gc(
     place: Annotated[str, typer.Argument(help="a corpus, or a folder of corpora")],
     delete: Annotated[bool, typer.Option("--delete", help="delete what was found; default: only list it")] = False,

@@ -7,19 +7,13 @@ from typing import Annotated
 import typer
 
 from flows.console import progress_bar, show, show_corpus, user_errors
+from flows.options import Clean, Cluster, Json, Model, References, example
 
 commands = typer.Typer()
 
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")]
-Cluster = Annotated[str, typer.Option(help="cluster file of configs/clusters/, or inline, or local")]
-
-
-def _example(text: str) -> str:
-    return f"Example: `{text}`"
-
 
 @commands.command(
-    epilog=_example("pngnoise generate --clean photos/ --references runs/sidd/patches --scale 4 --output corpora/a")
+    epilog=example("pngnoise generate --clean photos/ --references runs/sidd/patches --scale 4 --output corpora/a")
 )
 def generate(
     output: Annotated[str, typer.Option(help="folder or URL of the corpus")],
@@ -99,14 +93,14 @@ def _weights(given: list[str] | None) -> dict[str, float] | None:
     return found or None
 
 
-@commands.command(epilog=_example("pngnoise materialise corpora/recipe --output corpora/a --cluster local"))
+@commands.command(epilog=example("pngnoise materialise corpora/recipe --output corpora/a --cluster local"))
 def materialise(
     recipe: Annotated[str, typer.Argument(help="folder, URL or alias of a corpus of recipes (generate --mode recipe)")],
     output: Annotated[str, typer.Option(help="folder or URL of the corpus")],
     mode: Annotated[str, typer.Option(help="pairs, or noisy: clean images only named")] = "pairs",
-    model: Annotated[str | None, typer.Option(help="where the model lies now, if elsewhere")] = None,
-    references: Annotated[str | None, typer.Option(help="where the references lie now, if elsewhere")] = None,
-    clean: Annotated[str | None, typer.Option(help="where the clean images lie now, if elsewhere")] = None,
+    model: Model = None,
+    references: References = None,
+    clean: Clean = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the recipe's")] = None,
     parts: Annotated[str | None, typer.Option(help="i/n: make part i of n, then run `pngnoise finalise`")] = None,
     override_gate: Annotated[
@@ -130,7 +124,7 @@ def materialise(
     show_corpus(result, as_json=json)
 
 
-@commands.command(epilog=_example("pngnoise export corpora/a --format webdataset --output s3://bucket/a"))
+@commands.command(epilog=example("pngnoise export corpora/a --format webdataset --output s3://bucket/a"))
 def export(
     corpus: Annotated[str, typer.Argument(help="folder or URL of a published corpus")],
     format: Annotated[str, typer.Option(help="webdataset, folders, lmdb or parquet (Hugging Face datasets)")],
@@ -161,7 +155,7 @@ def export(
     show(result, as_json=json, title="Export")
 
 
-@commands.command(epilog=_example("pngnoise quickstart"))
+@commands.command(epilog=example("pngnoise quickstart"))
 def quickstart(
     output: Annotated[str, typer.Option(help="folder of the corpus")] = "./quickstart",
     json: Json = False,
