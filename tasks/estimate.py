@@ -27,9 +27,8 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
     Seconds and hours are of one process on the plan's device and exclude start-up, the gate and the report.
     """
     parameters, layout = plan.parameters, plan.layout
-    name = (parameters.model, parameters.device, plan.recipe["model"])
-    generator = load_generator(*name)
-    references = planned_references(parameters.references, plan.recipe["references"])
+    generator = load_generator(*plan.job.generator)
+    references = planned_references(*plan.job.references)
     seconds, extraction = [], []
     stored: dict[str, list[int]] = {CLEAN: [], NOISY: []}
     probes = sorted({int(pair) for pair in np.linspace(0, layout.pairs - 1, _PROBES)})
@@ -37,7 +36,7 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
         sample, clean = plan.sample(pair), clean_of(plan, pair)
         with one_thread():
             started = time.monotonic()
-            entry = (references.kept or partial(extracted, name, references))(sample.reference)
+            entry = (references.kept or partial(extracted, plan.job.generator, references))(sample.reference)
             extraction.append(time.monotonic() - started)
             started = time.monotonic()
             noisy = generator.generate(np.moveaxis(clean, 0, -1), prompts=entry.prompts, seed=[sample.seed])

@@ -48,7 +48,7 @@ def compare(plan: CorpusPlan, pairs: Sequence[int]) -> dict[str, dict[str, float
     ``kld``: of whitened noise, real || generated, natural logarithm. ``std_ratio``: generated over real.
     ``lag1_error``, ``cross_channel_error``: between mean correlations. ``pairs``: how many were compared.
     """
-    references = planned_references(plan.parameters.references, plan.recipe["references"])
+    references = planned_references(*plan.job.references)
     if references.kept:
         return {}
     found = []

@@ -234,7 +234,7 @@ def _report(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
 
 def _shown(plan: CorpusPlan, pair: int) -> tuple[str, figures.Array, figures.Array]:
     """(name of the reference, clean, noisy) of a sample, in [0, 1]."""
-    references = planned_references(plan.parameters.references, plan.recipe["references"]).references
+    references = planned_references(*plan.job.references).references
     full = np.float32(peak(plan.layout.dtype))
     clean, noisy = (np.asarray(image / full, np.float32) for image in pair_of(plan, pair))
     return references[plan.sample(pair).reference].id, clean, noisy

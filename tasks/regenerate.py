@@ -25,11 +25,12 @@ def clean_of(plan: CorpusPlan, pair: int) -> Pixels:
 
 def noisy_of(plan: CorpusPlan, pair: int, clean: Pixels) -> Pixels:
     """The noisy patch of a pair, made anew from its clean one, (C, H, W) both."""
-    sample, p = plan.sample(pair), plan.parameters
-    name, source = (p.model, p.device, plan.recipe["model"]), (p.references, plan.recipe["references"])
+    sample, job = plan.sample(pair), plan.job
     with one_thread():
-        entry = entry_of(name, source, sample.reference)
-        noisy = load_generator(*name).generate(np.moveaxis(clean, 0, -1), prompts=entry.prompts, seed=[sample.seed])
+        entry = entry_of(job.generator, job.references, sample.reference)
+        noisy = load_generator(*job.generator).generate(
+            np.moveaxis(clean, 0, -1), prompts=entry.prompts, seed=[sample.seed]
+        )
     made: Pixels = np.ascontiguousarray(np.moveaxis(np.asarray(noisy), -1, 0))
     return made
 

@@ -89,18 +89,12 @@ def _load(work: ShardWork) -> _Loaded:
         for k, patches in zip(of_image, readers.map(cut, of_image), strict=True):
             for position, patch in zip(of_image[k], patches, strict=True):
                 cleans[position] = patch
-    name, source = _names(work.job)
+    name, source = work.job.generator, work.job.references
     return _Loaded(work, samples, cleans, [entry_of(name, source, sample.reference) for sample in samples])
 
 
-def _names(job: Job) -> tuple[tuple[str, str, str], tuple[str, str]]:
-    """What names the generator and the references in any process."""
-    p = job.parameters
-    return (p.model, p.device, job.recipe["model"]), (p.references, job.recipe["references"])
-
-
 def _draw(loaded: _Loaded) -> _Drawn:
-    generator = load_generator(*_names(loaded.work.job)[0])
+    generator = load_generator(*loaded.work.job.generator)
     noisies: list[Pixels] = [np.empty(0)] * len(loaded.samples)
     # One reference after the other: what was prepared for one serves all its samples.
     order = sorted(range(len(loaded.samples)), key=lambda position: loaded.samples[position].reference)
@@ -119,7 +113,7 @@ def _store(drawn: _Drawn) -> int:
     work, layout = drawn.loaded.work, drawn.loaded.work.job.layout
     if not drawn.loaded.samples:
         return work.index
-    references = planned_references(*_names(work.job)[1])
+    references = planned_references(*work.job.references)
     stored = layout.objects(work.index)
     chunks: dict[str, list[bytes]] = {array: [] for array in stored}
     rows = []

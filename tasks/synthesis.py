@@ -24,7 +24,7 @@ from tasks.assignment import Assign, Assignment
 from tasks.cleansources import CleanImage
 from tasks.clusters import ClusterConfig
 from tasks.generators import SHIPPED_MODEL, model_digest
-from tasks.promptbank import KEPT_ENTRIES
+from tasks.promptbank import KEPT_ENTRIES, Name, Place
 from tasks.provenance import code_version, device_name, packages
 from tasks.sources import SHIPPED, ReferenceSource, open_references, planned_references
 from tasks.stores.corpus import ARRAYS_OF_MODE
@@ -134,6 +134,16 @@ class Job:
     parameters: CorpusParameters
     layout: Layout
     recipe: dict[str, Any]
+
+    @property
+    def generator(self) -> Name:
+        """What names the generator in any process."""
+        return self.parameters.model, self.parameters.device, self.recipe["model"]
+
+    @property
+    def references(self) -> Place:
+        """Where the references are, and their digest."""
+        return self.parameters.references, self.recipe["references"]
 
     def sample(self, image: CleanImage, window: Window, draw: int) -> Sample:
         """The sample that is draw ``draw`` on a window of ``image``."""
