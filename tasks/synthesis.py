@@ -93,8 +93,8 @@ class CorpusParameters(Cropping):
         return self
 
     def decisive(self) -> dict[str, Any]:
-        """The part that decides pixels: not where things lie, nor who computes them, nor how many draws."""
-        names = {"seed", "assign", "weights", "split", *Cropping.model_fields}
+        """The part that decides pixels and rows: not where things lie, nor who computes them, nor how many draws."""
+        names = {"seed", "assign", "weights", "split", "clean_licence", *Cropping.model_fields}
         return self.model_dump(mode="json", include=names)
 
     def places(self) -> dict[str, Any]:

@@ -79,6 +79,14 @@ def test_another_seed_is_another_corpus(parameters: Make, tmp_path: Path) -> Non
     assert make_corpus_shards(plans[0]) == {"made": 0, "kept": 5}
 
 
+def test_another_licence_is_another_corpus(parameters: Make, tmp_path: Path, rows_of: Rows) -> None:
+    """Rows of shards that are kept would tell the old one."""
+    make_corpus_shards(plan := plan_corpus(parameters(tmp_path / "c", clean_licence="CC-BY-4.0")))
+    assert {row["clean_licence"] for row in rows_of(plan)} == {"CC-BY-4.0"}
+    with pytest.raises(UserError, match=r"holds another corpus.*clean_licence \('CC-BY-4.0' there, 'CC0' asked for\)"):
+        make_corpus_shards(plan_corpus(parameters(tmp_path / "c", clean_licence="CC0")))
+
+
 def test_references_are_drawn_from_all(parameters: Make, tmp_path: Path) -> None:
     plan = plan_corpus(parameters(tmp_path / "c", scale=4))
     used = Counter(plan.sample(k).reference for k in range(144))
