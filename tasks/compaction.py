@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,12 @@ from tasks.stores.corpus import (
     SHARD_SCHEMA,
     manifest_name,
     manifest_shards,
+    published_corpus,
     shard_row,
     shards_name,
     writer,
 )
-from tasks.stores.filesystem import join, read_bytes, sha256, write_bytes
+from tasks.stores.filesystem import join, read_bytes, read_if_there, sha256, write_bytes
 from tasks.stores.layout import ARRAYS
 from tasks.stores.tables import decode_table, encode_table
 from tasks.synthesis import CorpusPlan, Job
@@ -41,6 +42,8 @@ class CompactWork:
     number: int
     shards: range
     rules: GateRules
+    published: Mapping[str, str]
+    """sha256 of these two files in the record that is published, if any."""
 
 
 @dataclass
@@ -110,10 +113,9 @@ def compact(work: CompactWork) -> Compacted:
         shards.append(shard_row(index, sha256(content), facts))
     rows = pa.concat_tables(tables)
     found = reasons(rows, work.rules)
-    files = {manifest_name(work.number): _write(url, work.number, rows, found)}
-    table = encode_table(pa.Table.from_pylist(shards, SHARD_SCHEMA))
-    write_bytes(join(url, shards_name(work.number)), table)
-    files[shards_name(work.number)] = sha256(table)
+    files = {manifest_name(work.number): _write(url, work.number, rows, found, work.published)}
+    name = shards_name(work.number)
+    files[name] = _written(url, name, pa.Table.from_pylist(shards, SHARD_SCHEMA), work.published)
     std, expected = (rows.column(name).to_numpy() for name in ("noise_std", "expected_std"))
     return Compacted(
         samples=rows.num_rows,
@@ -139,13 +141,24 @@ def _examples(rows: pa.Table, found: dict[int, str]) -> list[dict[str, Any]]:
     return [{"sample": samples[row].as_py(), "reason": found[row]} for row in list(found)[:_EXAMPLES]]
 
 
-def _write(url: str, number: int, rows: pa.Table, found: dict[int, str]) -> str:
+def _write(url: str, number: int, rows: pa.Table, found: dict[int, str], published: Mapping[str, str]) -> str:
     """Write a file of the manifest; returns its sha256."""
     said = [found.get(row) for row in range(rows.num_rows)]
     accepted = pa.array([reason is None for reason in said], pa.bool_())
     judged = rows.append_column("accepted", accepted).append_column("reason", pa.array(said, pa.string()))
-    content = encode_table(judged.cast(MANIFEST_SCHEMA))
-    write_bytes(join(url, manifest_name(number)), content)
+    return _written(url, manifest_name(number), judged.cast(MANIFEST_SCHEMA), published)
+
+
+def _written(url: str, name: str, table: pa.Table, published: Mapping[str, str]) -> str:
+    """Write a table; returns the sha256 of the file. What is published with the same rows stays as it is.
+
+    A record names that file by its bytes, and another pyarrow would write the same rows as others.
+    """
+    there = read_if_there(join(url, name))
+    if there is not None and sha256(there) == published.get(name) and decode_table(there) == table:
+        return published[name]
+    content = encode_table(table)
+    write_bytes(join(url, name), content)
     return sha256(content)
 
 
@@ -162,7 +175,12 @@ def compact_all(
     """
     url = plan.parameters.output
     writer(url, plan.layout, plan.recipe).require_parts()
-    works = [CompactWork(plan.job, k, shards, rules) for k, shards in enumerate(manifest_shards(plan.layout))]
+    record = published_corpus(url)
+    files = record.record.files if record is not None else {}
+    works = []
+    for k, shards in enumerate(manifest_shards(plan.layout)):
+        published = {name: files[name] for name in (manifest_name(k), shards_name(k)) if name in files}
+        works.append(CompactWork(plan.job, k, shards, rules, published))
     parts: dict[int, Compacted] = {}
     for work, part in cluster.run_each(compact, works):
         parts[work.number] = part
@@ -204,7 +222,7 @@ def _judge_again(url: str, number: int, suspects: list[int], seen: dict[str, int
     whole.reasons += _by_rule(again.values())
     whole.rejected = sorted([*whole.rejected, *_examples(rows, again)], key=lambda r: int(r["sample"]))[:_EXAMPLES]
     plain = rows.drop_columns(["accepted", "reason"])
-    whole.files[manifest_name(number)] = _write(url, number, plain, dict(sorted((found | again).items())))
+    whole.files[manifest_name(number)] = _write(url, number, plain, dict(sorted((found | again).items())), {})
 
 
 def require_whole(evidence: Compacted, plan: CorpusPlan) -> None:

@@ -249,7 +249,7 @@ def assignment_of(job: Job) -> Assignment:
     """The policy of a job; made once per process."""
     p = job.parameters
     weights = tuple(sorted((p.weights or {}).items()))
-    return _assignment(p.references, job.recipe["references"], p.assign, p.split, weights)
+    return _assignment(*job.references, p.assign, p.split, weights)
 
 
 def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:

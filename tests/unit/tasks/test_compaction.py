@@ -69,6 +69,29 @@ def test_several_files_say_what_one_says(
     assert many.stored_bytes == sum(p.stat().st_size for p in objects)
 
 
+def test_published_tables_are_not_written_as_other_bytes(
+    parameters: Make, made: Made, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another pyarrow would: what is published names its files by their bytes, also when the new draws are refused."""
+    made(parameters(tmp_path / "c"))
+    before = tree(tmp_path / "c")
+    plan = plan_corpus(parameters(tmp_path / "c", scale=2))
+    make_corpus_shards(plan)
+
+    def other(table: pa.Table) -> bytes:
+        sink = pa.BufferOutputStream()
+        pyarrow.parquet.write_table(table, sink, compression="none")
+        return bytes(sink.getvalue().to_pybytes())
+
+    monkeypatch.setattr("tasks.compaction.encode_table", other)
+    found = compacted(plan)
+    assert [name for name in before if tree(tmp_path / "c")[name] != before[name]] == ["plan.json"]
+    assert found.files["manifest/00000.parquet"] == Corpus(str(tmp_path / "c")).record.files["manifest/00000.parquet"]
+    (tmp_path / "c" / "manifest" / "00000.parquet").write_bytes(b"damaged")
+    assert compacted(plan).files["manifest/00000.parquet"] != found.files["manifest/00000.parquet"]
+    assert len(rows(tmp_path / "c")) == 72
+
+
 def test_quantiles_are_those_of_numpy(plan: CorpusPlan, rows_of: Callable) -> None:
     found = compacted(plan).evidence()["std_ratio"]
     ratios = [row["noise_std"] / row["expected_std"] for row in rows_of(plan)]
