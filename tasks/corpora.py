@@ -34,7 +34,6 @@ from tasks.synthesis import CorpusParameters, CorpusPlan
 Progress = Callable[[int, int], None]
 _AT_ONCE = 8  # shards that one task verifies
 _SHOWN = 20
-_PLACES_OF_SOURCES = ("model", "references", "clean")
 
 
 def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:

@@ -15,7 +15,7 @@ from tasks.clusters import Cluster
 from tasks.compaction import Compacted, compact_all, require_whole
 from tasks.croissant import croissant
 from tasks.evaluation import Evaluation
-from tasks.gate import GateRules, run_gate
+from tasks.gate import GateRules, Verdict, run_gate
 from tasks.noisecheck import compare, sampled_pairs
 from tasks.regenerate import pair_of
 from tasks.reporting import markdown_table, report_page
@@ -35,6 +35,7 @@ from tasks.stores.corpus import (
 from tasks.stores.filesystem import encode_json, join, read_bytes, read_json, sha256, write_bytes
 from tasks.stores.layout import peak
 from tasks.stores.records import CorpusRecord
+from tasks.stores.writer import ShardWriter
 from tasks.synthesis import CorpusPlan
 
 HEADLINE = ("kld_naflow_rounded", "lag1_error", "cross_channel_error", "std_ratio", "akld", "draw_correlation")
@@ -74,10 +75,7 @@ class Judged:
 
     manifest: Compacted | None
     """None: a corpus of recipes has none."""
-    failures: list[str]
-    """What was passed over at the user's word."""
-    gate: dict[str, Any]
-    """gate.json."""
+    verdict: Verdict
     cameras: dict[str, dict[str, float]]
     """Sampled noise beside that of its references, by camera."""
 
@@ -122,7 +120,7 @@ def already_published(plan: CorpusPlan) -> Published | None:
 
 
 def judge(plan: CorpusPlan, rules: GateRules, cluster: Cluster) -> Judged:
-    """Compact the manifest and let the quality gate decide; its evidence is kept in gate.json.
+    """Compact the manifest and let the quality gate decide; its evidence is kept.
 
     Raises:
         UserError: shards are missing, or the gate fails; nothing is published.
@@ -135,8 +133,7 @@ def judge(plan: CorpusPlan, rules: GateRules, cluster: Cluster) -> Judged:
     else:
         evidence = {"samples": plan.layout.pairs, "reasons": {}, "rejected": [], "by_camera": {}}
     cameras = compare(plan, sampled_pairs(plan, rules.sampled_pairs))
-    verdict = run_gate(p.output, evidence, cameras, rules, p.override_gate)
-    return Judged(manifest, verdict.failures, verdict.document, cameras)
+    return Judged(manifest, run_gate(p.output, evidence, cameras, rules, p.override_gate), cameras)
 
 
 def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Published:
@@ -146,13 +143,13 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
     contents = {
         CARD: _card(plan, judged, evaluation).encode(),
         REPORT: _report(plan, judged, evaluation).encode(),
-        GATE: encode_json(judged.gate),
+        GATE: encode_json(judged.verdict.document),
     }
     _refuse_more_draws(plan)
     for name, content in contents.items():
         write_bytes(join(url, name), content)
     files = {name: sha256(content) for name, content in contents.items()}
-    files |= {name: sha256(read_bytes(join(url, name))) for name in (CLEAN_IMAGES,)}
+    files[CLEAN_IMAGES] = sha256(read_bytes(join(url, CLEAN_IMAGES)))
     files |= judged.manifest.files if judged.manifest else {}
     described = encode_json(croissant(plan, files))
     write_bytes(join(url, CROISSANT), described)
@@ -163,7 +160,7 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
         "licence": plan.licence,
         "accepted": layout.pairs - judged.rejected,
         "rejected": dict(sorted(judged.manifest.reasons.items())) if judged.manifest else {},
-        "override": plan.parameters.override_gate if judged.failures else None,
+        "override": plan.parameters.override_gate if judged.verdict.failures else None,
         "unused_clean": len(plan.survey.source.rejected),
         "figures": evaluation.record["figures"],
         "protocol": evaluation.record["protocol"],
@@ -178,8 +175,8 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
 
 def _refuse_more_draws(plan: CorpusPlan) -> None:
     """Raise a UserError when another run has begun to add draws: what it publishes must not be put back."""
-    url, planned = plan.parameters.output, writer(plan.parameters.output, plan.layout, plan.recipe).planned
-    if planned(url).layout.draws != plan.layout.draws:
+    url = plan.parameters.output
+    if ShardWriter.planned(url).layout.draws != plan.layout.draws:
         raise UserError(f"{url}: another run is adding draws to this corpus; it publishes them with these")
 
 
@@ -214,7 +211,7 @@ def _report(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
             ("references used", str(len(manifest.references))),
             ("mean noise std, grey levels", f"{255 * manifest.noise_std / manifest.samples:.1f}"),
         ]
-    if judged.failures:
+    if judged.verdict.failures:
         facts.append(("QUALITY GATE FAILED, published nevertheless", str(parameters.override_gate)))
     # Recipes are small, and so is their report: pictures are most of it.
     shown = _SHOWN if parameters.mode != "recipe" else 1
@@ -266,10 +263,10 @@ def _whose(plan: CorpusPlan) -> str:
 def _card(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
     record, layout = evaluation.record, plan.layout
     recipe = "\n".join(f"- {k}: `{v}`" for k, v in plan.recipe.items())
-    failed = "".join(f"\n- {failure}" for failure in judged.failures)
+    failed = "".join(f"\n- {failure}" for failure in judged.verdict.failures)
     override = (
         f"\n**The quality gate failed, and it was published nevertheless** ({plan.parameters.override_gate}):{failed}\n"
-        if judged.failures
+        if judged.verdict.failures
         else ""
     )
     return f"""# Synthetic noise corpus

@@ -60,11 +60,6 @@ def make_shards(works: Iterable[ShardWork]) -> Iterator[int]:
         yield from pipelined(works, _load, _draw, _store)
 
 
-def make_shard(work: ShardWork) -> int:
-    """Generate and publish one shard; returns its index."""
-    return next(make_shards([work]))
-
-
 def make_stretch(works: tuple[ShardWork, ...]) -> list[int]:
     """As :func:`make_shards`, in one call on a worker of a cluster."""
     return list(make_shards(works))

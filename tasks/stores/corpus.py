@@ -139,6 +139,7 @@ class Corpus(ShardReader[CorpusRecord]):
         """See :meth:`open`; ``url`` is no alias."""
         super().__init__(url, COMMIT, CorpusRecord, kept_shards=kept_shards)
         self._kept: OrderedDict[int, pa.Table] = OrderedDict()  # some tables of shards by number
+        self._files = manifest_shards(self.layout)
 
     @property
     def stored(self) -> bool:
@@ -147,7 +148,7 @@ class Corpus(ShardReader[CorpusRecord]):
 
     def shards(self) -> Iterator[pa.Table]:
         """The table of shards file by file, in order (:data:`SHARD_SCHEMA`); nothing of a recipe."""
-        for number, shards in enumerate(manifest_shards(self.layout) if self.stored else ()):
+        for number, shards in enumerate(self._files if self.stored else ()):
             yield self._shards_of(number, shards)
 
     def _shards_of(self, number: int, shards: range) -> pa.Table:
@@ -176,13 +177,12 @@ class Corpus(ShardReader[CorpusRecord]):
         return Part(part=part_name(index), sha256=row["part_sha256"], objects=objects)
 
     def _row_of(self, index: int) -> dict[str, Any]:
-        files = manifest_shards(self.layout)
-        number = bisect_right(files, index, key=lambda shards: shards.start) - 1
+        number = bisect_right(self._files, index, key=lambda shards: shards.start) - 1
         if number not in self._kept:
-            self._kept[number] = self._shards_of(number, files[number])
+            self._kept[number] = self._shards_of(number, self._files[number])
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-        return self._kept[number].slice(index - files[number].start, 1).to_pylist()[0]  # type: ignore[no-any-return]
+        return self._kept[number].slice(index - self._files[number].start, 1).to_pylist()[0]  # type: ignore[no-any-return]
 
     def parts_digest(self) -> str:
         """See :meth:`ShardReader.parts_digest`."""
@@ -195,7 +195,7 @@ class Corpus(ShardReader[CorpusRecord]):
     def manifest(self) -> Iterator[pa.Table]:
         """The manifest file by file, in order (:data:`MANIFEST_SCHEMA`)."""
         self.require_stored()
-        for number in range(len(manifest_shards(self.layout))):
+        for number in range(len(self._files)):
             yield self._file(manifest_name(number))
 
     def _file(self, name: str) -> pa.Table:

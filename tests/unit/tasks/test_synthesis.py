@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.shards import make_corpus_shards, make_shard
+from tasks.shards import make_corpus_shards, make_shards
 from tasks.sources import open_references
 from tasks.stores.corpus import writer
 from tasks.synthesis import CorpusParameters, plan_corpus
@@ -49,8 +49,7 @@ def test_shard_size_and_order_do_not_change_a_pixel(parameters: Make, tmp_path: 
     make_corpus_shards(smaller := plan_corpus(parameters(tmp_path / "b", shard=5)))
     backwards = plan_corpus(parameters(tmp_path / "c"))
     writer(backwards.parameters.output, backwards.layout, backwards.recipe).prepare()
-    for work in reversed(list(backwards.works())):
-        make_shard(work)
+    assert list(make_shards(reversed(list(backwards.works())))) == [4, 3, 2, 1, 0]
     for other in (smaller, backwards):
         for found, wanted in zip(images_of(other), expected, strict=True):
             np.testing.assert_array_equal(found, wanted)
