@@ -23,9 +23,9 @@ HAVE, LACK = {"NOISE": 1.0}, {"OTHER": 1.0}
 
 @pytest.fixture(scope="module", autouse=True)
 def importable() -> Iterator[None]:
-    """Workers import the functions of this file, which is no part of the installed package."""
+    """Workers import the functions of this file, which is no part of the installed package; they get this sys.path."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+        patch.syspath_prepend(Path(__file__).parents[2])
         yield
 
 
