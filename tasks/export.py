@@ -20,7 +20,7 @@ from tasks.exports.receipts import (
     COMMIT,
     FORMAT_VERSION,
     KIND,
-    begin,
+    PLAN,
     done,
     parse_receipt,
     plan_content,
@@ -31,6 +31,7 @@ from tasks.exports.receipts import (
 from tasks.exports.records import ExportPart, ExportRecord
 from tasks.provenance import content_key, packages
 from tasks.stores.filesystem import join, read_bytes, remove, sha256, sweep, write_json
+from tasks.stores.plans import begin
 
 
 class ExportParameters(BaseModel):
@@ -67,8 +68,9 @@ def export_corpus(
     pairs = CorpusPairs(parameters.corpus)
     settings = _settings(parameters, pairs)
     content = plan_content(settings, pairs.digest)
-    begin(parameters.output, content)
-    works = list(_works(parameters, settings, pairs, content_key(content)))
+    key = content_key(content)
+    begin(parameters.output, PLAN, content, key)
+    works = list(_works(parameters, settings, pairs, key))
     todo = [work for work in works if not done(work.output, work.index, work.key)]
     if todo:
         remove(join(parameters.output, COMMIT))  # an export that is being mended is not published

@@ -355,7 +355,7 @@ def finalise(
     """
     store = ShardWriter.planned(url)
     if store.kind != KIND:
-        raise UserError(f"{url}: holds a {store.kind}, which finishes itself; only a {KIND} is made in parts")
+        raise UserError(f"{url}: holds a {store.kind} and no {KIND}; give the place of one")
     store.require_parts()
     checks = [ShardCheck(url, store.key, index) for index in range(store.layout.shards)]
     damaged = []

@@ -24,9 +24,7 @@ from tasks.sources import SHIPPED, Reference, ReferenceSource, open_pairs, plann
 from tasks.stores.filesystem import (
     exists,
     join,
-    list_files,
     read_bytes,
-    read_json,
     remove,
     sha256,
     sweep,
@@ -34,6 +32,7 @@ from tasks.stores.filesystem import (
     write_json,
 )
 from tasks.stores.layout import PLAN
+from tasks.stores.plans import begin
 from tasks.stores.promptbank import (
     COMMIT,
     FORMAT_VERSION,
@@ -193,7 +192,7 @@ def build_bank(
         UserError: the references or the model cannot be used, or the output holds something else.
     """
     plan = plan_bank(parameters)
-    _prepare(plan)
+    begin(parameters.output, PLAN, plan.content, plan.key)
     works = list(plan.tasks)
     todo = [work for work in works if not _done(join(work.output, shard_file(work.index)), work)]
     if todo:
@@ -213,31 +212,6 @@ def build_bank(
         "licence": record.licence,
         "digest": record.digest,
     }
-
-
-def _prepare(plan: BankPlan) -> None:
-    """Begin the bank, or accept the one that is there if it has the same plan."""
-    url = plan.parameters.output
-    place = join(url, PLAN)
-    if not exists(place):
-        if found := [name for name in list_files(url) if not name.rpartition("/")[2].startswith(".")]:
-            raise UserError(
-                f"{url}: is not empty (it holds {', '.join(found[:3])}) and is no {KIND}; choose an empty output"
-            )
-        write_json(place, plan.content | {"key": plan.key})
-        return
-    there = read_json(place)
-    if there.get("key") == plan.key:
-        return
-    if there.get("kind") != KIND:
-        raise UserError(f"{url}: holds a {there.get('kind', 'store')} and no {KIND}; choose another output")
-    old = {**there.get("recipe", {}), **there.get("layout", {})}
-    new = {**plan.recipe, **plan.content["layout"]}
-    different = [f"{k} ({old.get(k)!r:.60} there, {v!r:.60} asked for)" for k, v in new.items() if old.get(k) != v]
-    raise UserError(
-        f"{url}: holds another {KIND}; it differs in {', '.join(different[:3])}. Choose another output, or delete that "
-        "folder if it is not needed"
-    )
 
 
 def _commit(plan: BankPlan, works: list[BankWork]) -> PromptBankRecord:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pngmodel.errors import IntegrityError, UserError
+from pngmodel.errors import IntegrityError
 from tasks.exports.protocol import FileFact, Settings, Written
 from tasks.exports.records import ExportFile, ExportRecord, Receipt
 from tasks.provenance import content_key
@@ -24,7 +24,6 @@ from tasks.stores.filesystem import (
     exists,
     file_size,
     join,
-    list_files,
     open_file,
     read_bytes,
     read_json,
@@ -54,28 +53,6 @@ def receipt_name(index: int) -> str:
 def plan_content(settings: Settings, corpus: str) -> dict[str, Any]:
     """plan.json without its key."""
     return {"kind": KIND, "format_version": FORMAT_VERSION, "corpus": corpus, **asdict(settings)}
-
-
-def begin(output: str, content: dict[str, Any]) -> None:
-    """Begin an export, or accept the one that is there if it has the same plan.
-
-    Raises:
-        UserError: the place holds another export, or files that are none.
-    """
-    place = join(output, PLAN)
-    if exists(place):
-        there = read_json(place)
-        if there.get("key") == content_key(content):
-            return
-        pairs = [(k, there.get(k), value) for k, value in content.items() if there.get(k) != value]
-        told = ", ".join(f"{k} ({old!r:.60} there, {new!r:.60} asked for)" for k, old, new in pairs[:3])
-        raise UserError(
-            f"{output}: holds another export; it differs in {told or 'its key'}. Choose another output, or delete that "
-            "folder if it is not needed"
-        )
-    if found := [name for name in list_files(output) if not name.rpartition("/")[2].startswith(".")]:
-        raise UserError(f"{output}: is not empty (it holds {', '.join(found[:3])}); choose an empty output")
-    write_json(place, content | {"key": content_key(content)})
 
 
 def write_receipt(output: str, index: int, key: str, written: Written) -> None:

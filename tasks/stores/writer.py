@@ -31,7 +31,7 @@ from tasks.stores.filesystem import (
 )
 from tasks.stores.layout import FORMAT_VERSION, PLAN, Layout, part_name
 from tasks.stores.parts import Facts, decode_part, encode_part, is_whole, rows_digest
-from tasks.stores.plans import plan_key, shard_key
+from tasks.stores.plans import begin, plan_key, shard_key
 from tasks.stores.records import StoreRecord
 from tasks.stores.shardfile import Pixels, assemble, index_size, read_index
 
@@ -95,38 +95,17 @@ class ShardWriter:
         Raises:
             UserError: the place holds another store, or files that are no store.
         """
-        place = join(self.url, PLAN)
-        found = [] if exists(place) else [f for f in list_files(self.url) if not f.rpartition("/")[2].startswith(".")]
-        # Another process may have begun the same store since the first look.
-        if not found and not exists(place):
-            write_json(place, self._plan | {"key": self.key})
-        elif exists(place):
-            self._same_plan(read_json(place))
-        else:
-            raise UserError(
-                f"{self.url}: is not empty (it holds {', '.join(found[:3])}) and is no {self.kind}; "
-                "choose an empty output"
-            )
-
-    def _same_plan(self, found: dict[str, Any]) -> None:
-        if found.get("key") == self.key:
-            draws, there = self.layout.draws or 1, found["layout"]["draws"] or 1
-            if draws > there:  # what is published of fewer draws stays so until the new record replaces it
-                write_json(join(self.url, PLAN), self._plan | {"key": self.key})
-            elif draws < there:
-                raise UserError(
-                    f"{self.url}: holds {there} draws of each clean image, {draws} asked for; it contains those "
-                    f"(column 'draw' below {draws}), so use it as it is or choose another output"
-                )
+        there = begin(self.url, PLAN, self._plan, self.key)
+        if there is None:
             return
-        ours, theirs = _flat(self._plan), _flat(found)
-        different = [k for k in sorted(ours | theirs) if k != "key" and ours.get(k) != theirs.get(k)]
-        pairs = [(k, _short(theirs.get(k)), _short(ours.get(k))) for k in different[:3]]
-        shown = ", ".join(f"{k} ({there} there, {asked} asked for)" for k, there, asked in pairs)
-        raise UserError(
-            f"{self.url}: holds another {found.get('kind', 'store')}; it differs in {shown}. "
-            "Choose another output, or delete that folder if it is not needed"
-        )
+        draws, begun = self.layout.draws or 1, there["layout"]["draws"] or 1
+        if draws > begun:  # what is published of fewer draws stays so until the new record replaces it
+            write_json(join(self.url, PLAN), self._plan | {"key": self.key})
+        elif draws < begun:
+            raise UserError(
+                f"{self.url}: holds {begun} draws of each clean image, {draws} asked for; it contains those "
+                f"(column 'draw' below {draws}), so use it as it is or choose another output"
+            )
 
     def done(self, index: int, *, sizes_only: bool = False) -> bool:
         """Whether the shard is published whole: its part and its objects' checksums hold.
@@ -242,15 +221,3 @@ def refuse_missing(url: str, missing: Sequence[str], total: int) -> None:
             f"{url}: {len(missing)} of {total} parts are missing or damaged: {', '.join(missing[:_SHOWN])}{more}; "
             "run the command that makes them again (with the same --parts, if it was shared out), then finish"
         )
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in content.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return out
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
