@@ -1,4 +1,7 @@
-"""Model bundles: one folder is one model. config.json, model.safetensors, README.md (card), digest.json."""
+"""Model bundles: one folder is one model. config.json, model.safetensors, README.md (card), digest.json.
+
+``write_bundle`` and ``read_bundle`` do this for any module; ``save_bundle`` and ``load_bundle`` for the noise model.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,17 @@ import os
 import shutil
 import tempfile
 import urllib.request
+from collections.abc import Callable
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
+from torch import nn
 
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.model import NoiseModel
@@ -29,6 +34,7 @@ SHIPPED = Path(__file__).parent / "pretrained"
 
 CARD = "README.md"
 _CONFIG, _WEIGHTS, _DIGEST = "config.json", "model.safetensors", "digest.json"
+Module = TypeVar("Module", bound=nn.Module)
 _DIGESTED = (_CONFIG, _WEIGHTS)  # the card may be corrected without making another model
 
 
@@ -38,22 +44,36 @@ def bundle_digest(files: dict[str, str]) -> str:
 
 
 def save_bundle(model: NoiseModel, folder: Path, *, training: dict[str, Any], card: str) -> str:
+    """:func:`write_bundle` of a noise model."""
+    settings = model.config.model_dump(mode="json")
+    return write_bundle(model, folder, kind=FORMAT, model=settings, training=training, card=card)
+
+
+def write_bundle(
+    module: nn.Module, folder: Path, *, kind: str, model: dict[str, Any], training: dict[str, Any], card: str
+) -> str:
     """Write a bundle folder and return its digest; an existing folder is replaced only when complete.
 
-    ``training`` is the provenance (data, steps, seconds, device, commit) kept in config.json.
+    Args:
+        module: whose weights are written, in float32.
+        folder: where.
+        kind: the format's name, which :func:`read_bundle` asks for.
+        model: what the module is made from.
+        training: provenance (data, steps, seconds, device, commit).
+        card: the text for people, which the digest does not cover.
     """
     working = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(working, ignore_errors=True)
     try:
         working.mkdir(parents=True)
         config = {
-            "format": FORMAT,
+            "format": kind,
             "format_version": FORMAT_VERSION,
-            "model": model.config.model_dump(mode="json"),
+            "model": model,
             "training": training,
         }
         (working / _CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-        weights = {k: v.detach().cpu().float().contiguous() for k, v in model.state_dict().items()}
+        weights = {k: _plain(v) for k, v in module.state_dict().items()}
         save_file(weights, working / _WEIGHTS)
         (working / _WEIGHTS).chmod(0o644)  # save_file leaves it readable by its writer only
         (working / CARD).write_text(card)
@@ -71,6 +91,12 @@ def save_bundle(model: NoiseModel, folder: Path, *, training: dict[str, Any], ca
     finally:
         shutil.rmtree(working, ignore_errors=True)
     return digest
+
+
+def _plain(weights: torch.Tensor) -> torch.Tensor:
+    """float32 on the CPU; counters stay whole."""
+    moved = weights.detach().cpu()
+    return (moved.float() if moved.is_floating_point() else moved).contiguous()
 
 
 def _sha256(path: Path) -> str:
@@ -143,7 +169,17 @@ def bundle_config(path_or_url: str | Path) -> dict[str, Any]:
 
 
 def load_bundle(path_or_url: str | Path) -> tuple[NoiseModel, str]:
-    """Verify and load a bundle; returns the model on the CPU and its digest.
+    """:func:`read_bundle` of a noise model."""
+    return read_bundle(path_or_url, FORMAT, lambda model: NoiseModel(ModelConfig.model_validate(model)))
+
+
+def read_bundle(path_or_url: str | Path, kind: str, build: Callable[[Any], Module]) -> tuple[Module, str]:
+    """Verify and load a bundle; returns the module on the CPU and its digest.
+
+    Args:
+        path_or_url: folder, or http(s) address of one.
+        kind: the format's name that it must have.
+        build: the module, untrained, of what ``model`` in config.json holds.
 
     Raises:
         UserError: not a bundle, or a version this release cannot read. IntegrityError: damaged.
@@ -151,13 +187,13 @@ def load_bundle(path_or_url: str | Path) -> tuple[NoiseModel, str]:
     folder = _local(path_or_url)
     digest = verify_bundle(folder)
     config = bundle_config(folder)
-    if config.get("format") != FORMAT or config.get("format_version") != FORMAT_VERSION:
+    if config.get("format") != kind or config.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{folder / _CONFIG}: format {config.get('format')!r} version {config.get('format_version')!r}; "
-            f"this release reads {FORMAT!r} version {FORMAT_VERSION}"
+            f"{kind!r} version {FORMAT_VERSION} is what can be read here"
         )
     try:
-        model = NoiseModel(ModelConfig.model_validate(config.get("model")))
+        model = build(config.get("model"))
         # load() takes bytes: loading by path maps the file, which a replaced bundle would pull away
         weights = load((folder / _WEIGHTS).read_bytes())
         model.load_state_dict(weights)
@@ -165,6 +201,6 @@ def load_bundle(path_or_url: str | Path) -> tuple[NoiseModel, str]:
         raise UserError(f"{folder / _CONFIG}: key 'model' is not valid: {error}") from error
     except (SafetensorError, RuntimeError) as error:
         raise IntegrityError(f"{folder / _WEIGHTS}: does not fit {_CONFIG}: {error}") from error
-    if not all(bool(torch.isfinite(v).all()) for v in weights.values()):
+    if not all(bool(torch.isfinite(v).all()) for v in weights.values() if v.is_floating_point()):
         raise IntegrityError(f"{folder / _WEIGHTS}: holds NaN or infinite weights; retrain or fetch it again")
     return model, digest

@@ -24,6 +24,7 @@ from pngmodel.training.loop import Progress as TrainingProgress
 from pngmodel.training.objective import Objective
 from pngmodel.training.pae import AutoencoderObjective, measure_latent
 from pngmodel.training.pdit import TransformerObjective
+from pngmodel.training.samples import NoiseBatch
 from pngmodel.training.settings import DataSettings, PDiTSettings, StageSettings
 from tasks.configuration import validate
 from tasks.devices import Devices, fabric_of, run_on
@@ -161,7 +162,7 @@ class TrainingRun:
 
     def _stage(
         self,
-        objective: Objective,
+        objective: Objective[NoiseBatch],
         samples: StoreSamples,
         settings: StageSettings,
         report: Callable[[TrainingProgress], None],

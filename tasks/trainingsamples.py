@@ -19,9 +19,10 @@ from torch import Tensor
 from pngmodel.errors import UserError
 from pngmodel.presets import ModelConfig
 from pngmodel.seeds import generator
-from pngmodel.training.samples import Batch
+from pngmodel.training.samples import NoiseBatch
 from pngmodel.training.settings import DataSettings
 from pngmodel.units import NoiseUnits
+from tasks.pairsamples import turned
 from tasks.randomisation import draw_factor, randomised, source_side
 from tasks.stores.layout import ARRAYS
 from tasks.stores.patches import PatchStore
@@ -103,7 +104,7 @@ class StoreSamples:
         """Patches, not samples, of which there is no end."""
         return len(self._patches)
 
-    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+    def __getitems__(self, numbers: Sequence[int]) -> NoiseBatch:
         noise, clean, reference = [], [], []
         for number in numbers:
             region, g = self._region(self._region_of(number)), generator("crop", self._seed, number)
@@ -112,7 +113,7 @@ class StoreSamples:
             clean.append(region.clean[window])
             other = window if self.reference_crop is None else _window(region.clean, self.reference_crop, g)
             reference.append(region.whitened[other])
-        return Batch(torch.stack(noise), torch.stack(clean), torch.stack(reference), torch.tensor(list(numbers)))
+        return NoiseBatch(torch.stack(noise), torch.stack(clean), torch.stack(reference), torch.tensor(list(numbers)))
 
     def describe(self, numbers: Sequence[int]) -> str:
         """Pairs that these samples were cut from."""
@@ -154,7 +155,8 @@ class StoreSamples:
         elif side != needed:
             noisy, clean = noisy[:, :side, :side], clean[:, :side, :side]
         if self._data.flips:
-            noisy, clean = _flipped(noisy, clean, int(torch.randint(8, (), generator=g)))
+            kind = int(torch.randint(8, (), generator=g))
+            noisy, clean = turned(noisy, kind), turned(clean, kind)
         units = NoiseUnits(self._model)
         whitened, fitted = units.fit(noisy, clean)
         return Region(units.decorrelated(whitened, fitted), whitened, clean * 2 - 1)
@@ -189,13 +191,3 @@ def _window(image: Tensor, side: int, g: torch.Generator) -> tuple[slice, slice,
         _PHASE * int(torch.randint((length - side) // _PHASE + 1, (), generator=g)) for length in image.shape[-2:]
     ]
     return slice(None), *(slice(start, start + side) for start in starts)  # type: ignore[return-value]
-
-
-def _flipped(noisy: Tensor, clean: Tensor, kind: int) -> tuple[Tensor, Tensor]:
-    """One of the eight symmetries of a square."""
-
-    def turned(image: Tensor) -> Tensor:
-        image = image.flip(-1) if kind >= 4 else image
-        return torch.rot90(image, kind % 4, dims=(-2, -1)).contiguous()
-
-    return turned(noisy), turned(clean)

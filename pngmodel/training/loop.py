@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from lightning_fabric import Fabric
@@ -19,7 +19,7 @@ from pngmodel.seeds import derive_seed
 from pngmodel.training import checkpoints
 from pngmodel.training.board import Board
 from pngmodel.training.objective import Objective, as_module
-from pngmodel.training.samples import Batch, BatchNumbers, Samples, load_batches
+from pngmodel.training.samples import AnyBatch, BatchNumbers, Samples, load_batches
 from pngmodel.training.settings import StageSettings
 
 _PICTURED = 8
@@ -77,10 +77,13 @@ def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
+_OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+
+
 def _optimiser(settings: StageSettings, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
-    if settings.optimiser == "adam":
-        return torch.optim.Adam(parameters.values(), lr=settings.learning_rate, betas=(0.5, 0.9))
-    return torch.optim.RAdam(parameters.values(), lr=settings.learning_rate)
+    kind = _OPTIMISERS[settings.optimiser]
+    chosen = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
+    return kind(parameters.values(), **chosen)
 
 
 def learning_rate(settings: StageSettings, step: int) -> float:
@@ -97,8 +100,8 @@ def ema_decay(settings: StageSettings, step: int) -> float:
 
 
 def run_stage(
-    objective: Objective,
-    samples: Samples,
+    objective: Objective[AnyBatch],
+    samples: Samples[AnyBatch],
     settings: StageSettings,
     folder: Path,
     *,
@@ -118,11 +121,11 @@ def run_stage(
     return _Stage(objective, samples, settings, folder, identity, machine or Machine(), report).run()
 
 
-class _Stage:
+class _Stage(Generic[AnyBatch]):
     def __init__(
         self,
-        objective: Objective,
-        samples: Samples,
+        objective: Objective[AnyBatch],
+        samples: Samples[AnyBatch],
         settings: StageSettings,
         folder: Path,
         identity: str,
@@ -188,7 +191,7 @@ class _Stage:
         return Outcome(state.step, settings.steps, state.seconds)
 
     def _step(
-        self, module: Any, optimiser: torch.optim.Optimizer, batches: Iterator[Batch], step: int
+        self, module: Any, optimiser: torch.optim.Optimizer, batches: Iterator[AnyBatch], step: int
     ) -> tuple[float, float, dict[str, Tensor]]:
         """One optimiser step: loss (mean over all devices), gradient norm before clipping, figures of the last part."""
         settings, fabric = self._settings, self._fabric
@@ -202,7 +205,7 @@ class _Stage:
             torch.manual_seed(derive_seed("dropout", settings.seed, step, part, fabric.global_rank))
             # Gradients travel between devices once a step, not once a part.
             with fabric.no_backward_sync(module, enabled=part + 1 < settings.accumulate):
-                loss, figures = module(batch.noise, batch.clean, batch.reference, batch.numbers, step)
+                loss, figures = module(*batch.tensors(), step)
                 loss = loss / settings.accumulate
                 total += loss.detach()
                 # Always: a device that left this out would leave the others waiting for its gradient.
@@ -210,7 +213,7 @@ class _Stage:
         value = float(fabric.all_reduce(total, reduce_op="mean"))  # type: ignore[arg-type]
         norm = math.nan
         if math.isfinite(value):
-            norm = float(nn.utils.clip_grad_norm_(self._state.parameters.values(), settings.gradient_clip))
+            norm = float(nn.utils.clip_grad_norm_(self._state.parameters.values(), settings.gradient_clip or math.inf))
         if not (math.isfinite(value) and math.isfinite(norm)):
             seen = range(step * settings.batch, (step + 1) * settings.batch)  # of all devices
             raise NonFiniteError(
@@ -259,10 +262,16 @@ class _Stage:
         if self._chief:
             tensors: dict[str, Tensor] = {f"parameter.{k}": v for k, v in state.parameters.items()}
             tensors |= {f"ema.{k}": v for k, v in state.ema.items()}
+            tensors |= {f"buffer.{k}": v for k, v in self._buffers().items()}
             tensors |= checkpoints.flatten_optimiser(state.optimiser)
             record = {"identity": self._identity, "seconds": state.seconds}
             checkpoints.save(self._checkpoints, state.step, tensors, record, keep=self._settings.keep_checkpoints)
         self._fabric.barrier()
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """What a step changes beside the parameters: running statistics of normalisation layers."""
+        kept = self._module.state_dict()
+        return {name: buffer for name, buffer in self._module.named_buffers() if name in kept}
 
     def _resume(self) -> None:
         found, state = checkpoints.newest(self._checkpoints), self._state
@@ -278,6 +287,8 @@ class _Stage:
                 for name, p in state.parameters.items():
                     p.copy_(tensors[f"parameter.{name}"])
                     state.ema[name].copy_(tensors[f"ema.{name}"])
+                for name, buffer in self._buffers().items():
+                    buffer.copy_(tensors[f"buffer.{name}"])
             checkpoints.restore_optimiser(state.optimiser, tensors)
             state.step, state.seconds = int(record["step"]), float(record["seconds"])
         self._first = state.step

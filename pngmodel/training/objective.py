@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -23,16 +23,19 @@ class Pictures:
     figures: dict[str, float] = field(default_factory=dict)
 
 
-class Objective(Protocol):
+Learned_contra = TypeVar("Learned_contra", bound=Batch, contravariant=True)
+
+
+class Objective(Protocol[Learned_contra]):
     """One stage as a module: its trainable parameters are optimised, calling it gives the loss.
 
-    Called as ``objective(noise, clean, reference, numbers, step)``, which returns the mean loss of these samples and
-    figures to log. Everything random in it is a function of ``numbers``, but for dropout.
+    Called as ``objective(*batch.tensors(), step)``, which returns the mean loss of these samples and figures to log.
+    Everything random in it is a function of the samples' numbers, but for dropout.
     """
 
     name: str
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def pictures(self, batch: Learned_contra) -> Pictures:
         """What the module makes of a batch; called with the averaged weights in place."""
         ...
 
@@ -41,7 +44,7 @@ class Objective(Protocol):
         ...
 
 
-def as_module(objective: Objective) -> nn.Module:
+def as_module(objective: Objective[Any]) -> nn.Module:
     """The same object as what it is besides."""
     if not isinstance(objective, nn.Module):
         raise TypeError(f"{objective.name}: an objective is a torch module")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from pngmodel.model import NoiseModel, Precision, latent_statistics
 from pngmodel.training.objective import Figures, Pictures, strength
-from pngmodel.training.samples import Batch, Samples
+from pngmodel.training.samples import NoiseBatch, Samples
 from pngmodel.training.settings import StageSettings
 
 _LATENT_WEIGHT = 1e-6
@@ -35,7 +35,7 @@ class AutoencoderObjective(nn.Module):
         return loss, {"std_ratio": decoded.detach().std() / noise.std()}
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> Pictures:
+    def pictures(self, batch: NoiseBatch) -> Pictures:
         """Noise and what the autoencoder makes of it."""
         with self._precision.autocast():
             decoded = self.autoencoder(batch.noise, batch.clean)[0].float()
@@ -48,7 +48,7 @@ class AutoencoderObjective(nn.Module):
 
 @torch.no_grad()
 def measure_latent(
-    model: NoiseModel, samples: Samples, settings: StageSettings, precision: Precision, batches: int = 16
+    model: NoiseModel, samples: Samples[NoiseBatch], settings: StageSettings, precision: Precision, batches: int = 16
 ) -> None:
     """Set the model's latent statistics from the first ``batches`` training batches."""
     latents = []

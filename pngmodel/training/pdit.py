@@ -11,7 +11,7 @@ from pngmodel.consistency import consistency_loss, one_step
 from pngmodel.model import NoiseModel, Precision
 from pngmodel.training.draws import normal, uniform
 from pngmodel.training.objective import Figures, Pictures, strength
-from pngmodel.training.samples import Batch
+from pngmodel.training.samples import NoiseBatch
 from pngmodel.training.settings import PDiTSettings
 
 
@@ -61,7 +61,7 @@ class TransformerObjective(nn.Module):
         return loss, {}
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> Pictures:
+    def pictures(self, batch: NoiseBatch) -> Pictures:
         """Real noise and one-step samples for the same clean images, in the network's units."""
         model, device = self.model, batch.noise.device
         with self._precision.autocast():

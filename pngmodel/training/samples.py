@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,23 @@ from pngmodel.training.settings import StageSettings
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side, (B, ...) each."""
+    """Samples side by side: every field is a tensor (B, ...), in the order in which an objective takes them."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All fields."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on a device."""
+        return type(self)(*(x.to(device, non_blocking=True) for x in self.tensors()))
+
+    def __len__(self) -> int:
+        return len(self.tensors()[0])
+
+
+@dataclass(frozen=True)
+class NoiseBatch(Batch):
+    """What a noise model learns from."""
 
     noise: Tensor
     """What the network learns (B, 3, s, s), in the units of :class:`~pngmodel.units.NoiseUnits` (e)."""
@@ -27,18 +43,27 @@ class Batch:
     numbers: Tensor
     """Number of each sample, (B,) int64: the seed of everything that is drawn for it."""
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
-        return Batch(*(x.to(device, non_blocking=True) for x in (self.noise, self.clean, self.reference, self.numbers)))
 
-    def __len__(self) -> int:
-        return len(self.noise)
+@dataclass(frozen=True)
+class PairBatch(Batch):
+    """What learns from pairs of images: a denoiser, or a noise generator that is told nothing else."""
+
+    noisy: Tensor
+    """(B, C, s, s) in [0, 1]."""
+    clean: Tensor
+    """(B, C, s, s) in [0, 1]."""
+    numbers: Tensor
+    """Number of each sample, (B,) int64."""
 
 
-class Samples(Protocol):
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
+AnyBatch_co = TypeVar("AnyBatch_co", bound=Batch, covariant=True)
+
+
+class Samples(Protocol[AnyBatch_co]):
     """A source of samples by number, for a ``DataLoader``: picklable, without an end."""
 
-    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+    def __getitems__(self, numbers: Sequence[int]) -> AnyBatch_co:
         """The samples of these numbers."""
         ...
 
@@ -75,12 +100,12 @@ class BatchNumbers(Sampler[list[int]]):
                 yield list(range(first, first + self._size))
 
 
-def load_batches(samples: Samples, numbers: BatchNumbers, workers: int) -> Iterator[Batch]:
+def load_batches(samples: Samples[AnyBatch], numbers: BatchNumbers, workers: int) -> Iterator[AnyBatch]:
     """Batches in order; with ``workers`` made ahead by that many processes (spawned: storage clients cannot fork)."""
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[AnyBatch] = DataLoader(
         samples,  # type: ignore[arg-type]  # a map-style dataset without a length: the sampler has one
         batch_sampler=numbers,
-        collate_fn=_as_it_is,  # type: ignore[arg-type]  # __getitems__ gives whole batches
+        collate_fn=_as_it_is,
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
@@ -89,5 +114,5 @@ def load_batches(samples: Samples, numbers: BatchNumbers, workers: int) -> Itera
     return iter(loader)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: AnyBatch) -> AnyBatch:
     return batch

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pngmodel.consistency import LossKind
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Range = Annotated[tuple[float, float], Field(description="lowest and highest value")]
 
 
@@ -20,10 +21,12 @@ class StageSettings(BaseModel):
     batch: int = Field(ge=1, description="samples per step, over all devices and accumulated parts")
     accumulate: int = Field(1, ge=1, description="parts that a device works off its share of a batch in")
     crop: int = Field(ge=16, multiple_of=8, description="side of the training crops in pixels")
-    optimiser: Literal["adam", "radam"] = Field("radam", description="adam uses betas .5, .9 (PAE, paper)")
+    optimiser: Literal["adam", "adamw", "radam"] = Field("radam")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the mean and the square of gradients")
+    weight_decay: float = Field(0.0, ge=0)
     learning_rate: float = Field(2e-4, gt=0)
     final_learning_rate: float | None = Field(None, gt=0, description="cosine to this at the end; none = constant")
-    gradient_clip: float = Field(0.1, gt=0, description="largest norm of the whole gradient")
+    gradient_clip: float | None = Field(0.1, gt=0, description="largest norm of the whole gradient; none: any")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the weights' moving average, warmed up")
     seed: int = Field(0, ge=0)
     compile: bool = Field(False, description="torch.compile the network; pays on CUDA")

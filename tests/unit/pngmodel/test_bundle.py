@@ -128,7 +128,7 @@ def test_not_a_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"format_version": 99}, {"format": "other"}])
 def test_another_format_is_refused_with_what_is_read(bundle: Path, change: dict) -> None:
     edit_config(bundle, lambda config: config.update(change))
-    with pytest.raises(UserError, match="this release reads 'pngnoise-model' version 1"):
+    with pytest.raises(UserError, match="'pngnoise-model' version 1 is what can be read here"):
         load_bundle(bundle)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pngmodel.errors import UserError
 from pngmodel.presets import PRESETS, ModelConfig
-from pngmodel.training.samples import Batch, BatchNumbers, load_batches
+from pngmodel.training.samples import BatchNumbers, NoiseBatch, load_batches
 from pngmodel.training.settings import DataSettings, Randomisation, StageSettings
 from tasks.ingest import IngestSettings, ingest
 from tasks.patches import Geometry, extract_patches
@@ -64,7 +64,7 @@ def levels(clean: Tensor) -> Tensor:
     return ((clean + 1) / 2 * 255).round()
 
 
-def equal(a: Batch, b: Batch) -> bool:
+def equal(a: NoiseBatch, b: NoiseBatch) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("noise", "clean", "reference", "numbers"))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pngmodel.presets import ModelConfig
 from pngmodel.seeds import generator
-from pngmodel.training.samples import Batch
+from pngmodel.training.samples import NoiseBatch
 from pngmodel.units import NoiseUnits
 
 
@@ -28,7 +28,7 @@ class MadeSamples:
             self.images.append((units.decorrelated(whitened, fitted), whitened, clean * 2 - 1))
         self.crop, self.reference = crop, reference
 
-    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+    def __getitems__(self, numbers: Sequence[int]) -> NoiseBatch:
         noise, clean, reference = [], [], []
         for number in numbers:
             g = generator("crop", number)
@@ -37,7 +37,7 @@ class MadeSamples:
             noise.append(n[window])
             clean.append(c[window])
             reference.append(u[window if self.reference is None else self._window(c, self.reference, g)])
-        return Batch(torch.stack(noise), torch.stack(clean), torch.stack(reference), torch.tensor(list(numbers)))
+        return NoiseBatch(torch.stack(noise), torch.stack(clean), torch.stack(reference), torch.tensor(list(numbers)))
 
     def describe(self, numbers: Sequence[int]) -> str:
         return f"{len(numbers)} crops"

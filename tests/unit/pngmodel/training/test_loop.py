@@ -19,7 +19,7 @@ from pngmodel.seeds import generator
 from pngmodel.training import checkpoints
 from pngmodel.training.loop import Machine, Outcome, Progress, ema_decay, learning_rate, run_stage
 from pngmodel.training.objective import Pictures
-from pngmodel.training.samples import Batch, BatchNumbers
+from pngmodel.training.samples import BatchNumbers, NoiseBatch
 from pngmodel.training.settings import StageSettings
 
 
@@ -30,9 +30,9 @@ class InterruptionError(Exception):
 class ToySamples:
     """Points by number."""
 
-    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+    def __getitems__(self, numbers: Sequence[int]) -> NoiseBatch:
         x = torch.stack([torch.randn(4, generator=generator("toy", n)) for n in numbers])
-        return Batch(x, x[:, :2].sin(), x, torch.tensor(list(numbers)))
+        return NoiseBatch(x, x[:, :2].sin(), x, torch.tensor(list(numbers)))
 
     def describe(self, numbers: Sequence[int]) -> str:
         return f"points {numbers[0]}.."
@@ -66,7 +66,7 @@ class Toy(nn.Module):
         loss = F.mse_loss(self.net(noise), clean)
         return self._spoil(loss, step), {"double": 2 * loss.detach()}
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def pictures(self, batch: NoiseBatch) -> Pictures:
         assert not self.training
         shown = self.net(batch.noise)[:, :1, None, None].expand(-1, 3, 8, 8)
         return Pictures({"real": shown, "drawn": shown + 1}, {"drawn_std_ratio": 1.0})

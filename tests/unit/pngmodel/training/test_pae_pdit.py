@@ -16,7 +16,7 @@ from pngmodel.training.loop import run_stage
 from pngmodel.training.objective import Objective
 from pngmodel.training.pae import AutoencoderObjective, measure_latent
 from pngmodel.training.pdit import TransformerObjective
-from pngmodel.training.samples import Batch, Samples
+from pngmodel.training.samples import NoiseBatch, Samples
 from pngmodel.training.settings import PDiTSettings, StageSettings
 
 CPU = Precision(torch.device("cpu"), torch.float32)
@@ -33,7 +33,7 @@ def pairs(correlated, smallest, samples_of) -> Samples:
     return samples_of(made, smallest(whitening="quantiles"))
 
 
-def loss_of(objective: Objective, batch: Batch, step: int = 0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def loss_of(objective: Objective, batch: NoiseBatch, step: int = 0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return objective(batch.noise, batch.clean, batch.reference, batch.numbers, step)  # type: ignore[operator]
 
 
@@ -140,9 +140,9 @@ class OneCrop:
     def __init__(self, noise: torch.Tensor) -> None:
         self.noise = noise
 
-    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+    def __getitems__(self, numbers: Sequence[int]) -> NoiseBatch:
         noise = self.noise.expand(len(numbers), -1, -1, -1)
-        return Batch(noise, torch.zeros_like(noise), noise, torch.tensor(list(numbers)))
+        return NoiseBatch(noise, torch.zeros_like(noise), noise, torch.tensor(list(numbers)))
 
     def describe(self, numbers: Sequence[int]) -> str:
         return "the crop"
