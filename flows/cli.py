@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows import corpus_cli, generation_cli
+from flows import corpus_cli, generation_cli, registry_cli
 from flows.console import (
     USER_ERROR,
     prepare_prefect,
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(corpus_cli.app)
+app.add_typer(registry_cli.app)
 
 
 @app.command(epilog=example("pngnoise ingest data/SIDD_Small_sRGB_Only --adapter sidd-small --out runs/sidd/catalogue"))

@@ -24,6 +24,7 @@ COMMANDS = [
     ["evaluate", "noise"],
     ["evaluate", "c2st"],
     *(["corpus", name] for name in ("inspect", "verify", "repair", "diff", "gc")),
+    *(["registry", name] for name in ("add", "list", "show", "promote", "rollback", "fetch")),
     *([c.name or c.callback.__name__] for c in app.registered_commands if c.callback),
 ]
 Tree = Callable[[Any], dict[str, bytes]]
@@ -59,6 +60,12 @@ def test_all_commands_are_known() -> None:
         "schema",
         "evaluate noise",
         "evaluate c2st",
+        "registry add",
+        "registry list",
+        "registry show",
+        "registry promote",
+        "registry rollback",
+        "registry fetch",
         "corpus inspect",
         "corpus verify",
         "corpus repair",
