@@ -131,7 +131,7 @@ def test_versions_are_counted_and_known_by_content(tmp_path: Path, bundle: Calla
 def test_what_cannot_be_added(tmp_path: Path, bundle: Callable) -> None:
     place = str(tmp_path / "models" / "small")
     add_version(str(bundle(1)), place)
-    with pytest.raises(UserError, match="holds bundles of kind 'pngnoise-denoiser', .* 'pngnoise-baseline'"):
+    with pytest.raises(UserError, match=r"holds bundles of kind 'pngnoise-denoiser', .* 'pngnoise-baseline'"):
         add_version(str(bundle(1, "pngnoise-baseline")), place)
     with pytest.raises(UserError, match=r"format 'something'; a registry holds pngnoise-model"):
         add_version(str(bundle(1, "something")), place)
@@ -247,7 +247,7 @@ def test_the_gate(tmp_path: Path, bundle: Callable, gate: Callable, evaluated: C
         bundle_folder(f"{place}@champion")
 
     # limits; a record about another version; a figure that is missing: nothing moves, records stay
-    with pytest.raises(UserError, match=r"model\.kld is 0\.06, has to be at most 0\.05 \(.*yaml\).* kept as evaluation"):
+    with pytest.raises(UserError, match=r"kld is 0\.06, has to be at most 0\.05 \(.*yaml\).* kept as evaluation"):
         moved(f"{place}@1", evaluated(digests[0], 0.06), gate())
     with pytest.raises(UserError, match=r"model\.std_ratio is 0\.8, has to be at least 0\.9"):
         moved(f"{place}@1", evaluated(digests[0], std_ratio=0.8), gate())
@@ -277,7 +277,7 @@ def test_the_gate(tmp_path: Path, bundle: Callable, gate: Callable, evaluated: C
     # the champion is evaluated on the other pairs, too
     moved(f"{place}@1", evaluated(digests[0], 0.04, references="other pairs"), gate(), reason="other pairs")
     assert moved(f"{place}@2", evaluated(digests[1], 0.045, references="other pairs"), gate())["previous"] == 1
-    with pytest.raises(UserError, match="gate fails|not promoted"):
+    with pytest.raises(UserError, match="not promoted"):
         moved(f"{place}@3", evaluated(digests[2], 0.5), gate())
     forced = moved(f"{place}@3", evaluated(digests[2], 0.5), gate(), override="demo on Monday")
     assert (forced["override"], forced["reason"]) == ("demo on Monday", "overridden: demo on Monday")
