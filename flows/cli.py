@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows import corpus_cli, generation_cli, registry_cli
+from flows import corpus_cli, denoiser_cli, generation_cli, registry_cli
 from flows.console import (
     USER_ERROR,
     prepare_prefect,
@@ -327,7 +327,8 @@ def doctor(json: Json = False) -> None:
         raise typer.Exit(USER_ERROR)
 
 
-app.registered_commands += generation_cli.commands.registered_commands
+app.registered_commands += generation_cli.commands.registered_commands + denoiser_cli.commands.registered_commands
+evaluation.registered_commands += denoiser_cli.evaluations.registered_commands
 
 
 def main() -> None:

@@ -23,6 +23,11 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 
+TEXTS = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
+)
+"""Templates of cards, which are markdown and not escaped."""
+
 
 def data_uri(figure: Figure, *, small: bool = False) -> str:
     """A figure as a data URI, so that a page opens without a network.

@@ -173,6 +173,16 @@ def c2st_table(record: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def trained_table(results: Iterable[Mapping[str, Any]]) -> str:
+    """What :func:`tasks.denoisertraining.train_denoisers` returned as a markdown table."""
+    lines = ["| arm | seed | steps | finished | bundle |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {r['arm']} | {r['seed']} | {r['steps']} | {'yes' if r['finished'] else 'no'} | {r.get('bundle', '–')} |"
+        for r in results
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def spread_text(row: Mapping[str, Any]) -> str:
     """Standard deviation over seeds in words; a dash where there is one value."""
     return f"{row['auc_spread']:.3f}" if "auc_spread" in row else "–"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lightning_fabric import Fabric
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -29,6 +28,7 @@ from pngmodel.training.settings import DataSettings, PDiTSettings, StageSettings
 from tasks.configuration import validate
 from tasks.devices import Devices, fabric_of, run_on
 from tasks.evaluation import Evaluation
+from tasks.pages import TEXTS
 from tasks.progress import Progress, report
 from tasks.provenance import commit, content_key, device_name, packages
 from tasks.reporting import markdown_table
@@ -37,13 +37,8 @@ from tasks.stores.layout import ARRAYS
 from tasks.stores.patches import PatchStore
 from tasks.trainingsamples import StoreSamples
 
-_CARDS = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
-)
-
-
 _COLOURS = 3
-_INDECISIVE = ("compile", "checkpoint_every", "keep_checkpoints", "log_every", "pictures_every", "accumulate")
+INDECISIVE = ("compile", "checkpoint_every", "keep_checkpoints", "log_every", "pictures_every", "accumulate")
 
 
 class TrainingData(DataSettings):
@@ -136,7 +131,7 @@ class TrainingRun:
         content["data"].pop("stores")  # where the data lies does not matter, what it is does
         content.pop("model")  # stands resolved below
         for stage in ("pae", "pdit"):
-            for name in _INDECISIVE:
+            for name in INDECISIVE:
                 content[stage].pop(name)
         return content_key(
             {
@@ -202,7 +197,7 @@ def _card(settings: ModelConfig, training: dict[str, Any], evaluations: Sequence
         f"digest `{d['digest'][:16]}`"
         for d in training["data"]
     )
-    return _CARDS.get_template("model_card.md").render(
+    return TEXTS.get_template("model_card.md").render(
         settings=settings,
         training=training,
         hours=f"{hours:.2f}",

@@ -1,0 +1,78 @@
+"""The commands about denoisers: `pngnoise train-denoiser`, `evaluate denoiser`, `denoise`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.console import progress_bar, show, user_errors
+from flows.options import Cluster, Json, example
+
+commands = typer.Typer()
+evaluations = typer.Typer()
+
+_SYNTHETIC = "NAME=SOURCE, a corpus, shipped, a bundle or a baseline; repeatable"
+
+
+@commands.command(
+    name="train-denoiser",
+    epilog=example(
+        "pngnoise train-denoiser configs/denoisers/dncnn.yaml --real runs/sidd/patches --synthetic png=corpora/a "
+        "--mixed half=corpora/a --output runs/denoisers"
+    ),
+)
+def train_denoiser(
+    config: Annotated[str, typer.Argument(help="a file of configs/denoisers/")],
+    real: Annotated[list[str], typer.Option(help="patch store of real pairs; repeatable")],
+    output: Annotated[str, typer.Option(help="folder: <arm>/seed-<n>/bundle")] = "runs/denoisers",
+    synthetic: Annotated[list[str] | None, typer.Option(help=f"train on synthetic pairs alone: {_SYNTHETIC}")] = None,
+    mixed: Annotated[
+        list[str] | None, typer.Option(help=f"train on real and synthetic by halves: {_SYNTHETIC}")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="repeatable; default 0, 1, 2")] = None,
+    split: Annotated[str, typer.Option(help="rows of the stores to use")] = "train",
+    steps: Annotated[int | None, typer.Option(help="instead of the configuration's")] = None,
+    control: Annotated[bool, typer.Option(help="train on the real pairs alone, too")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    workers: Annotated[int, typer.Option(help="processes that make batches ahead")] = 0,
+    max_minutes: Annotated[float | None, typer.Option(help="stop resumably after so many minutes of each")] = None,
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """Train denoisers on real and synthetic pairs, one per kind of data and seed. Run again to resume."""
+    with user_errors():
+        from flows.train_denoiser import TrainDenoiserParameters
+        from flows.train_denoiser import train_denoiser as flow
+        from tasks.clusters import load_cluster
+        from tasks.denoisertraining import Arm
+        from tasks.devices import Devices
+
+        arms = [Arm(name=name, synthetic=source, share=1.0) for name, source in _named(synthetic, "--synthetic")]
+        arms += [Arm(name=name, synthetic=source, share=0.5) for name, source in _named(mixed, "--mixed")]
+        parameters = TrainDenoiserParameters(
+            config=config,
+            output=output,
+            real=real,
+            split=split,
+            arms=arms,
+            control=control,
+            seeds=seed or [0, 1, 2],
+            steps=steps,
+            devices=Devices(device=device, workers=workers),
+            max_minutes=max_minutes,
+            cluster=load_cluster(cluster),
+        )
+        with progress_bar(quiet=json):
+            result = flow(parameters)
+    show(result, as_json=json, title="Denoisers")
+
+
+def _named(options: list[str] | None, option: str) -> list[tuple[str, str]]:
+    from pngmodel.errors import UserError
+
+    found = [tuple(entry.split("=", 1)) for entry in options or []]
+    for entry in found:
+        if len(entry) != 2 or not all(entry):
+            raise UserError(f"{option} {'='.join(entry)!r}: give NAME=SOURCE, e.g. png=corpora/a")
+    return found  # type: ignore[return-value]

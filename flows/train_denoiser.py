@@ -1,0 +1,71 @@
+"""Flow: train denoisers on real and synthetic pairs, several seeds, always beside the real control."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.artifacts import publish_markdown
+from tasks.clusters import ClusterConfig
+from tasks.configuration import load_yaml
+from tasks.denoisertraining import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, task_train_denoisers
+from tasks.devices import Devices
+from tasks.progress import reporter
+from tasks.provenance import commit
+from tasks.reporting import trained_table
+
+
+class TrainDenoiserParameters(BaseModel):
+    """What is trained on which data."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: str = Field("configs/denoisers/dncnn.yaml", description="a file of configs/denoisers/")
+    output: str = Field("runs/denoisers", description="local folder: <arm>/seed-<n>/bundle")
+    real: list[str] = Field(min_length=1, description="patch stores of real pairs")
+    split: str = Field("train", description="rows of the stores' tables to use")
+    arms: list[Arm] = Field(default_factory=list, description="training data to compare with the real pairs")
+    control: bool = Field(True, description="train on the real pairs alone, too; comparisons need it")
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="one denoiser each")
+    steps: int | None = Field(None, ge=1, description="optimiser steps instead of the configuration's")
+    devices: Devices = Field(default_factory=Devices, description="where each is trained")
+    max_minutes: float | None = Field(None, gt=0, description="stop resumably after so many minutes of a training")
+    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+
+    def works(self) -> list[DenoiserWork]:
+        """One training per arm and seed, seeds first: the first comparison is there early."""
+        config = load_yaml(self.config, DenoiserTrainingConfig)
+        if self.steps is not None:
+            config = config.model_copy(update={"train": config.train.model_copy(update={"steps": self.steps})})
+        return [
+            DenoiserWork(
+                config=config,
+                source=self.config,
+                real=tuple(self.real),
+                split=self.split,
+                arm=arm,
+                seed=seed,
+                folder=str(Path(self.output) / arm.name / f"seed-{seed}"),
+                devices=self.devices,
+                max_minutes=self.max_minutes,
+            )
+            for seed in self.seeds
+            for arm in planned_arms(self.arms, control=self.control)
+        ]
+
+
+@flow(name="train_denoiser", flow_run_name="train-denoiser-{parameters.output}", persist_result=False)
+def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
+    """Returns the bundles by arm and seed; ``finished`` False means that time ended first: run it again."""
+    works = parameters.works()
+    found = task_train_denoisers(works, parameters.cluster, reporter("denoisers", "trainings"))
+    publish_markdown("denoiser-training", lambda: f"# Denoisers trained\n\n{trained_table(found)}")
+    return {
+        "output": parameters.output,
+        "finished": all(result["finished"] for result in found),
+        "denoisers": found,
+        "commit": commit(),
+    }

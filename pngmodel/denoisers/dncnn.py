@@ -1,0 +1,40 @@
+"""DnCNN: a plain stack of convolutions that predicts the noise (Zhang et al., TIP 2017)."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class DnCNNConfig(BaseModel):
+    """Sizes; the defaults are those of the colour model, .67 M parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    depth: int = Field(20, ge=3, description="convolutions")
+    width: int = Field(64, ge=1, description="channels between them")
+    colours: int = Field(3, ge=1, description="channels of the images")
+
+
+class DnCNN(nn.Module):
+    """Conv-ReLU, (depth - 2) x conv-norm-ReLU, conv; what comes out is taken from the image."""
+
+    multiple = 1
+
+    def __init__(self, config: DnCNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        layers: list[nn.Module] = [nn.Conv2d(config.colours, config.width, 3, padding=1), nn.ReLU(inplace=True)]
+        for _ in range(config.depth - 2):
+            # The norm has a shift of its own, which a bias would only double.
+            layers += [nn.Conv2d(config.width, config.width, 3, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(config.width), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(config.width, config.colours, 3, padding=1)]
+        self.noise = nn.Sequential(*layers)
+        for layer in self.noise:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """Denoised images (B, C, H, W) of noisy ones in [0, 1]; not clamped."""
+        return noisy - self.noise(noisy)

@@ -1,0 +1,90 @@
+"""NAFNet: a U-Net of blocks without activation functions (Chen et al., ECCV 2022)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from pngmodel.layers import ChannelNorm
+
+
+class NAFNetConfig(BaseModel):
+    """Sizes; blocks are those of the published SIDD models, which have width 32 (29.2 M) and 64 (116 M)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(32, ge=2, multiple_of=2, description="channels at full size; every level doubles them")
+    encoder: tuple[int, ...] = Field((2, 2, 4, 8), min_length=1, description="blocks per level, full size first")
+    middle: int = Field(12, ge=0, description="blocks at the smallest size")
+    decoder: tuple[int, ...] = Field((2, 2, 2, 2), min_length=1, description="blocks per level, smallest first")
+    colours: int = Field(3, ge=1, description="channels of the images")
+
+
+def _gate(x: Tensor) -> Tensor:
+    """One half of the channels times the other (SimpleGate)."""
+    first, second = x.chunk(2, dim=1)
+    return first * second
+
+
+class NAFBlock(nn.Module):
+    """Depth-wise convolution with channel attention, then a gated layer, each on a scaled skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = ChannelNorm(channels), ChannelNorm(channels)
+        self.widen = nn.Conv2d(channels, 2 * channels, 1)
+        self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
+        self.attention = nn.Conv2d(channels, channels, 1)
+        self.project = nn.Conv2d(channels, channels, 1)
+        self.gated_in = nn.Conv2d(channels, 2 * channels, 1)
+        self.gated_out = nn.Conv2d(channels, channels, 1)
+        # Zero, so that the network starts as the identity.
+        self.scale1, self.scale2 = (nn.Parameter(torch.zeros(1, channels, 1, 1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = _gate(self.depthwise(self.widen(self.norm1(x))))
+        y = y * self.attention(y.mean(dim=(2, 3), keepdim=True))
+        x = x + self.scale1 * self.project(y)
+        return x + self.scale2 * self.gated_out(_gate(self.gated_in(self.norm2(x))))
+
+
+class NAFNet(nn.Module):
+    """U-Net: stride-2 convolutions down, pixel shuffle up, sums as skips; the image is added at the end."""
+
+    def __init__(self, config: NAFNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        if len(config.encoder) != len(config.decoder):
+            raise ValueError(f"encoder {config.encoder} and decoder {config.decoder} must have as many levels")
+        self.multiple = 2 ** len(config.encoder)
+        width = config.width
+        self.intro = nn.Conv2d(config.colours, width, 3, padding=1)
+        self.ending = nn.Conv2d(width, config.colours, 3, padding=1)
+        self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
+        for blocks in config.encoder:
+            self.encoders.append(_blocks(width, blocks))
+            self.downs.append(nn.Conv2d(width, 2 * width, 2, stride=2))
+            width *= 2
+        self.middle = _blocks(width, config.middle)
+        self.ups, self.decoders = nn.ModuleList(), nn.ModuleList()
+        for blocks in config.decoder:
+            self.ups.append(nn.Sequential(nn.Conv2d(width, 2 * width, 1, bias=False), nn.PixelShuffle(2)))
+            width //= 2
+            self.decoders.append(_blocks(width, blocks))
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """Denoised images (B, C, H, W) of noisy ones in [0, 1], sides multiples of ``multiple``; not clamped."""
+        x, skips = self.intro(noisy), []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x = encoder(x)
+            skips.append(x)
+            x = down(x)
+        x = self.middle(x)
+        for up, decoder, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
+            x = decoder(up(x) + skip)
+        return noisy + self.ending(x)
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(NAFBlock(channels) for _ in range(count)))

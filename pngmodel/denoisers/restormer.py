@@ -1,0 +1,133 @@
+"""Restormer: a U-Net of transformer blocks whose attention is between channels (Zamir et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_EPSILON = 1e-5
+
+
+class RestormerConfig(BaseModel):
+    """Sizes; the defaults are those of the published denoising model, 26.1 M parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(48, ge=4, description="channels at full size; every level doubles them")
+    blocks: tuple[int, int, int, int] = Field((4, 6, 6, 8), description="blocks per level, full size first")
+    refinement: int = Field(4, ge=0, description="blocks at full size after the decoder")
+    heads: tuple[int, int, int, int] = Field((1, 2, 4, 8), description="attention heads per level")
+    expansion: float = Field(2.66, gt=0, description="hidden channels of the feed-forward part over its input's")
+    colours: int = Field(3, ge=1, description="channels of the images")
+
+
+class BiasFreeNorm(nn.Module):
+    """Layer normalisation over channels that divides by the std and subtracts nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance = x.float().var(dim=1, keepdim=True, correction=0)
+        return x * (variance + _EPSILON).rsqrt().to(x.dtype) * self.weight[:, None, None].to(x.dtype)
+
+
+class ChannelAttention(nn.Module):
+    """Multi-Dconv head transposed attention: a C/h x C/h map per head, linear in the number of pixels."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv = nn.Sequential(
+            nn.Conv2d(channels, 3 * channels, 1, bias=False),
+            nn.Conv2d(3 * channels, 3 * channels, 3, padding=1, groups=3 * channels, bias=False),
+        )
+        self.project = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        q, k, v = self.qkv(x).reshape(batch, 3, self.heads, channels // self.heads, height * width).unbind(1)
+        scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.temperature
+        return self.project((scores.softmax(dim=-1) @ v).reshape(batch, channels, height, width))
+
+
+class GatedFeedForward(nn.Module):
+    """Gated-Dconv feed-forward network: one half, through GELU, times the other."""
+
+    def __init__(self, channels: int, expansion: float) -> None:
+        super().__init__()
+        hidden = int(channels * expansion)
+        self.inner = nn.Sequential(
+            nn.Conv2d(channels, 2 * hidden, 1, bias=False),
+            nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False),
+        )
+        self.outer = nn.Conv2d(hidden, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.inner(x).chunk(2, dim=1)
+        return self.outer(F.gelu(first) * second)
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then feed-forward, each on a skip."""
+
+    def __init__(self, channels: int, heads: int, expansion: float) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(BiasFreeNorm(channels), ChannelAttention(channels, heads))
+        self.feed_forward = nn.Sequential(BiasFreeNorm(channels), GatedFeedForward(channels, expansion))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(x)
+        return x + self.feed_forward(x)
+
+
+def _down(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+
+
+def _up(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False), nn.PixelShuffle(2))
+
+
+class Restormer(nn.Module):
+    """Four levels; skips are concatenated, halved by a 1 x 1 convolution but for the largest; the image is added."""
+
+    multiple = 8
+
+    def __init__(self, config: RestormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.width * 2**level for level in range(4)]
+
+        def stack(width: int, level: int, count: int) -> nn.Sequential:
+            heads, expansion = config.heads[level], config.expansion
+            return nn.Sequential(*(TransformerBlock(width, heads, expansion) for _ in range(count)))
+
+        self.embed = nn.Conv2d(config.colours, config.width, 3, padding=1, bias=False)
+        self.encoders = nn.ModuleList(stack(w, k, config.blocks[k]) for k, w in enumerate(widths))
+        self.downs = nn.ModuleList(_down(w) for w in widths[:3])
+        self.ups = nn.ModuleList(_up(w) for w in widths[:0:-1])
+        self.reduce = nn.ModuleList(nn.Conv2d(w, w // 2, 1, bias=False) for w in widths[:1:-1])
+        self.decoders = nn.ModuleList(
+            stack(width, level, config.blocks[level])
+            for width, level in ((widths[2], 2), (widths[1], 1), (widths[1], 0))  # the largest keeps both halves
+        )
+        self.refinement = stack(widths[1], 0, config.refinement)
+        self.output = nn.Conv2d(widths[1], config.colours, 3, padding=1, bias=False)
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """Denoised images (B, C, H, W) of noisy ones in [0, 1], sides multiples of ``multiple``; not clamped."""
+        x, skips = self.embed(noisy), []
+        for encoder, down in zip(self.encoders[:3], self.downs, strict=True):
+            x = encoder(x)
+            skips.append(x)
+            x = down(x)
+        x = self.encoders[3](x)
+        for level, (up, decoder) in enumerate(zip(self.ups, self.decoders, strict=True)):
+            x = torch.cat([up(x), skips.pop()], dim=1)
+            x = decoder(self.reduce[level](x) if level < len(self.reduce) else x)
+        return noisy + self.output(self.refinement(x))

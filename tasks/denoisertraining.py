@@ -1,0 +1,204 @@
+"""Train denoisers on real pairs, on synthetic ones or on both by halves; several seeds, beside the real control."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pngmodel.bundle import bundle_config, verify_bundle, write_bundle
+from pngmodel.denoisers import DENOISER_FORMAT, DenoiserConfig, build
+from pngmodel.errors import UserError
+from pngmodel.model import Precision
+from pngmodel.training.denoising import DenoiserObjective, DenoiserSettings
+from pngmodel.training.loop import Machine, run_stage
+from pngmodel.training.loop import Progress as TrainingProgress
+from tasks.clusters import ClusterConfig, run_each
+from tasks.devices import Devices, fabric_of
+from tasks.pages import TEXTS
+from tasks.pairsamples import PairSamples
+from tasks.pairsources import GeneratedPairs, PairSource, RealPairs, StoredPairs
+from tasks.progress import Progress, report
+from tasks.provenance import commit, content_key, device_name, packages
+from tasks.stores.aliases import resolve_alias
+from tasks.stores.corpus import COMMIT as CORPUS
+from tasks.stores.filesystem import exists, join
+from tasks.training import INDECISIVE
+
+REAL = "real"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*")
+
+
+class DenoiserTrainingConfig(BaseModel):
+    """One file of configs/denoisers/."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    denoiser: DenoiserConfig
+    train: DenoiserSettings
+
+
+class Arm(BaseModel):
+    """One kind of training data that is compared with the others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="what it is called in folders and tables: small letters, digits, _ . + -")
+    synthetic: str | None = Field(
+        None,
+        description="a corpus, or a noise generator that draws new noise for every sample: 'shipped', a bundle or a "
+        "baseline's name, on the clean side of the real pairs",
+    )
+    share: float = Field(1.0, ge=0, le=1, description="probability that a sample is synthetic; .5: half and half")
+
+
+@dataclass(frozen=True)
+class DenoiserWork:
+    """One denoiser to train. Travels to workers."""
+
+    config: DenoiserTrainingConfig
+    source: str
+    real: tuple[str, ...]
+    split: str
+    arm: Arm
+    seed: int
+    folder: str
+    devices: Devices
+    max_minutes: float | None
+
+
+def planned_arms(arms: list[Arm], *, control: bool) -> list[Arm]:
+    """The arms with the control, training on real pairs alone, before them.
+
+    Raises:
+        UserError: a name that is double, reserved or no name for a folder.
+    """
+    planned = ([Arm(name=REAL, synthetic=None, share=0.0)] if control else []) + arms
+    names = [arm.name for arm in planned]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise UserError(f"arm {name!r}: names are made of small letters, digits, '_', '.', '+' and '-'")
+        if names.count(name) > 1:
+            told = f"; {REAL!r} is the control's, which is always trained" if name == REAL else ""
+            raise UserError(f"arm {name!r} is there {names.count(name)} times{told}; choose another name")
+    return planned
+
+
+def pair_samples(work: DenoiserWork) -> tuple[PairSamples, list[dict[str, Any]]]:
+    """The samples of a training, and what its data are: digest, licence and number of pairs of each source.
+
+    Raises:
+        UserError: a source is not there, or does not fit.
+    """
+    arm, settings = work.arm, work.config.train
+    real: list[PairSource] = [RealPairs(url, work.split) for url in work.real] if arm.share < 1 else []
+    synthetic: list[PairSource] = []
+    if arm.synthetic is not None and arm.share > 0:
+        if exists(join(resolve_alias(arm.synthetic), CORPUS)):
+            synthetic = [StoredPairs(arm.synthetic)]
+        else:
+            device = work.devices.device
+            synthetic = [GeneratedPairs(url, work.split, arm.synthetic, device=device) for url in work.real]
+    samples = PairSamples(real, synthetic, share=arm.share, crop=settings.crop, flips=settings.flips, seed=work.seed)
+    kinds = [("real", source) for source in real] + [("synthetic", source) for source in synthetic]
+    facts = [
+        {"kind": kind, "digest": source.digest, "licence": source.licence, "pairs": len(source)}
+        for kind, source in kinds
+    ]
+    return samples, facts
+
+
+def train_one(work: DenoiserWork) -> dict[str, Any]:
+    """Train one denoiser and publish its bundle, or find that this was done. Run again to resume.
+
+    Returns:
+        Arm, seed, place and digest of the bundle, steps, and whether it is ``finished`` (False: time ran out).
+    """
+    samples, data = pair_samples(work)
+    settings = work.config.train.model_copy(update={"seed": work.seed})
+    decisive = settings.model_dump(mode="json", exclude=set(INDECISIVE))
+    denoiser = work.config.denoiser.model_dump(mode="json")
+    identity = content_key([denoiser, decisive, work.arm.share, data])
+    facts: dict[str, Any] = {"arm": work.arm.name, "seed": work.seed, "steps": settings.steps}
+    folder = Path(work.folder)
+    bundle = folder / "bundle"
+    if bundle.exists() and bundle_config(bundle)["training"].get("identity") == identity:
+        return facts | {"bundle": str(bundle), "digest": verify_bundle(bundle), "finished": True}
+    fabric = fabric_of(work.devices)
+    fabric.launch()
+    precision = Precision.best(fabric.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(work.seed)  # networks of one seed start alike, whatever they are trained on
+        try:
+            network = build(work.config.denoiser)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise UserError(
+                f"{work.source}: key 'denoiser.settings.{place}' has value {first['input']!r}: {first['msg']}"
+            ) from None
+    stage = f"train {work.arm.name} seed {work.seed}"
+
+    def tell(step: TrainingProgress) -> None:
+        report(Progress(stage, step.step, step.steps, "steps", f"loss {step.loss:.3g}"))
+
+    outcome = run_stage(
+        DenoiserObjective(network, settings, precision),
+        samples,
+        settings,
+        folder,
+        identity=identity,
+        machine=Machine(fabric, work.devices.workers, work.max_minutes),
+        report=tell,
+    )
+    if not outcome.finished:
+        return facts | {"steps": outcome.step, "finished": False}
+    training = {
+        "arm": work.arm.model_dump(mode="json"),
+        "commit": commit(),
+        "config": work.config.model_dump(mode="json"),
+        "data": data,
+        "device": device_name(str(precision.device)),
+        "identity": identity,
+        "packages": packages(),
+        "precision": str(precision.dtype).removeprefix("torch."),
+        "seconds": round(outcome.seconds),
+        "seed": work.seed,
+        "split": work.split,
+        "steps": outcome.step,
+    }
+    card = TEXTS.get_template("denoiser_card.md").render(
+        training=training,
+        denoiser=work.config.denoiser,
+        parameters=sum(p.numel() for p in network.parameters()),
+    )
+    digest = write_bundle(network, bundle, kind=DENOISER_FORMAT, model=denoiser, training=training, card=card)
+    return facts | {"bundle": str(bundle), "digest": digest, "finished": True}
+
+
+def train_denoisers(
+    works: list[DenoiserWork], cluster: ClusterConfig, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[dict[str, Any]]:
+    """Train all, side by side where the cluster has several workers; returns :func:`train_one` of each, in order.
+
+    Raises:
+        UserError: one that cannot be trained; found before any training begins.
+    """
+    for work in works:
+        pair_samples(work)
+    done: dict[tuple[str, int], dict[str, Any]] = {}
+    progress(0, len(works))
+    for work, result in run_each(cluster, train_one, works):
+        done[work.arm.name, work.seed] = result
+        progress(len(done), len(works))
+    return [done[work.arm.name, work.seed] for work in works]
+
+
+task_train_denoisers = task(cache_policy=NO_CACHE, persist_result=False, name="train_denoisers")(train_denoisers)
