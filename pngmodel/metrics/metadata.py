@@ -1,4 +1,4 @@
-"""Do prompts tell the camera? A small network on a model's frozen prompts, beside one of as many parameters on the noise.
+"""Do prompts tell the camera? A small network on frozen prompts, beside one of as many parameters on the noise itself.
 
 Both are trained to name the camera (or camera and ISO) and scored on scenes that they were not trained on.
 

@@ -23,6 +23,7 @@ from pngmodel.presets import PRESETS
 COMMANDS = [
     ["evaluate", "noise"],
     ["evaluate", "c2st"],
+    ["evaluate", "metadata"],
     *(["corpus", name] for name in ("inspect", "verify", "repair", "diff", "gc")),
     *(["registry", name] for name in ("add", "list", "show", "promote", "rollback", "fetch")),
     *([c.name or c.callback.__name__] for c in app.registered_commands if c.callback),
@@ -51,6 +52,7 @@ def test_all_commands_are_known() -> None:
         "patches",
         "prompts",
         "train",
+        "train-denoiser",
         "generate",
         "export",
         "quickstart",
@@ -60,6 +62,7 @@ def test_all_commands_are_known() -> None:
         "schema",
         "evaluate noise",
         "evaluate c2st",
+        "evaluate metadata",
         "registry add",
         "registry list",
         "registry show",
