@@ -132,6 +132,27 @@ def show_c2st(record: Mapping[str, Any], *, as_json: bool) -> None:
     _tell_left_out(record)
 
 
+def show_fidelity(record: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print an evaluation of denoisers as JSON, or a table per set of pairs."""
+    if as_json:
+        print(json.dumps(record, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from tasks.denoiserreport import fidelity_table
+
+    console = Console(soft_wrap=True)
+    for test, found in record["tests"].items():
+        head, *rows = fidelity_table(record, test)
+        title = f"{test}, {found['pairs']} pairs, protocol {record['protocol']}"
+        table = Table(*head, title=title, title_justify="left", box=None)
+        for row in rows:
+            table.add_row(*map(_escape, row))
+        console.print(table)
+    console.print(f"[bold]report: {_escape(record['report'])}[/]")
+
+
 def _tell_left_out(record: Mapping[str, Any]) -> None:
     if left_out := record.get("left_out"):
         first = left_out[0]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.console import progress_bar, show, user_errors
+from flows.console import progress_bar, show, show_fidelity, user_errors
 from flows.options import Cluster, Json, example
 
 commands = typer.Typer()
@@ -66,6 +66,51 @@ def train_denoiser(
         with progress_bar(quiet=json):
             result = flow(parameters)
     show(result, as_json=json, title="Denoisers")
+
+
+@evaluations.command(
+    name="denoiser",
+    epilog=example("pngnoise evaluate denoiser runs/denoisers nlm --test sidd=runs/sidd/patches@validation"),
+)
+def evaluate_denoiser(
+    denoisers: Annotated[list[str], typer.Argument(help="folders of `train-denoiser`, bundles, or nlm")],
+    test: Annotated[
+        list[str], typer.Option(help="NAME=PAIRS[@SPLIT]: shipped, a patch store or a catalogue; repeatable")
+    ],
+    limit: Annotated[int | None, typer.Option(help="at most so many pairs of each, evenly spread")] = None,
+    control: Annotated[str, typer.Option(help="arm that the others are compared with")] = "real",
+    protocol: Annotated[str, typer.Option(help="sidd: rounded to 8 bits; float: not rounded")] = "sidd",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    output: Annotated[str, typer.Option(help="folder for record, report and what was measured")] = (
+        "runs/denoiser-evaluation"
+    ),
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """PSNR and SSIM of denoisers on real pairs, with the spread over seeds and paired differences from the control."""
+    with user_errors():
+        from flows.evaluate_denoiser import evaluate_denoiser as flow
+        from tasks.clusters import load_cluster
+        from tasks.denoiserevaluation import EvaluateDenoiserParameters
+        from tasks.denoisermeasure import TestSet
+
+        tests = []
+        for name, place in _named(test, "--test"):
+            references, at, split = place.rpartition("@")
+            chosen = {"references": references, "split": split} if at else {"references": place}
+            tests.append(TestSet(name=name, limit=limit, **chosen))
+        parameters = EvaluateDenoiserParameters(
+            denoisers=denoisers,
+            tests=tests,
+            control=control,
+            protocol=protocol,
+            device=device,
+            output=output,
+            cluster=load_cluster(cluster),
+        )
+        with progress_bar(quiet=json):
+            record = flow(parameters)
+    show_fidelity(record, as_json=json)
 
 
 def _named(options: list[str] | None, option: str) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ def generate(
     clean: Annotated[
         str, typer.Option(help="clean images: shipped, a folder, a Zarr array, a patch store or a catalogue")
     ] = "shipped",
+    clean_split: Annotated[str | None, typer.Option(help="only clean images of this split of their store")] = None,
     clean_licence: Annotated[str | None, typer.Option(help="licence of images whose source does not say it")] = None,
     min_jpeg_quality: Annotated[int | None, typer.Option(help="leave out JPEG files below this, 1 to 100")] = None,
     scale: Annotated[int, typer.Option(help="independent noisy draws per clean patch")] = 1,

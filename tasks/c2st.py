@@ -21,7 +21,7 @@ from pngmodel.model import Precision
 from pngmodel.seeds import derive_seed
 from tasks.clusters import ClusterConfig, run_each
 from tasks.generators import SHIPPED_MODEL, load_generator, one_thread
-from tasks.measured import chosen_pairings, measured_generators, pairings_key, read_measured, spread
+from tasks.measured import chosen_pairings, measured_generators, pairings_key, read_measured, spread_of
 from tasks.partners import Pairing, Protocol
 from tasks.provenance import code_version, device_name
 from tasks.sources import SHIPPED, Reference, ReferenceSource, open_pairs, planned_references
@@ -161,7 +161,7 @@ def evaluate_c2st(
     large = tuple(p for p, reason in reasons.items() if reason is None)
     if not large:
         raise UserError(f"{parameters.references}: no pair is large enough; {small[0]['id']}: {small[0]['reason']}")
-    pairings = spread(large, parameters.limit)
+    pairings = spread_of(large, parameters.limit)
     budget = c2st.Budget(parameters.steps, parameters.batch, parameters.average)
     named = measured_generators(parameters.model, parameters.device, baselines=parameters.baselines)
     place = (parameters.references, source.digest)

@@ -97,12 +97,18 @@ class _Look:
 
 
 def open_clean(
-    url: str, *, licence: str | None = None, min_jpeg_quality: int | None = None, cluster: ClusterConfig = _INLINE
+    url: str,
+    *,
+    split: str | None = None,
+    licence: str | None = None,
+    min_jpeg_quality: int | None = None,
+    cluster: ClusterConfig = _INLINE,
 ) -> CleanSource:
     """List a source; unusable files are rejected with a reason, they do not vanish.
 
     Args:
         url: see the module.
+        split: only images of this split of a store or catalogue.
         licence: of images whose source does not say it.
         min_jpeg_quality: JPEG files below this quality (1 to 100) are rejected; needs a folder.
         cluster: where files are decoded; a store or catalogue was verified when it was made and is not read.
@@ -114,7 +120,12 @@ def open_clean(
     if table is not None:
         if min_jpeg_quality is not None:
             raise UserError(f"{url}: min_jpeg_quality needs a folder of files; a store does not know what they were")
-        return CleanSource(url, tuple(table), ())
+        chosen = tuple(image for image, of in table if split in (None, of))
+        if not chosen:
+            raise UserError(f"{url}: no clean image has the split {split!r}; splits there: {_splits(url)}")
+        return CleanSource(url, chosen, ())
+    if split is not None:
+        raise UserError(f"{url}: clean_split is {split!r}, but only patch stores and catalogues have splits")
     names, licence = _names(url), SAMPLE_LICENCE if url == SHIPPED else licence or UNKNOWN_LICENCE
     looks = [
         _Look(url, tuple(names[k : k + _AT_ONCE]), k, licence, min_jpeg_quality) for k in range(0, len(names), _AT_ONCE)
@@ -139,8 +150,12 @@ def listing(url: str) -> str:
     return content_key(file_stamps(_root(url)))
 
 
-def _table(url: str) -> Iterator[CleanImage] | None:
-    """The images of a source that has a table of them."""
+def _splits(url: str) -> str:
+    return ", ".join(sorted({of for _, of in _table(url) or ()}))
+
+
+def _table(url: str) -> Iterator[tuple[CleanImage, str]] | None:
+    """The images, each with its split, of a source that has a table of them."""
     if url == SHIPPED:
         return None
     if exists(join(url, PATCHES)):
@@ -150,19 +165,19 @@ def _table(url: str) -> Iterator[CleanImage] | None:
     return None
 
 
-def _patches(url: str) -> Iterator[CleanImage]:
+def _patches(url: str) -> Iterator[tuple[CleanImage, str]]:
     store = PatchStore.open(url)
     store.require(CLEAN)
     layout = store.layout
     size = (layout.height, layout.width, layout.channels, layout.dtype)
     for k, r in enumerate(store.table.to_pylist()):
-        yield CleanImage(patch_id(r), *size, patch_content(store, r), r["licence"], k, r["camera"])
+        yield CleanImage(patch_id(r), *size, patch_content(store, r), r["licence"], k, r["camera"]), r["split"]
 
 
-def _catalogued(url: str) -> Iterator[CleanImage]:
+def _catalogued(url: str) -> Iterator[tuple[CleanImage, str]]:
     for k, r in enumerate(load_catalogue(url)[0].to_pylist()):
         size = (r["height"], r["width"], r["channels"], r["dtype"])
-        yield CleanImage(r["pair"], *size, r["clean_sha256"], r["licence"], k, r["camera"])
+        yield CleanImage(r["pair"], *size, r["clean_sha256"], r["licence"], k, r["camera"]), r["split"]
 
 
 def _root(url: str) -> str:

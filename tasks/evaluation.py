@@ -19,7 +19,7 @@ from pngmodel.metrics.protocols import DRAW_METRICS, floor_figures, mean_figures
 from pngmodel.model import Precision
 from pngmodel.seeds import derive_seed
 from tasks.generators import SHIPPED_MODEL, load_generator, one_thread
-from tasks.measured import Measured, chosen_pairings, measured_generators, pairings_key, read_measured, spread
+from tasks.measured import Measured, chosen_pairings, measured_generators, pairings_key, read_measured, spread_of
 from tasks.partners import Protocol
 from tasks.provenance import code_version, device_name
 from tasks.sources import SHIPPED, open_pairs
@@ -129,7 +129,7 @@ def evaluate_noise(
         protocol=protocol,
         seed=seed,
     )
-    pairings = spread(chosen.found, parameters.limit)
+    pairings = spread_of(chosen.found, parameters.limit)
     shown = {int(i) for i in np.linspace(0, len(pairings) - 1, _EXAMPLES).round()}
     named = measured_generators(parameters.model, parameters.device, baselines=parameters.baselines)
     generators = {row: load_generator(*name) for row, name in named.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +16,8 @@ from tasks.generators import model_digest
 from tasks.partners import Pairing, Pairings, Protocol, paired
 from tasks.provenance import content_key
 from tasks.sources import ReferenceSource
+
+Item = TypeVar("Item")
 
 
 def chosen_pairings(
@@ -38,11 +42,11 @@ def chosen_pairings(
     return pairings
 
 
-def spread(pairings: tuple[Pairing, ...], limit: int | None) -> tuple[Pairing, ...]:
+def spread_of(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
     """At most ``limit`` of them, evenly spread."""
-    if limit is None or limit >= len(pairings):
-        return pairings
-    return tuple(pairings[int(i)] for i in np.linspace(0, len(pairings) - 1, limit).round())
+    if limit is None or limit >= len(items):
+        return tuple(items)
+    return tuple(items[int(i)] for i in np.linspace(0, len(items) - 1, limit).round())
 
 
 def pairings_key(source: ReferenceSource, pairings: tuple[Pairing, ...]) -> str:

@@ -43,8 +43,19 @@ def _git(*arguments: str) -> str:
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """Version and digest of the sources that decide pixels: equal code is equal, committed or not."""
+    return _sources_version([*_ROOT.glob("pngmodel/*.py"), *_ROOT.glob("pngmodel/baselines/*.py"), *_SYNTHESIS])
+
+
+@lru_cache(maxsize=1)
+def measuring_version() -> str:
+    """The same of the sources that decide what is measured: model, baselines, denoisers and metrics."""
+    folders = ("", "baselines/", "baselines/*/", "denoisers/", "metrics/")
+    return _sources_version([path for folder in folders for path in _ROOT.glob(f"pngmodel/{folder}*.py")])
+
+
+def _sources_version(paths: list[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted([*_ROOT.glob("pngmodel/*.py"), *_ROOT.glob("pngmodel/baselines/*.py"), *_SYNTHESIS]):
+    for path in sorted(paths):
         digest.update(path.name.encode() + path.read_bytes())
     return f"{_version('pngnoise')} {digest.hexdigest()[:16]}"
 

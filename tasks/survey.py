@@ -45,13 +45,14 @@ class Asked:
     clean: str
     cropping: Cropping
     seed: int
+    split: str | None
     licence: str | None
     min_jpeg_quality: int | None
 
     def stamp(self) -> dict[str, Any]:
         """What changes when a survey has to be made again."""
         settings = self.cropping.model_dump(mode="json")
-        kept = {"seed": self.seed, "licence": self.licence, "min_jpeg_quality": self.min_jpeg_quality}
+        kept = {name: getattr(self, name) for name in ("seed", "split", "licence", "min_jpeg_quality")}
         return {"listing": listing(self.clean)} | kept | settings
 
 
@@ -107,7 +108,13 @@ def _kept(asked: Asked, stamp: dict[str, Any], output: str) -> Survey | None:
 
 
 def _surveyed(asked: Asked, stamp: dict[str, Any], cluster: ClusterConfig) -> Survey:
-    whole = open_clean(asked.clean, licence=asked.licence, min_jpeg_quality=asked.min_jpeg_quality, cluster=cluster)
+    whole = open_clean(
+        asked.clean,
+        split=asked.split,
+        licence=asked.licence,
+        min_jpeg_quality=asked.min_jpeg_quality,
+        cluster=cluster,
+    )
     images, rejected = _fitting(whole, asked.cropping)
     kept = textured(asked.clean, whole.digest, images, asked.cropping, asked.seed, cluster)
     if kept is not None:

@@ -52,6 +52,7 @@ class CorpusParameters(Cropping):
     clean: str = Field(
         SHIPPED, description="clean images: 'shipped', a folder, a Zarr array, a patch store or a catalogue"
     )
+    clean_split: str | None = Field(None, description="only clean images of this split of their store, e.g. train")
     clean_licence: str | None = Field(None, description="licence of clean images whose source does not say it")
     min_jpeg_quality: int | None = Field(None, ge=1, le=100, description="JPEG files below this are not used")
     scale: int = Field(1, ge=1, description="independent noisy draws per clean patch")
@@ -265,7 +266,14 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
     _refuse_other_model(parameters, references, model)
     policy = Assignment(references, parameters.assign, parameters.split, parameters.weights)
     cropping = Cropping(**parameters.model_dump(include=set(Cropping.model_fields)))
-    asked = Asked(parameters.clean, cropping, parameters.seed, parameters.clean_licence, parameters.min_jpeg_quality)
+    asked = Asked(
+        clean=parameters.clean,
+        cropping=cropping,
+        seed=parameters.seed,
+        split=parameters.clean_split,
+        licence=parameters.clean_licence,
+        min_jpeg_quality=parameters.min_jpeg_quality,
+    )
     found = survey(asked, parameters.output, parameters.cluster)
     first = found.source.images[0]
     layout = Layout(

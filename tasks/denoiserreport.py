@@ -1,0 +1,154 @@
+"""Tables and pictures of an evaluation of denoisers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from torch import Tensor
+
+from pngmodel.metrics.fidelity import psnr
+from tasks.denoiserevaluation import REPORT, EvaluateDenoiserParameters, Rows
+from tasks.denoisermeasure import NOISY, Measurement, denoised, pair_of
+from tasks.pages import TEMPLATES, data_uri, picture
+from tasks.provenance import content_key
+from tasks.reporting import NAMES
+from tasks.sources import planned_references
+from tasks.stores.filesystem import join, read_if_there, write_bytes
+
+_COLUMNS = 6
+_SIDE = 160
+
+
+def arm_name(arm: str) -> str:
+    """What an arm is called in a table."""
+    return {NOISY: "noisy images as they are", "real": "real pairs (control)", "nlm": "non-local means"}.get(
+        arm, NAMES.get(arm, arm)
+    )
+
+
+def fidelity_table(record: Mapping[str, Any], test: str) -> list[list[str]]:
+    """Head and rows of one set: arms down; PSNR and SSIM with their spread, difference from the control."""
+    found = record["tests"][test]
+    rows = [["trained on", "seeds", "PSNR dB ↑", "SSIM ↑", f"PSNR minus {record['control']}", "95 % interval"]]
+    ordered = sorted(found["figures"], key=lambda arm: (arm != NOISY, arm != record["control"]))
+    for arm in ordered:
+        row, difference = found["figures"][arm], found["differences"].get(arm, {}).get("psnr")
+        spread = {
+            name: f" ± {row[f'{name}_spread']:.3f}" if f"{name}_spread" in row else "" for name in ("psnr", "ssim")
+        }
+        cells = [arm_name(arm), "–" if arm == NOISY else str(len(row["seeds"]))]
+        cells += [f"{row['psnr']:.2f}{spread['psnr']}", f"{row['ssim']:.4f}{spread['ssim']}"]
+        cells += [f"{difference['mean']:+.2f}" if difference else "–"]
+        cells += [f"{difference['low']:+.2f} to {difference['high']:+.2f}" if difference else "–"]
+        rows.append(cells)
+    return rows
+
+
+def _with_spread(row: Mapping[str, Any], name: str, digits: int) -> str:
+    spread = f" ± {row[f'{name}_spread']:.{digits}f}" if f"{name}_spread" in row else ""
+    return f"{row[name]:.{digits}f}{spread}"
+
+
+def fidelity_markdown(record: Mapping[str, Any]) -> str:
+    """All sets as markdown."""
+    parts = []
+    for test, found in record["tests"].items():
+        head, *rows = fidelity_table(record, test)
+        lines = [f"### {test}, {found['pairs']} pairs, {record['protocol']}", ""]
+        lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        parts.append("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]))
+    return "\n".join(parts)
+
+
+def write_denoiser_report(
+    parameters: EvaluateDenoiserParameters, record: Mapping[str, Any], found: Mapping[Measurement, Rows]
+) -> str:
+    """Publish one page with tables and pictures; a page that is there and shows this record is left alone.
+
+    Returns:
+        Its place.
+    """
+    place, stamp = join(parameters.output, REPORT), f"record {content_key(record)}"
+    there = read_if_there(place)
+    if there is not None and stamp.encode() in there:
+        return place
+    pictures = [_pictures(test.name, record, found) for test in parameters.tests]
+    trained = [d["training"] for d in record["denoisers"] if "training" in d]
+    arms = {d["arm"] for d in record["denoisers"]}
+    steps = ", ".join(sorted({str(t.get("steps", "?")) for t in trained})) or "no"
+    page = TEMPLATES.get_template("denoisers.html").render(
+        title=f"Denoisers, {record['protocol']}",
+        lead=f"{len(arms)} kinds of training data, {steps} steps each, on {', '.join(record['tests'])}.",
+        facts=[],
+        record=record,
+        tables=[
+            {"title": f"{test}, {found_['pairs']} pairs", "rows": fidelity_table(record, test)}
+            for test, found_ in record["tests"].items()
+        ],
+        pictures=pictures,
+        provenance=[
+            ("code", record["code"]),
+            ("device", record["device"]),
+            *((f"{d['arm']}, seed {d['seed']}", f"digest {d['digest']}") for d in record["denoisers"]),
+            ("this page", stamp),
+        ],
+    )
+    write_bytes(place, page.encode())
+    return place
+
+
+def _pictures(test: str, record: Mapping[str, Any], found: Mapping[Measurement, Rows]) -> dict[str, str]:
+    """Best, median and worst image by what the first compared denoiser gained; one row each."""
+    mine = {(w.candidate.arm, w.candidate.seed): w for w in found if w.test == test}
+    arms = list(dict.fromkeys(arm for arm, _ in mine if arm != NOISY))
+    arms.sort(key=lambda arm: arm != record["control"])
+    shown = [mine[arm, min(seed for a, seed in mine if a == arm)] for arm in arms][: _COLUMNS - 2]
+    judged = next((w for w in shown if w.candidate.arm != record["control"]), shown[0])
+    noisy = mine[NOISY, 0]
+    gains = [row["psnr"] - before["psnr"] for row, before in zip(found[judged], found[noisy], strict=True)]
+    order = np.argsort(gains, kind="stable")
+    picks = {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
+    title = f"{test}: best, median and worst image by what {arm_name(judged.candidate.arm)} gained"
+    caption = (
+        "Centre crops with the PSNR of the whole image, first seed of each kind of training data. "
+        "All figures are in the table."
+    )
+    return {"title": title, "uri": _grid([noisy, *shown], picks), "caption": caption}
+
+
+def _grid(works: list[Measurement], picks: Mapping[str, int]) -> str:
+    source = planned_references(*works[0].source)
+    figure = Figure(figsize=(11, 11 / (len(works) + 1) * len(picks) + 0.5), layout="constrained")
+    axes = figure.subplots(len(picks), len(works) + 1, squeeze=False)
+    for row, (label, place) in zip(axes, picks.items(), strict=True):
+        k = works[0].pairs[place]
+        noisy, clean = pair_of(source, k)
+        images: list[tuple[str, Tensor, float | None]] = [("clean", clean, None)]
+        for work in works:
+            image = denoised(work.candidate, work.device, noisy)
+            images.append((arm_name(work.candidate.arm), image, psnr(image, clean, work.protocol)))
+        for axis, (name, image, value) in zip(row, images, strict=True):
+            axis.imshow(picture(np.asarray(_centre(image))), interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_title(_short(name) + (f"\n{value:.2f} dB" if value is not None else "\n"), fontsize=8)
+        name = source.references[k].id
+        row[0].set_ylabel(f"{label}\n{name if len(name) <= 22 else '…' + name[-21:]}", fontsize=8)
+    return data_uri(figure)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 26 else name[:25] + "…"
+
+
+def _centre(image: Tensor) -> Tensor:
+    y, x = (max(0, (side - _SIDE) // 2) for side in image.shape[-2:])
+    return image[:, y : y + _SIDE, x : x + _SIDE]
+
+
+task_write_denoiser_report = task(cache_policy=NO_CACHE, name="write_denoiser_report")(write_denoiser_report)
