@@ -70,7 +70,8 @@ def write_metadata_report(record: Mapping[str, Any], url: str) -> None:
     page = TEMPLATES.get_template("metadata.html").render(
         title="Do prompts tell the camera?",
         lead=f"{record['pairs']} noise samples; networks of equal size on frozen prompts and on the noise itself, "
-        f"scored on scenes that they were not trained on. Mean and standard deviation over {record['budget']['seeds']} seeds.",
+        "scored on scenes that they were not trained on. Mean and standard deviation over "
+        f"{record['budget']['seeds']} seeds.",
         facts=[],
         record=record,
         questions=questions,

@@ -53,6 +53,7 @@ def test_all_commands_are_known() -> None:
         "prompts",
         "train",
         "train-denoiser",
+        "estimate-clean",
         "generate",
         "export",
         "quickstart",
