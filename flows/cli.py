@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows import corpus_cli, denoiser_cli, generation_cli
+from flows import benchmark_cli, corpus_cli, denoiser_cli, generation_cli, metadata_cli, registry_cli
 from flows.console import (
     USER_ERROR,
     prepare_prefect,
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(corpus_cli.app)
+app.add_typer(registry_cli.app)
 
 
 @app.command(epilog=example("pngnoise ingest data/SIDD_Small_sRGB_Only --adapter sidd-small --out runs/sidd/catalogue"))
@@ -327,7 +328,9 @@ def doctor(json: Json = False) -> None:
 
 
 app.registered_commands += generation_cli.commands.registered_commands + denoiser_cli.commands.registered_commands
+app.registered_commands += benchmark_cli.commands.registered_commands
 evaluation.registered_commands += denoiser_cli.evaluations.registered_commands
+evaluation.registered_commands += metadata_cli.evaluations.registered_commands
 
 
 def main() -> None:

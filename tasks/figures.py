@@ -145,6 +145,25 @@ def autocorrelations(examples: Sequence[Example]) -> str:
     return data_uri(figure)
 
 
+def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    """True classes down, what they were taken for across; shades are shares of a row, numbers are counts."""
+    matrix = np.asarray(counts, np.float64)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    size = 2.2 + 0.42 * len(names)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            shade = "white" if shares[row, column] > 0.6 else "#333333"
+            axis.text(column, row, f"{count:.0f}", ha="center", va="center", fontsize=7, color=shade)
+    axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set_xlabel("taken for")
+    axis.set_ylabel("is")
+    return data_uri(figure)
+
+
 def _by_camera(examples: Sequence[Example], most: int = 4) -> dict[str, list[Example]]:
     groups: dict[str, list[Example]] = {}
     for example in examples:

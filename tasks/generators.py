@@ -18,15 +18,23 @@ from pngmodel.bundle import SHIPPED, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.interface import NoisyImageGenerator
 from tasks.provenance import content_key
-from tasks.stores.filesystem import exists, join, list_files, local_path, read_bytes, sha256
+from tasks.stores.filesystem import exists, join, list_files, local_path, read_bytes, read_json, sha256
+from tasks.stores.registry import resolve
 
 SHIPPED_MODEL = "shipped"
 
 
 def bundle_folder(model: str) -> Path:
-    """The local folder of ``shipped``, of a bundle on disk, or of a copy of one on object storage."""
+    """The local folder of ``shipped``, of a bundle on disk or a version of a registry, or of a copy of one on object
+    storage.
+
+    Raises:
+        UserError: there is none. IntegrityError: a registry's version is another bundle than its record says.
+    """
     if model == SHIPPED_MODEL:
         return SHIPPED
+    if (registered := resolve(model)) is not None:
+        return _expected(bundle_folder(registered[0]), registered[1], model)
     path = local_path(model)
     if path is not None:
         return path
@@ -34,6 +42,13 @@ def bundle_folder(model: str) -> Path:
     if not exists(record):
         raise UserError(f"{model}: no model bundle there; check the URL and the credentials")
     return _fetched(model, sha256(read_bytes(record)))
+
+
+def _expected(folder: Path, digest: str, model: str) -> Path:
+    """The folder, whose bundle says that it has this digest; what reads it verifies that."""
+    if read_json(str(folder / "digest.json")).get("digest") != digest:
+        raise IntegrityError(f"{model}: {folder} holds another bundle than the version's record says; add it again")
+    return folder
 
 
 @lru_cache(maxsize=4)

@@ -28,6 +28,7 @@ from tasks.stores.patches import PatchStore
 from tasks.stores.promptbank import COMMIT as BANK
 from tasks.stores.promptbank import PromptBank, PromptBankRecord
 from tasks.stores.records import CorpusRecord, PatchStoreRecord
+from tasks.stores.registry import resolve as resolve_version
 
 _BUNDLE = "digest.json"
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -65,6 +66,12 @@ def kind_of(url: str) -> str:
     raise UserError(f"{url}: holds no corpus, patch store, catalogue, prompt bank, export or model bundle")
 
 
+def _meant(url: str) -> str:
+    """The place that an alias of a corpus or the name of a registry's version stands for; others are themselves."""
+    registered = resolve_version(url)
+    return resolve_alias(url) if registered is None else registered[0]
+
+
 def begun_kind(url: str) -> str:
     """The kind of a store that was begun at ``url``, finished or not.
 
@@ -79,7 +86,7 @@ def begun_kind(url: str) -> str:
 
 def inspect(url: str) -> dict[str, Any]:
     """What is in a store, from its records alone."""
-    url = resolve_alias(url)
+    url = _meant(url)
     kind = kind_of(url)
     if kind == "catalogue":
         table, digest = load_catalogue(url)
@@ -158,7 +165,7 @@ def verify(url: str) -> dict[str, Any]:
     Raises:
         IntegrityError: something is missing or damaged; names each file.
     """
-    url = resolve_alias(url)
+    url = _meant(url)
     kind = kind_of(url)
     if kind == "model bundle":
         return {"kind": kind, "verified": True, "digest": verify_bundle(bundle_folder(url))}

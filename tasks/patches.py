@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, islice, repeat, takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,7 @@ PRESETS = {"sidd-512": (512, 384), "sidd-256": (256, 256)}
 _SHARD = 64
 _INLINE = ClusterConfig(kind="inline")
 Progress = Callable[[int, int], None]
+Shared = TypeVar("Shared")
 
 
 class Geometry(BaseModel):
@@ -144,7 +145,7 @@ def pack(counts: Sequence[int], shard: int) -> tuple[list[Unit], tuple[int, ...]
     return units, tuple(filled)
 
 
-def share(units: Sequence[Unit], parts: str | None) -> Sequence[Unit]:
+def share(units: Sequence[Shared], parts: str | None) -> Sequence[Shared]:
     """The units of part i of n (``"i/n"``, from 1), in one run so that container files are opened by few.
 
     Raises:
@@ -210,7 +211,7 @@ def extract_patches(
         "store": output,
     }
     # every shard was made or checked a moment ago
-    return result | ({"parts": parts} if parts else {"digest": _publish(store)})
+    return result | ({"parts": parts} if parts else {"digest": publish(store)})
 
 
 def _sides(row: dict[str, Any]) -> tuple[str, ...]:
@@ -364,12 +365,12 @@ def finalise(
             damaged.append(part_name(check.index))
         progress(done + 1, len(checks))
     refuse_missing(url, sorted(damaged), len(checks))
-    digest = _publish(store)
+    digest = publish(store)
     return {"patches": store.layout.pairs, "shards": store.layout.shards, "digest": digest, "store": url}
 
 
-def _publish(store: ShardWriter) -> str:
-    """Statistics and the commit record, out of the parts alone; returns the store's digest."""
+def publish(store: ShardWriter) -> str:
+    """Statistics and the commit record of a patch store, out of the parts alone; returns the store's digest."""
     store.require_parts()
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("dataset", "camera", "iso", "split")}
     licences: set[str] = set()

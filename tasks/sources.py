@@ -91,9 +91,13 @@ def patch_id(row: dict[str, Any]) -> str:
 
 
 def patch_content(store: PatchStore, row: dict[str, Any]) -> str:
-    """Which window of which verified image it is: the same however the store is cut into shards."""
+    """Which window of which verified image it is: the same however the store is cut into shards.
+
+    Where the clean side is an estimate (:mod:`tasks.unpaired`), of which estimate, too.
+    """
     recipe = store.record.recipe
-    return content_key([recipe["catalogue"], recipe["size"], row["pair"], row["y"], row["x"]])
+    estimated = [recipe["estimated_clean"]] if "estimated_clean" in recipe else []
+    return content_key([recipe["catalogue"], recipe["size"], row["pair"], row["y"], row["x"], *estimated])
 
 
 def unit_floats(image: Pixels, full_scale: float) -> Pixels:

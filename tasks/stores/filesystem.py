@@ -212,8 +212,13 @@ def read_spans(spans: Sequence[Span]) -> list[bytes]:
 
 def _beyond_the_end(error: BaseException) -> bool:
     """Whether object storage says that a file ends before a span begins (HTTP 416)."""
+    return _http_status(error) == 416
+
+
+def _http_status(error: BaseException) -> int | None:
+    """What object storage answered, where an error comes from such an answer."""
     cause = error if isinstance(error, ClientError) else error.__cause__
-    return isinstance(cause, ClientError) and cause.response["ResponseMetadata"]["HTTPStatusCode"] == 416
+    return int(cause.response["ResponseMetadata"]["HTTPStatusCode"]) if isinstance(cause, ClientError) else None
 
 
 def _read_local(span: Span) -> bytes | OSError:
@@ -303,6 +308,41 @@ def _write_local(target: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         working.replace(target)
+    finally:
+        working.unlink(missing_ok=True)
+
+
+def create_bytes(url: str, content: bytes) -> bool:
+    """Publish a file whole unless one of that name is there; returns whether it was published. Of several writers at
+    once one succeeds.
+
+    Object storage has to know ``If-None-Match`` (Amazon's does since 2024, MinIO too): a server that ignores it lets
+    the last of several writers win.
+    """
+    fs, path = filesystem(url)
+    with _explained(url, "writing"):
+        try:
+            if isinstance(fs, LocalFileSystem):
+                _create_local(Path(path), content)
+            else:
+                fs.pipe_file(path, content, mode="create")
+        except OSError as error:
+            # s3fs turns 412 (there is one) and 409 (another writer is at it) into OSErrors with these causes
+            if isinstance(error, FileExistsError) or _http_status(error) in (409, 412):
+                return False
+            raise
+    return True
+
+
+def _create_local(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    working = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    try:
+        with working.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(working, target)  # unlike a rename it fails when there is one
     finally:
         working.unlink(missing_ok=True)
 

@@ -23,7 +23,9 @@ from pngmodel.presets import PRESETS
 COMMANDS = [
     ["evaluate", "noise"],
     ["evaluate", "c2st"],
+    ["evaluate", "metadata"],
     *(["corpus", name] for name in ("inspect", "verify", "repair", "diff", "gc")),
+    *(["registry", name] for name in ("add", "list", "show", "promote", "rollback", "fetch")),
     *([c.name or c.callback.__name__] for c in app.registered_commands if c.callback),
 ]
 Tree = Callable[[Any], dict[str, bytes]]
@@ -50,6 +52,8 @@ def test_all_commands_are_known() -> None:
         "patches",
         "prompts",
         "train",
+        "train-denoiser",
+        "estimate-clean",
         "generate",
         "export",
         "quickstart",
@@ -59,6 +63,13 @@ def test_all_commands_are_known() -> None:
         "schema",
         "evaluate noise",
         "evaluate c2st",
+        "evaluate metadata",
+        "registry add",
+        "registry list",
+        "registry show",
+        "registry promote",
+        "registry rollback",
+        "registry fetch",
         "corpus inspect",
         "corpus verify",
         "corpus repair",

@@ -1,0 +1,45 @@
+"""Commands that apply a denoiser: `pngnoise estimate-clean` and `pngnoise submit ...`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.console import progress_bar, show, user_errors
+from flows.options import Cluster, Json, example
+
+commands = typer.Typer()
+
+Denoiser = Annotated[str, typer.Option(help="nlm (non-local means), or a denoiser's bundle")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
+
+
+@commands.command(
+    name="estimate-clean",
+    epilog=example("pngnoise estimate-clean runs/sidd/patches --denoiser nlm --out runs/sidd/unpaired"),
+)
+def estimate_clean(
+    store: Annotated[str, typer.Argument(help="patch store; of its images only the noisy ones are read")],
+    out: Annotated[str, typer.Option(help="folder or URL of the new patch store")],
+    denoiser: Denoiser = "nlm",
+    parts: Annotated[str | None, typer.Option(help="i/n: make part i of n, then run `pngnoise finalise`")] = None,
+    device: Device = "cpu",
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """Estimate the clean images of noisy ones by a denoiser: a patch store for training and references without pairs.
+
+    Run again to finish what was interrupted.
+    """
+    with user_errors():
+        from flows.estimate_clean import estimate_clean as flow
+        from tasks.clusters import load_cluster
+        from tasks.unpaired import EstimateParameters
+
+        parameters = EstimateParameters(
+            store=store, denoiser=denoiser, output=out, parts=parts, device=device, cluster=load_cluster(cluster)
+        )
+        with progress_bar(quiet=json):
+            result = flow(parameters)
+    show(result, as_json=json, title="Patch store" if parts is None else f"Part {parts} of a patch store")

@@ -1,0 +1,23 @@
+"""Flow: do a model's prompts tell the camera, and how well does the noise itself?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.artifacts import publish_markdown
+from tasks.metadata import MetadataParameters, task_classify_metadata
+from tasks.metadatareport import metadata_table, task_write_metadata_report
+from tasks.progress import reporter
+from tasks.provenance import commit
+
+
+@flow(name="classify_metadata", flow_run_name="metadata-{parameters.model}", persist_result=False)
+def classify_metadata(parameters: MetadataParameters) -> dict[str, Any]:
+    """Returns the record: classes, what was held and left out, accuracies with their spread, confusion counts."""
+    record = task_classify_metadata(parameters, reporter("metadata", "networks"))
+    publish_markdown("metadata", f"# Do prompts tell the camera?\n\n{metadata_table(record)}")
+    if parameters.report:
+        task_write_metadata_report(record, parameters.report)
+    return record | {"name": parameters.model, "commit": commit()}

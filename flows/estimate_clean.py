@@ -1,0 +1,19 @@
+"""Flow: the unpaired setting, a patch store whose clean images are denoised noisy ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.artifacts import publish_markdown, table
+from tasks.progress import reporter
+from tasks.unpaired import EstimateParameters, task_estimate_clean
+
+
+@flow(name="estimate_clean", flow_run_name="estimate-{parameters.output}")
+def estimate_clean(parameters: EstimateParameters) -> dict[str, Any]:
+    """Write the patch store; finished shards of an earlier run are kept. Returns patches, shards, digest."""
+    result = task_estimate_clean(parameters, reporter("estimate", "shards"))
+    publish_markdown("estimate", f"# Estimated clean images\n\n{table(result)}")
+    return result
