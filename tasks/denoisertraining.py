@@ -122,6 +122,7 @@ def train_one(work: DenoiserWork) -> dict[str, Any]:
     Returns:
         Arm, seed, place and digest of the bundle, steps, and whether it is ``finished`` (False: time ran out).
     """
+    begun = commit()  # the code that trains, whatever is committed meanwhile
     samples, data = pair_samples(work)
     settings = work.config.train.model_copy(update={"seed": work.seed})
     decisive = settings.model_dump(mode="json", exclude=set(INDECISIVE))
@@ -163,7 +164,7 @@ def train_one(work: DenoiserWork) -> dict[str, Any]:
         return facts | {"steps": outcome.step, "finished": False}
     training = {
         "arm": work.arm.model_dump(mode="json"),
-        "commit": commit(),
+        "commit": begun,
         "config": work.config.model_dump(mode="json"),
         "data": data,
         "device": device_name(str(precision.device)),
