@@ -44,7 +44,7 @@ def _git(*arguments: str) -> str:
 def code_version() -> str:
     """Version and digest of the sources that decide pixels: equal code is equal, committed or not."""
     digest = hashlib.sha256()
-    for path in sorted([*_ROOT.glob("pngmodel/*.py"), *_ROOT.glob("pngmodel/baselines/*.py"), *_SYNTHESIS]):
+    for path in sorted([*_ROOT.glob("pngmodel/*.py"), *_ROOT.glob("pngmodel/baselines/**/*.py"), *_SYNTHESIS]):
         digest.update(path.name.encode() + path.read_bytes())
     return f"{_version('pngnoise')} {digest.hexdigest()[:16]}"
 
