@@ -12,13 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from pngmodel.baselines.trained import TRAINED, TrainedBaseline, save_baseline
 from pngmodel.errors import UserError
 from pngmodel.training.loop import Machine, Outcome
+from pngmodel.training.samples import Samples
 from pngmodel.training.settings import StageSettings
 from tasks.configuration import validate
 from tasks.evaluation import Evaluation
+from tasks.labelledsamples import LabelledSamples, settings_of
 from tasks.pairsamples import PairSamples
 from tasks.pairsources import RealPairs
 from tasks.provenance import content_key
 from tasks.trainingrun import INDECISIVE, Report, TrainingFile, TrainingRun, card, silent
+
+_ONE_SETTING = "unknown"  # of data that say no camera and ISO
 
 
 class BaselineData(BaseModel):
@@ -46,8 +50,15 @@ class BaselineTrainingConfig(TrainingFile):
         return TRAINED[self.baseline]
 
     def network_settings(self, source: str) -> BaseModel:
-        """The baseline's own settings, validated."""
-        return validate(self.chosen(source).settings, self.settings, f"{source} (settings)")
+        """The baseline's own settings, validated. Cameras and ISO values are the data's unless the file lists them."""
+        chosen, content = self.chosen(source), self.settings
+        if chosen.labelled and "settings" not in content:
+            content = content | {"settings": settings_of(self.pairs()) or [_ONE_SETTING]}
+        return validate(chosen.settings, content, f"{source} (settings)")
+
+    def pairs(self) -> list[RealPairs]:
+        """The real pairs to train on."""
+        return [RealPairs(url, self.data.split) for url in self.data.stores]
 
     def use_stores(self, urls: list[str]) -> None:
         """See :class:`TrainingFile`."""
@@ -93,10 +104,10 @@ class BaselineTraining(TrainingRun):
         chosen, self.config = config.chosen(source), config
         self.settings = config.network_settings(source)
         super().__init__(config.data.stores, output, device=device, machine=machine)
-        pairs = [RealPairs(url, config.data.split) for url in config.data.stores]
-        self.samples = PairSamples(
-            pairs, [], share=0.0, crop=config.train.crop, flips=config.data.flips, seed=config.train.seed
-        )
+        crops: dict[str, Any] = {"crop": config.train.crop, "flips": config.data.flips, "seed": config.train.seed}
+        self.samples: Samples[Any] = PairSamples(config.pairs(), [], share=0.0, **crops)
+        if chosen.labelled:
+            self.samples = LabelledSamples(config.pairs(), self.settings.model_dump()["settings"], **crops)
         # The networks start from their own seed: equal on every machine, whatever ran before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from pngmodel.baselines.flow_srgb import FlowSRGB, FlowSRGBConfig, FlowSRGBGenerator, FlowSRGBObjective
+from pngmodel.baselines.naflow import NAFlow, NAFlowConfig, NAFlowGenerator, NAFlowObjective
 from pngmodel.bundle import read_bundle, write_bundle
 from pngmodel.errors import UserError
 from pngmodel.interface import NoisyImageGenerator
@@ -45,6 +46,9 @@ class TrainedBaseline:
 TRAINED: dict[str, TrainedBaseline] = {
     "flow_srgb": TrainedBaseline(
         FlowSRGBConfig, FlowSRGB, FlowSRGBObjective, FlowSRGBGenerator, FlowSRGBGenerator.simplifications
+    ),
+    "naflow": TrainedBaseline(
+        NAFlowConfig, NAFlow, NAFlowObjective, NAFlowGenerator, NAFlowGenerator.simplifications, labelled=True
     ),
 }
 
