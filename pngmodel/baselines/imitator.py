@@ -29,7 +29,7 @@ class Imitator(NoisyImageGenerator, Generic[Network]):
     """
 
     prompt_names: ClassVar[frozenset[str]]
-    multiple: ClassVar[int] = 1
+    multiple: int = 1
     """Images are padded to sides that are multiples of it."""
 
     def __init__(self, network: Network, *, device: str = "cpu") -> None:

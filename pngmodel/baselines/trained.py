@@ -14,8 +14,10 @@ from typing import Any
 from pydantic import BaseModel
 from torch import nn
 
+from pngmodel.baselines.c2n import C2N, C2NConfig, C2NGenerator, C2NObjective
 from pngmodel.baselines.flow_srgb import FlowSRGB, FlowSRGBConfig, FlowSRGBGenerator, FlowSRGBObjective
 from pngmodel.baselines.naflow import NAFlow, NAFlowConfig, NAFlowGenerator, NAFlowObjective
+from pngmodel.baselines.neca_w import NeCAW, NeCAWConfig, NeCAWGenerator, NeCAWObjective
 from pngmodel.bundle import read_bundle, write_bundle
 from pngmodel.errors import UserError
 from pngmodel.interface import NoisyImageGenerator
@@ -44,12 +46,14 @@ class TrainedBaseline:
 
 
 TRAINED: dict[str, TrainedBaseline] = {
+    "c2n": TrainedBaseline(C2NConfig, C2N, C2NObjective, C2NGenerator, C2NGenerator.simplifications),
     "flow_srgb": TrainedBaseline(
         FlowSRGBConfig, FlowSRGB, FlowSRGBObjective, FlowSRGBGenerator, FlowSRGBGenerator.simplifications
     ),
     "naflow": TrainedBaseline(
         NAFlowConfig, NAFlow, NAFlowObjective, NAFlowGenerator, NAFlowGenerator.simplifications, labelled=True
     ),
+    "neca_w": TrainedBaseline(NeCAWConfig, NeCAW, NeCAWObjective, NeCAWGenerator, NeCAWGenerator.simplifications),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ class FlowSRGBGenerator(Imitator[FlowSRGB]):
     """Draws white numbers and sends them through the flow, which is told the reference's levels and structure."""
 
     name = "flow_srgb"
-    prompt_names = frozenset({"mean", "std", "structure"})
+    prompt_names: ClassVar[frozenset[str]] = frozenset({"mean", "std", "structure"})
     multiple = SQUEEZE
     simplifications = (
         "conditioned on the reference's mean and std against intensity and on ten numbers about its structure, where "
