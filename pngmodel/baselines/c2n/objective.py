@@ -44,9 +44,7 @@ class C2NObjective(nn.Module):
         """Loss of pairs (B, 3, s, s) in [0, 1], B at least 2; ``preference`` estimates the Wasserstein distance."""
         half = len(noisy) // 2
         if not half:
-            raise UserError(
-                "c2n: a device sees one sample at a time, but real and made images come from two; raise batch"
-            )
+            raise UserError("c2n: a device sees one sample at a time, but a step needs two; give a larger batch")
         clean, real, numbers = clean[: 2 * half : 2], noisy[1 : 2 * half : 2], numbers[: 2 * half : 2]
         noise = self.network(clean, self._drawn(numbers, clean, "train"))
         fake = clean + noise

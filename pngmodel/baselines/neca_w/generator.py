@@ -14,7 +14,7 @@ from pngmodel.seeds import generator
 
 
 class NeCAWGenerator(Imitator[NeCAW]):
-    """The gain is estimated from the reference's noisy image; levels, noise and correlation follow for any clean one."""
+    """The gain is estimated from the reference's noisy image; levels and noise follow for any clean one."""
 
     name = "neca_w"
     prompt_names: ClassVar[frozenset[str]] = frozenset({"gain"})
@@ -24,8 +24,8 @@ class NeCAWGenerator(Imitator[NeCAW]):
         "other a loss on std and correlations in space and colour",
         "critic and generator learn simultaneously with one optimiser, one step of each, where the paper takes five of "
         "the critic; no denoiser is trained with them",
-        "the level predictor is not normalised over the image, and starts at the gain; sizes are smaller than published "
-        "unless the card says otherwise",
+        "the level predictor is not normalised over the image, and starts at the gain; sizes are smaller than "
+        "published unless the card says otherwise",
     )
 
     def __init__(self, network: NeCAW, *, device: str = "cpu") -> None:

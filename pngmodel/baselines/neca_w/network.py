@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -80,10 +82,9 @@ class Correlator(nn.Module):
         widths = [config.correlator_width * 2**k for k in range(config.correlator_scales)]
         self.first = _block(_COLOURS, widths[0])
         self.down = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU(), _block(b, b))
-            for a, b in zip(widths, widths[1:], strict=False)
+            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU(), _block(b, b)) for a, b in pairwise(widths)
         )
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.join = nn.ModuleList(_block(2 * a, a) for a in widths[:-1])
         self.last = nn.Conv2d(widths[0], _COLOURS, 3, padding=1)
         nn.init.zeros_(self.last.weight)
