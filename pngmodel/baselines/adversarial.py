@@ -4,6 +4,9 @@ The published recipes alternate: a step of the critic, then one of the generator
 critic's loss sees fakes that are cut off from the generator, the generator's loss sees a critic whose parameters (but
 not its inputs) are cut off from it. The sum of both losses then has, for each network's parameters, the gradient of
 that network's own loss, and one step of Adam updates both.
+
+Alternating recipes give the critic several steps for one of the generator. Here it has a learning rate of its own
+(:data:`PACE`; two time scales, Heusel et al. 2017), since a generator that is faster than its critic runs away.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+PACE = 0.1
+"""Learning rate of a generator over that of its critic."""
 _PENALTY = 10.0  # Gulrajani et al. 2017
 
 
@@ -68,8 +73,10 @@ def critic_loss(critic: nn.Module, real: Tensor, fake: Tensor, weights: Tensor) 
     fake = fake.detach()
     preference = critic(real).mean() - critic(fake).mean()
     between = torch.lerp(fake, real, weights[:, None, None, None].to(fake)).requires_grad_(True)
-    # Of the mean over pixels, so that the penalty does not depend on the size of the crops.
-    judged = critic(between).flatten(1).mean(1).sum()
+    # The sum over n pixels, divided by the root of n: the slope of a critic that looks at neighbourhoods is then of one
+    # size for all crops, and of the size it starts with.
+    places = critic(between).flatten(1)
+    judged = (places.sum(1) / places.shape[1] ** 0.5).sum()
     (slope,) = torch.autograd.grad(judged, between, create_graph=True)
     penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
     return _PENALTY * penalty - preference, preference.detach()

@@ -20,9 +20,10 @@ class C2NGenerator(Imitator[C2N]):
     prompt_names: ClassVar[frozenset[str]] = frozenset()
     simplifications = (
         "as in the paper it is not told the reference: an image's noise level is drawn from the training data's",
-        "generator and critic learn simultaneously with one optimiser, where the paper alternates",
-        "the last layer starts at a tenth of its usual size, weights are averaged, and sizes are smaller than "
-        "published unless the card says otherwise",
+        "generator and critic learn simultaneously, the generator at a tenth of the learning rate, where the paper "
+        "alternates",
+        "the noise is bounded by half of the image's range, weights are averaged, and sizes are smaller than published "
+        "unless the card says otherwise",
         "real and clean crops come from different pairs of a batch, drawn from the same stores",
     )
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from pngmodel.baselines.adversarial import ResidualBlock, same_conv
 
 _COLOURS = 3
-_LAST_LAYER = 0.1  # of its usual size at the start: noise is a tenth of an image, and short trainings cannot shrink it
+_UNIT = 0.05  # noise of this size is about 1 to the network, which then learns slower than the critic
+_LARGEST = 0.5  # noise is bounded by it: while the critic knows little, the generator would run away
 _SMALLEST_STD = 1e-6
 
 
@@ -69,13 +70,11 @@ class C2N(nn.Module):
         self.dependent = Branches(width, config.dependent)
         self.independent = Branches(width, config.independent)
         self.last = nn.Conv2d(width, _COLOURS, 1)
-        with torch.no_grad():
-            for parameter in self.last.parameters():
-                parameter.mul_(_LAST_LAYER)
 
     def forward(self, clean: Tensor, drawn: Randomness) -> Tensor:
         image = drawn.image[:, :, None, None].expand(-1, -1, *clean.shape[-2:])
         features = self.extract(self.merge(torch.cat([self.read(clean), image], dim=1)))
         mean, std = features.chunk(2, dim=1)
         signal = mean + (F.relu(std) + _SMALLEST_STD) * drawn.dependent
-        return self.last(self.dependent(signal) + self.independent(drawn.independent))
+        noise = _UNIT * self.last(self.dependent(signal) + self.independent(drawn.independent))
+        return _LARGEST * torch.tanh(noise / _LARGEST)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
-from pngmodel.baselines.adversarial import Critic, critic_loss, generator_loss
+from pngmodel.baselines.adversarial import PACE, Critic, critic_loss, generator_loss
 from pngmodel.baselines.c2n.network import C2N, Randomness
 from pngmodel.errors import UserError
 from pngmodel.training.draws import normal, uniform, uniforms
@@ -24,6 +26,7 @@ class C2NObjective(nn.Module):
     """
 
     name = "c2n"
+    paces: ClassVar[dict[str, float]] = {"network.": PACE}
 
     def __init__(self, network: C2N, settings: StageSettings) -> None:
         super().__init__()

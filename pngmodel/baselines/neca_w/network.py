@@ -13,7 +13,8 @@ from pngmodel.baselines.adversarial import same_conv
 
 _COLOURS = 3
 _UNIT = 0.1  # noise of this size is about 1 to the networks
-_UNITY = 0.5413  # softplus of it is 1
+_LARGEST_LOG = 2.0  # a level is at most e^2 = 7.4 times the gain, or so much below it
+_LARGEST = 0.5  # of what the correlator adds
 
 
 class NeCAWConfig(BaseModel):
@@ -63,15 +64,14 @@ class LevelPredictor(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(3))
         self.scales = nn.ModuleList(nn.Linear(1, width) for _ in range(3))
         self.last = nn.Conv2d(width, _COLOURS, 1)
-        nn.init.zeros_(self.last.weight)
-        assert self.last.bias is not None
-        nn.init.constant_(self.last.bias, _UNITY)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, clean: Tensor, gain: Tensor) -> Tensor:
         x, told = self.first(clean * 2 - 1), (gain / _UNIT).log()
         for layer, scale in zip(self.layers, self.scales, strict=True):
             x = F.leaky_relu(layer(x) * (1 + scale(told))[:, :, None, None], 0.01)
-        return gain[:, :, None, None] * F.softplus(self.last(x))
+        return gain[:, :, None, None] * (_LARGEST_LOG * torch.tanh(self.last(x) / _LARGEST_LOG)).exp()
 
 
 class Correlator(nn.Module):
@@ -97,7 +97,7 @@ class Correlator(nn.Module):
         for up, join in zip(reversed(self.up), reversed(self.join), strict=True):
             wider = up(F.interpolate(x, scale_factor=2.0, mode="nearest"))
             x = join(torch.cat([wider, kept.pop()], dim=1))
-        return _UNIT * self.last(x)
+        return _LARGEST * torch.tanh(self.last(x) * (_UNIT / _LARGEST))
 
 
 class NeCAW(nn.Module):

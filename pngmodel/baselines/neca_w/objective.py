@@ -14,14 +14,15 @@ from pngmodel.training.objective import Figures, Pictures, strength
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings
 
-_GAIN, _LEVEL, _EVEN, _ADVERSARIAL = 50.0, 10.0, 1.0, 0.1  # released weights
-_MOMENTS = 0.1
+_ADVERSARIAL = 0.1  # released weight
+_LEVEL, _EVEN = 0.2, 0.02  # of the gain's: released
 _WINDOW = 7  # pixels a side of the local std
+_SMALLEST_STD = 1e-3  # a quarter of a grey level; locally, 8-bit noise may have none
 _NOISE_GAIN = 10.0  # noise is a tenth of an image
 
 
 class NeCAWObjective(nn.Module):
-    """Three mean squares of standard deviations, the critic's loss, the generator's, and a mean square of moments.
+    """Distances of standard deviations, the critic's loss, the generator's, and a mean square of moments.
 
     Critic and generator learn simultaneously (see :mod:`pngmodel.baselines.adversarial`); the critic sees noise alone.
     """
@@ -42,14 +43,14 @@ class NeCAWObjective(nn.Module):
         white = normal("white", self._seed, numbers, tuple(clean.shape[1:]), clean.device)
         fake, level = self.network(clean, gain, white)
         regressions = (
-            _GAIN * F.mse_loss(gain, real.std((1, 2, 3))[:, None])
-            + _LEVEL * F.mse_loss(level, local_std(real))
-            + _EVEN * F.mse_loss(level, gain[:, :, None, None].expand_as(level))
+            _distance(gain, real.std((1, 2, 3))[:, None])
+            + _LEVEL * _distance(level, local_std(real))
+            + _EVEN * _distance(level, gain[:, :, None, None])
         )
         judged, preference = critic_loss(self.critic, real, fake, uniform("penalty", self._seed, numbers))
         adversarial = judged + _ADVERSARIAL * generator_loss(self.critic, fake)
         moments = F.mse_loss(_moments(fake), _moments(real))
-        loss = regressions + adversarial + _MOMENTS * moments
+        loss = regressions + adversarial + moments
         ratio = fake.detach().std() / real.std()
         return loss, {"preference": preference, "std_ratio": ratio, "moments": moments.detach()}
 
@@ -64,6 +65,11 @@ class NeCAWObjective(nn.Module):
     def compile(self) -> None:
         """Compile the generating networks in place."""
         self.network.compile()
+
+
+def _distance(std: Tensor, other: Tensor) -> Tensor:
+    """Mean square of the difference of logarithms: stds of weak and of strong noise count alike."""
+    return (std.log() - other.clamp(min=_SMALLEST_STD).log()).square().mean()
 
 
 def local_std(noise: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pngmodel.training.objective import Objective, as_module
+from pngmodel.training.loop import _optimiser
+from pngmodel.training.objective import Objective, as_module, paces_of
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings
 
@@ -29,13 +30,15 @@ def made_pairs(first: int, count: int, side: int = SIDE) -> PairBatch:
 def learn(objective: Objective[PairBatch], steps: int, rate: float, batch: int = 8) -> list[float]:
     """Losses of a few steps of Adam (.5, .9)."""
     module = as_module(objective).train()
-    optimiser = torch.optim.Adam(module.parameters(), lr=rate, betas=(0.5, 0.9))
+    settings = STAGE.model_copy(update={"optimiser": "adam", "betas": (0.5, 0.9), "learning_rate": rate})
+    optimiser = _optimiser(settings, dict(module.named_parameters()), paces_of(objective))
+    for group in optimiser.param_groups:
+        group["lr"] *= group["pace"]
     losses = []
     for step in range(steps):
         loss, _ = module(*made_pairs(step * batch, batch).tensors(), step)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimiser.step()
         losses.append(float(loss.detach()))
     return losses
