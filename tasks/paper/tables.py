@@ -56,9 +56,9 @@ def fidelity_page(
     paper: Mapping[str, str],
     facts: Facts,
 ) -> Page:
-    """PSNR by kind of training data on every set; ``paper``: its words by arm."""
+    """PSNR by kind of training data on every set; ``paper``: its words by arm, for the first set, the own domain."""
     rows = []
-    for test, found in record["tests"].items():
+    for place, (test, found) in enumerate(record["tests"].items()):
         for arm in (NOISY, record["control"], *arms):
             figures, difference = found["figures"].get(arm), found["differences"].get(arm, {}).get("psnr")
             if figures is None:
@@ -67,7 +67,7 @@ def fidelity_page(
             cells = [f"{figures['psnr']:.2f}{spread}", number(figures["ssim"])]
             cells += [number(difference["mean"], 2, sign=True) if difference else NONE]
             cells += [f"{difference['low']:+.2f} to {difference['high']:+.2f}" if difference else NONE]
-            rows.append([test, arm, *cells, paper.get(arm, NONE)])
+            rows.append([test, arm, *cells, paper.get(arm, NONE) if place == 0 else NONE])
     trained = [d for d in record["denoisers"] if "training" in d]
     steps = ", ".join(sorted({str(d["training"]["steps"]) for d in trained}))
     seeds = ", ".join(map(str, sorted({d["seed"] for d in trained})))

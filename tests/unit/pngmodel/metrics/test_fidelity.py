@@ -62,3 +62,18 @@ def test_equal_images_and_unknown_protocols(pair) -> None:
         psnr(image, clean, "luma")
     with pytest.raises(UserError, match="shape"):
         ssim(image, clean[:1])
+
+
+def test_a_hundred_random_pairs_agree_with_scikit_image() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        shape = (3, *rng.integers(16, 40, 2))
+        y = rng.integers(0, 256, shape)
+        x = np.clip(y + rng.normal(0, rng.uniform(1, 60), shape).round(), 0, 255)
+        between = (z + rng.uniform(-0.45, 0.45, shape) for z in (x, y))  # a network's output lies between levels
+        image, clean = (torch.from_numpy(z / 255).float().clamp(0, 1) for z in between)
+        x, y = x.astype(np.uint8), y.astype(np.uint8)
+        assert psnr(image, clean) == pytest.approx(peak_signal_noise_ratio(y, x, data_range=255), abs=1e-6)
+        assert ssim(image, clean) == pytest.approx(skimage_ssim(x, y, 255), abs=1e-6)
+        truncated = (image.double() * 255).floor().numpy().astype(np.uint8)
+        assert abs(psnr(image, clean) - peak_signal_noise_ratio(y, truncated, data_range=255)) > 1e-4
