@@ -54,6 +54,7 @@ def test_all_commands_are_known() -> None:
         "train",
         "train-denoiser",
         "estimate-clean",
+        "submit",
         "generate",
         "export",
         "quickstart",
