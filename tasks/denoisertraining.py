@@ -56,6 +56,7 @@ class Arm(BaseModel):
         description="a corpus, or a noise generator that draws new noise for every sample: 'shipped', a bundle or a "
         "baseline's name, on the clean side of the real pairs",
     )
+    draws: int | None = Field(None, ge=1, description="only the first so many draws of a corpus; none: all")
     share: float = Field(1.0, ge=0, le=1, description="probability that a sample is synthetic; .5: half and half")
 
 
@@ -102,7 +103,7 @@ def pair_samples(work: DenoiserWork) -> tuple[PairSamples, list[dict[str, Any]]]
     synthetic: list[PairSource] = []
     if arm.synthetic is not None and arm.share > 0:
         if exists(join(resolve_alias(arm.synthetic), CORPUS)):
-            synthetic = [StoredPairs(arm.synthetic)]
+            synthetic = [StoredPairs(arm.synthetic, arm.draws)]
         else:
             device = work.devices.device
             synthetic = [GeneratedPairs(url, work.split, arm.synthetic, device=device) for url in work.real]
@@ -121,6 +122,7 @@ def train_one(work: DenoiserWork) -> dict[str, Any]:
     Returns:
         Arm, seed, place and digest of the bundle, steps, and whether it is ``finished`` (False: time ran out).
     """
+    begun = commit()  # the code that trains, whatever is committed meanwhile
     samples, data = pair_samples(work)
     settings = work.config.train.model_copy(update={"seed": work.seed})
     decisive = settings.model_dump(mode="json", exclude=set(INDECISIVE))
@@ -162,7 +164,7 @@ def train_one(work: DenoiserWork) -> dict[str, Any]:
         return facts | {"steps": outcome.step, "finished": False}
     training = {
         "arm": work.arm.model_dump(mode="json"),
-        "commit": commit(),
+        "commit": begun,
         "config": work.config.model_dump(mode="json"),
         "data": data,
         "device": device_name(str(precision.device)),

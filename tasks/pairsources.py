@@ -79,12 +79,22 @@ class RealPairs:
 class StoredPairs:
     """The accepted pairs of a corpus, whatever its mode."""
 
-    def __init__(self, url: str) -> None:
-        """Raises UserError when there is no such corpus, or its sources are others than those it was made of."""
+    def __init__(self, url: str, draws: int | None = None) -> None:
+        """``draws``: only the first so many draws of every clean image; none: all.
+
+        Raises:
+            UserError: there is no such corpus, it has fewer draws, or its sources are others than it was made of.
+        """
         corpus = Corpus.open(url)
         layout = corpus.layout
         self.url, self._data = url, CorpusDataset(url)
         self.side, self.licence, self.digest = min(layout.height, layout.width), corpus.licence, corpus.digest
+        if draws is not None:
+            if draws > (layout.draws or 1):
+                raise UserError(f"{url}: has {layout.draws or 1} draws of each clean image, {draws} are asked for")
+            column = np.concatenate([part.column("draw").to_numpy() for part in corpus.manifest()])
+            self._data.pairs = self._data.pairs[column[self._data.pairs] < draws]
+            self.digest = content_key([corpus.digest, draws])
         self._peak = float(np.iinfo(layout.dtype).max) if np.dtype(layout.dtype).kind == "u" else 1.0
 
     def __len__(self) -> int:

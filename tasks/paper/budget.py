@@ -1,0 +1,80 @@
+"""How much of each table is made: smoke sees that it runs, small is an afternoon on a CPU, full needs GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pngmodel.errors import UserError
+from tasks.configuration import load_yaml
+
+_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "paper"
+
+
+class AblationBudget(BaseModel):
+    """The noise models of the ablation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: str = Field(description="training configuration that the variants start from")
+    pae_steps: int = Field(ge=1)
+    pdit_steps: int = Field(ge=1)
+    variants: dict[str, dict[str, Any]] = Field(description="name -> keys of `model` that are changed")
+    limit: int | None = Field(None, ge=1, description="pairs that each is measured on")
+
+
+class C2stBudget(BaseModel):
+    """The classifiers of the two-sample test."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(ge=1)
+    seeds: int = Field(ge=1)
+    averages: list[int] = Field([1], description="pixels averaged before looking: 1, 2, 4")
+    limit: int | None = Field(None, ge=2)
+
+
+class MetadataBudget(BaseModel):
+    """The networks that tell cameras."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(ge=1)
+    seeds: int = Field(ge=1)
+    limit: int | None = Field(None, ge=4)
+
+
+class Budget(BaseModel):
+    """One file of configs/paper/."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    denoiser: str = Field(description="a file of configs/denoisers/")
+    denoiser_steps: int | None = Field(None, ge=1, description="instead of that file's")
+    seeds: list[int] = Field(min_length=1, description="denoisers per kind of training data")
+    scale: int = Field(ge=1, description="draws per clean image of the corpora that denoisers are compared on")
+    scales: list[int] = Field(min_length=1, description="draws of the table of scales, each at most `scale`")
+    limit: int | None = Field(None, ge=1, description="pairs of every test set, for denoisers")
+    noise_limit: int | None = Field(None, ge=1, description="pairs of every test set, for noise metrics")
+    c2st: C2stBudget
+    ablation: AblationBudget
+    metadata: MetadataBudget
+    speed_repeats: int = Field(3, ge=1, description="images per side of the table of speeds")
+
+
+def load_budget(name: str) -> Budget:
+    """``smoke``, ``small``, ``full``, or a YAML file.
+
+    Raises:
+        UserError: there is none, or it is not valid.
+    """
+    place = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    if not place.exists():
+        there = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+        raise UserError(f"budget {name!r} does not exist; choose one of {there}, or give a YAML file")
+    budget = load_yaml(place, Budget)
+    if max(budget.scales) > budget.scale:
+        raise UserError(f"{place}: key 'scales' holds {max(budget.scales)}, more than key 'scale', {budget.scale}")
+    return budget
