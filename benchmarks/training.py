@@ -22,12 +22,12 @@ from pngmodel.training.pdit import TransformerObjective
 from pngmodel.training.samples import BatchNumbers, load_batches
 from tasks.configuration import load_yaml
 from tasks.provenance import commit, device_name
-from tasks.training import TrainingConfig, TrainingRun
+from tasks.training import NoiseModelTraining, TrainingConfig
 
 _BATCHES = 32
 
 
-def loader_rate(run: TrainingRun, workers: int) -> float:
+def loader_rate(run: NoiseModelTraining, workers: int) -> float:
     """Samples per second of the loader alone, workers warm."""
     batches = load_batches(run.pdit_samples, BatchNumbers(run.config.pdit, start=0), workers)
     for _ in range(4 * workers + 1):  # what was made ahead does not count
@@ -37,7 +37,7 @@ def loader_rate(run: TrainingRun, workers: int) -> float:
     return made / (time.perf_counter() - started)
 
 
-def step_rate(run: TrainingRun) -> float:
+def step_rate(run: NoiseModelTraining) -> float:
     """Samples per second of forward and backward alone."""
     device = run.precision.device
     objective = TransformerObjective(run.model, run.config.pdit, run.precision).to(device)
@@ -76,7 +76,7 @@ def main() -> None:
     plain, fast = correlation_share(Precision(precision.device, torch.float32)), correlation_share(precision)
     print(f"local correlation over a convolution: float32 {plain[0] / plain[1]:.2f}, training {fast[0] / fast[1]:.2f}")
     with TemporaryDirectory() as folder:
-        run = TrainingRun(load_yaml(options.config, TrainingConfig), Path(folder), device=options.device)
+        run = NoiseModelTraining(load_yaml(options.config, TrainingConfig), Path(folder), device=options.device)
         need = step_rate(run)
         print(f"training step needs {need:.1f} samples/s")
         for workers in sorted({0, options.workers}):

@@ -186,12 +186,14 @@ def train(
 ) -> None:
     """Train a noise model (autoencoder, then P-DiT) and write its bundle. Run again to resume.
 
+    A configuration with the key `baseline` trains another noise generator to compare with.
+
     `tensorboard --logdir OUTPUT` shows the curves and pictures of a training while it runs.
     """
     with user_errors():
         from flows.train_noise_model import TrainParameters, train_noise_model
         from tasks.devices import Devices, is_chief
-        from tasks.training import resolved, train_stages
+        from tasks.trainings import train_stages
 
         parameters = TrainParameters(
             config=config,
@@ -201,7 +203,7 @@ def train(
             max_minutes=max_minutes,
         )
         if dry_run:
-            show(resolved(parameters.training_config(), config), as_json=True, title="")
+            show(parameters.training_config().resolved(config), as_json=True, title="")
             return
         if not is_chief():  # one of several processes of a launcher: the first one keeps the history
             train_stages(parameters.training_config(), Path(output), parameters.devices, config, max_minutes)
@@ -258,6 +260,7 @@ app.add_typer(evaluation, name="evaluate")
 )
 def evaluate_noise(
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
+    also: Annotated[list[str] | None, typer.Option(help="another bundle to measure beside it; repeatable")] = None,
     references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
     split: Annotated[str | None, typer.Option(help="only pairs of this split, e.g. validation")] = None,
     camera: Annotated[str | None, typer.Option(help="only pairs of this camera")] = None,
@@ -273,7 +276,7 @@ def evaluate_noise(
     json: Json = False,
 ) -> None:
     """Figures of a generator on real pairs, beside the floor and the baselines."""
-    settings = {name: value for name, value in locals().items() if name != "json"}
+    settings = {name: value for name, value in locals().items() if name != "json"} | {"also": also or []}
     with user_errors():
         from flows.evaluate_noise import evaluate_noise as flow
         from tasks.evaluation import EvaluateParameters
@@ -287,6 +290,7 @@ def evaluate_noise(
 @evaluation.command("c2st", epilog=example("pngnoise evaluate c2st --references runs/sidd/patches --seeds 3 --json"))
 def evaluate_c2st(
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
+    also: Annotated[list[str] | None, typer.Option(help="another bundle to measure beside it; repeatable")] = None,
     references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
     camera: Annotated[str | None, typer.Option(help="only pairs of this camera")] = None,
     reference: Annotated[str, typer.Option(help="A, B, C or D: whose noise is imitated, as in `evaluate noise`")] = "A",
@@ -305,6 +309,7 @@ def evaluate_c2st(
 ) -> None:
     """Train small classifiers to tell generated from real noise: AUC on held-out scenes, .5 is best, 1 is worst."""
     settings = {name: value for name, value in locals().items() if name not in ("cluster", "json")}
+    settings |= {"also": also or []}
     with user_errors():
         from flows.evaluate_c2st import evaluate_c2st as flow
         from tasks.c2st import C2stParameters

@@ -109,6 +109,7 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
         cells = (f"{row[metric]:.4f}" if metric in row else "-" for metric in HEADLINE)
         table.add_row(name.replace("_", " "), *cells)
     Console().print(table)
+    _tell_simplified(record)
     _tell_left_out(record)
 
 
@@ -129,6 +130,7 @@ def show_c2st(record: Mapping[str, Any], *, as_json: bool) -> None:
         seeds = " ".join(f"{auc:.3f}" for auc in row["auc_by_seed"])
         table.add_row(NAMES.get(key, key), f"{row['auc']:.3f}", spread_text(row), seeds)
     Console().print(table)
+    _tell_simplified(record)
     _tell_left_out(record)
 
 
@@ -151,6 +153,13 @@ def show_fidelity(record: Mapping[str, Any], *, as_json: bool) -> None:
             table.add_row(*map(_escape, row))
         console.print(table)
     console.print(f"[bold]report: {_escape(record['report'])}[/]")
+
+
+def _tell_simplified(record: Mapping[str, Any]) -> None:
+    from tasks.reporting import simplified
+
+    for name, lines in simplified(record):
+        print(f"{name} differs from its paper: {'; '.join(lines)}.")
 
 
 def _tell_left_out(record: Mapping[str, Any]) -> None:

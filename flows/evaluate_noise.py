@@ -11,7 +11,7 @@ from tasks.evaluation import EvaluateParameters, task_evaluate_noise
 from tasks.progress import reporter
 from tasks.provenance import commit
 from tasks.publication import HEADLINE
-from tasks.reporting import markdown_table, task_write_report
+from tasks.reporting import markdown_table, simplified_note, task_write_report
 
 
 @flow(name="evaluate_noise", flow_run_name="evaluate-{parameters.model}", persist_result=False)
@@ -21,5 +21,6 @@ def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
     if parameters.report:
         task_write_report(evaluation, parameters.report)
     figures = markdown_table(evaluation.record["figures"], HEADLINE)
-    publish_markdown("noise-evaluation", f"# Noise evaluation ({evaluation.record['protocol']})\n\n{figures}")
+    note = simplified_note(evaluation.record)
+    publish_markdown("noise-evaluation", f"# Noise evaluation ({evaluation.record['protocol']})\n\n{figures}{note}")
     return evaluation.record | {"name": parameters.model, "commit": commit()}

@@ -1,4 +1,4 @@
-"""Flow: train a noise model. Run the same parameters again to resume."""
+"""Flow: train a noise model, or a baseline to compare with. Run the same parameters again to resume."""
 
 from __future__ import annotations
 
@@ -9,18 +9,11 @@ from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.artifacts import publish_markdown, table
-from tasks.configuration import load_yaml
 from tasks.devices import Devices
 from tasks.evaluation import EvaluateParameters, task_evaluate_noise
 from tasks.progress import reporter
-from tasks.training import (
-    TrainingConfig,
-    TrainingRun,
-    report_step,
-    task_publish_bundle,
-    task_train_stages,
-    task_write_card,
-)
+from tasks.trainingrun import TrainingFile
+from tasks.trainings import load_training, report_step, task_publish_bundle, task_train_stages, task_write_card
 
 _EVALUATED_PAIRS = 16
 
@@ -36,12 +29,11 @@ class TrainParameters(BaseModel):
     devices: Devices = Field(default_factory=Devices, description="where it runs")
     max_minutes: float | None = Field(None, gt=0, description="stop resumably after this many minutes of a stage")
 
-    def training_config(self) -> TrainingConfig:
+    def training_config(self) -> TrainingFile:
         """The file, with the stores given here."""
-        config = load_yaml(self.config, TrainingConfig)
+        config = load_training(self.config)
         if self.stores:
-            # The configuration's shares name its own datasets; other stores are drawn from by their size.
-            config.data = config.data.model_copy(update={"stores": self.stores, "weights": {}})
+            config.use_stores(self.stores)
         return config
 
     @property
@@ -57,18 +49,15 @@ class TrainParameters(BaseModel):
 
 @flow(name="train_noise_model", flow_run_name="train-{parameters.output}", persist_result=False)
 def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
-    """Train PAE and P-DiT, publish the bundle. Returns its place, digest and steps; ``finished`` False
-    means that the time budget ended first: run the same command again."""
+    """Train every stage (PAE and P-DiT; of a baseline one), publish the bundle. Returns its place, digest and steps;
+    ``finished`` False means that the time budget ended first: run the same command again."""
     config, output, devices = parameters.training_config(), Path(parameters.output), parameters.devices
-    pae, pdit = task_train_stages(config, output, devices, parameters.config, parameters.max_minutes, report_step)
-    result: dict[str, Any] = {
-        "output": parameters.output,
-        "pae_steps": pae.step,
-        "pdit_steps": pdit.step if pdit else 0,
-        "finished": pdit is not None and pdit.finished,
-    }
+    outcomes = task_train_stages(config, output, devices, parameters.config, parameters.max_minutes, report_step)
+    training = config.begin(output, device=devices.device, source=parameters.config)
+    result: dict[str, Any] = {"output": parameters.output}
+    result |= {f"{stage}_steps": outcomes[stage].step if stage in outcomes else 0 for stage in training.stages}
+    result["finished"] = training.finished(outcomes)
     if result["finished"]:
-        training = TrainingRun(config, output, device=devices.device, source=parameters.config)
         result |= task_publish_bundle(training, parameters.command)
         held_out = [s.url for s in training.stores if "validation" in s.table.column("split").to_pylist()]
         evaluations = [

@@ -35,6 +35,8 @@ class NoisyImageGenerator(ABC):
     """
 
     name: str
+    simplifications: tuple[str, ...] = ()
+    """How a re-implementation differs from its paper, a sentence each: they stand below every table it is in."""
 
     @abstractmethod
     def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:

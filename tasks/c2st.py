@@ -20,8 +20,9 @@ from pngmodel.metrics import c2st
 from pngmodel.model import Precision
 from pngmodel.seeds import derive_seed
 from tasks.clusters import ClusterConfig, run_each
+from tasks.evaluation import simplifications
 from tasks.generators import SHIPPED_MODEL, load_generator, one_thread
-from tasks.measured import chosen_pairings, measured_generators, pairings_key, read_measured, spread_of
+from tasks.measured import also_digests, chosen_pairings, measured_generators, pairings_key, read_measured, spread_of
 from tasks.partners import Pairing, Protocol
 from tasks.provenance import code_version, device_name
 from tasks.sources import SHIPPED, Reference, ReferenceSource, open_pairs, planned_references
@@ -39,6 +40,7 @@ class C2stParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
+    also: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
     references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
     camera: str | None = Field(None, description="only pairs of this camera")
     reference: Protocol = Field("A", description="whose noise is imitated, as in the evaluation of noise")
@@ -163,7 +165,9 @@ def evaluate_c2st(
         raise UserError(f"{parameters.references}: no pair is large enough; {small[0]['id']}: {small[0]['reason']}")
     pairings = spread_of(large, parameters.limit)
     budget = c2st.Budget(parameters.steps, parameters.batch, parameters.average)
-    named = measured_generators(parameters.model, parameters.device, baselines=parameters.baselines)
+    named = measured_generators(
+        parameters.model, parameters.device, baselines=parameters.baselines, also=parameters.also
+    )
     place = (parameters.references, source.digest)
     seeds = range(parameters.seed, parameters.seed + parameters.seeds)
     sides = {seed: hold_out(source, pairings, parameters.hold_out, seed) for seed in seeds}
@@ -183,11 +187,13 @@ def evaluate_c2st(
         "budget": {name: getattr(parameters, name) for name in ("steps", "batch", "average", "seeds", "seed")},
         "classifier_parameters": sum(p.numel() for p in c2st.Classifier().parameters()),
         "model": {"digest": named["model"][2]},
+        "also": also_digests(named),
         "references": pairings_key(source, pairings),
         "device": device_name(parameters.device),
         "code": code_version(),
         "figures": {row: _figures([found[row, seed] for seed in seeds]) for row in named}
         | {"floor": _figures([c2st.FLOOR])},
+        "simplifications": simplifications({row: load_generator(*name) for row, name in named.items()}),
     }
     if parameters.output:
         write_json(parameters.output, record)

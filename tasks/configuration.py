@@ -62,25 +62,37 @@ def _explain(kind: type[BaseModel], item: Any) -> str:
 
 def load_yaml(path: str | Path, kind: type[Model]) -> Model:
     """Read a YAML file (safe loader) as ``kind``; see :func:`validate` for its errors."""
+    return validate(kind, read_yaml(path), str(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file (safe loader) holds, for a caller that tells its kind by that.
+
+    Raises:
+        UserError: there is no such file, or it is no YAML.
+    """
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; configuration files of this repository are in configs/") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    return parse_yaml(content, kind, str(path))
+    return _parsed(content, str(path))
 
 
 def parse_yaml(content: bytes, kind: type[Model], source: str) -> Model:
     """The content of a YAML file (safe loader) as ``kind``; see :func:`validate` for its errors."""
+    return validate(kind, _parsed(content, source), source)
+
+
+def _parsed(content: bytes, source: str) -> Any:
     if len(content) > _MAX_BYTES:
         raise UserError(f"{source}: has {len(content)} bytes, more than any configuration ({_MAX_BYTES}); shorten it")
     try:
-        parsed = yaml.load(content.decode(), Loader=_SafeLoader)
+        return yaml.load(content.decode(), Loader=_SafeLoader)
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
         raise UserError(f"{source}: is not valid YAML: {error}") from None
     except RecursionError:
         raise UserError(f"{source}: is nested deeper than any configuration; write it flat") from None
-    return validate(kind, parsed, source)

@@ -30,7 +30,7 @@ from tasks.provenance import commit, content_key, device_name, packages
 from tasks.stores.aliases import resolve_alias
 from tasks.stores.corpus import COMMIT as CORPUS
 from tasks.stores.filesystem import exists, join
-from tasks.training import INDECISIVE
+from tasks.trainingrun import INDECISIVE
 
 REAL = "real"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from prefect import task
@@ -19,11 +19,21 @@ from pngmodel.metrics.protocols import DRAW_METRICS, floor_figures, mean_figures
 from pngmodel.model import Precision
 from pngmodel.seeds import derive_seed
 from tasks.generators import SHIPPED_MODEL, load_generator, one_thread
-from tasks.measured import Measured, chosen_pairings, measured_generators, pairings_key, read_measured, spread_of
+from tasks.measured import (
+    Measured,
+    also_digests,
+    chosen_pairings,
+    measured_generators,
+    pairings_key,
+    read_measured,
+    spread_of,
+)
 from tasks.partners import Protocol
 from tasks.provenance import code_version, device_name
 from tasks.sources import SHIPPED, open_pairs
 from tasks.stores.filesystem import write_json
+
+Group = TypeVar("Group", str, tuple[str, int])
 
 _EXAMPLES = 8
 _EXAMPLE_SIDE = 256  # pictures need no more, and a full frame would be hundreds of megabytes
@@ -35,6 +45,7 @@ class EvaluateParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
+    also: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
     references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
     split: str | None = Field(None, description="only pairs of this split of the store, e.g. validation")
     camera: str | None = Field(None, description="only pairs of this camera")
@@ -95,16 +106,27 @@ def _measure(
     return generated, figures
 
 
-def _means_by_camera(
-    figures: dict[str, list[dict[str, float]]], cameras: list[str]
-) -> dict[str, dict[str, dict[str, float]]]:
+def _means_by(
+    figures: dict[str, list[dict[str, float]]], groups: Sequence[Group]
+) -> dict[Group, dict[str, dict[str, float]]]:
+    """Means over the pairs of each group (pair k is of ``groups[k]``), by row."""
     return {
-        camera: {
-            row: mean_figures([v for v, c in zip(values, cameras, strict=True) if c == camera])
+        group: {
+            row: mean_figures([v for v, g in zip(values, groups, strict=True) if g == group])
             for row, values in figures.items()
         }
-        for camera in sorted(set(cameras))
+        for group in sorted(set(groups))
     }
+
+
+def _setting(camera: str, iso: int) -> str:
+    """Camera and ISO in words; 0 stands for none."""
+    return f"{camera} ISO {iso or 'unknown'}"
+
+
+def simplifications(generators: Mapping[str, NoisyImageGenerator]) -> dict[str, list[str]]:
+    """By row, how re-implemented generators differ from their papers; those that do not are left out."""
+    return {row: list(generator.simplifications) for row, generator in generators.items() if generator.simplifications}
 
 
 @one_thread()
@@ -131,13 +153,17 @@ def evaluate_noise(
     )
     pairings = spread_of(chosen.found, parameters.limit)
     shown = {int(i) for i in np.linspace(0, len(pairings) - 1, _EXAMPLES).round()}
-    named = measured_generators(parameters.model, parameters.device, baselines=parameters.baselines)
+    named = measured_generators(
+        parameters.model, parameters.device, baselines=parameters.baselines, also=parameters.also
+    )
     generators = {row: load_generator(*name) for row, name in named.items()}
     learned = generators["model"]
     if parameters.baselines and isinstance(learned, NoiseGenerator) and learned.model.config.calibration != "none":
         generators = {"model": learned, "uncalibrated": learned.uncalibrated()} | generators
     figures: dict[str, list[dict[str, float]]] = {row: [] for row in [*generators, "floor"]}
-    examples, cameras = [], []
+    examples: list[Example] = []
+    cameras: list[str] = []
+    settings: list[tuple[str, int]] = []
     for done, pairing in enumerate(pairings):
         info, pair = source.references[pairing.target], read_measured(source, pairing)
         generated = {}
@@ -146,12 +172,13 @@ def evaluate_noise(
             figures[row].append(found)
         figures["floor"].append(floor_figures(pair.real, pair.clean))
         cameras.append(info.camera or "unknown camera")
+        settings.append((cameras[-1], info.iso or 0))
         if done in shown:
             cut = _centre(pair.clean)
             crops = {row: image[cut] for row, image in generated.items()}
             examples.append(Example(info.id, info.camera, info.iso, pair.clean[cut], pair.real[cut], crops))
         progress(done + 1, len(pairings))
-    by_camera = _means_by_camera(figures, cameras)
+    by_camera, by_setting = _means_by(figures, cameras), _means_by(figures, settings)
     record = {
         "protocol": f"noise-{protocol}",
         "pairs": len(pairings),
@@ -159,6 +186,7 @@ def evaluate_noise(
         "left_out": list(chosen.left_out),
         "seed": seed,
         "model": {"digest": named["model"][2]},
+        "also": also_digests(named),
         "references": pairings_key(source, pairings),
         "device": device_name(parameters.device),
         "code": code_version(),
@@ -166,6 +194,9 @@ def evaluate_noise(
         "figures": {row: mean_figures([rows[row] for rows in by_camera.values()]) for row in figures},
         "cameras": by_camera,
         "cameras_pairs": {camera: cameras.count(camera) for camera in by_camera},
+        "settings": {_setting(*setting): rows for setting, rows in by_setting.items()},
+        "settings_pairs": {_setting(*setting): settings.count(setting) for setting in by_setting},
+        "simplifications": simplifications(generators),
     }
     if parameters.output:
         write_json(parameters.output, record)

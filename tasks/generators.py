@@ -1,4 +1,5 @@
-"""Noise generators by name: the shipped model, a bundle at any URL, or a baseline; one instance per process."""
+"""Noise generators by name: the shipped model, a bundle at any URL (of the model or of a trained baseline), or a
+baseline that needs no training; one instance per process."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ import torch
 
 from pngmodel import NoiseGenerator
 from pngmodel.baselines import BASELINES, baseline
-from pngmodel.bundle import SHIPPED, verify_bundle
+from pngmodel.baselines.trained import FORMAT, load_baseline
+from pngmodel.bundle import SHIPPED, bundle_config, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.interface import NoisyImageGenerator
 from tasks.provenance import content_key
@@ -93,4 +95,7 @@ def load_generator(model: str, device: str, digest: str) -> NoisyImageGenerator:
         raise IntegrityError(f"{model}: another model is there since this run was planned; run the same command again")
     if model in BASELINES:
         return baseline(model)
-    return NoiseGenerator.from_pretrained(bundle_folder(model), device=device)
+    folder = bundle_folder(model)
+    if bundle_config(folder).get("format") == FORMAT:
+        return load_baseline(folder, device=device)
+    return NoiseGenerator.from_pretrained(folder, device=device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,14 +10,16 @@ import numpy as np
 from torch import Tensor
 
 from pngmodel.baselines import BASELINES
+from pngmodel.bundle import bundle_config
 from pngmodel.errors import UserError
 from pngmodel.images import to_unit
-from tasks.generators import model_digest
+from tasks.generators import bundle_folder, model_digest
 from tasks.partners import Pairing, Pairings, Protocol, paired
 from tasks.provenance import content_key
 from tasks.sources import ReferenceSource
 
 Item = TypeVar("Item")
+_RESERVED = ("model", "uncalibrated", "floor")  # rows that have a meaning
 
 
 def chosen_pairings(
@@ -79,9 +81,33 @@ def read_measured(source: ReferenceSource, pairing: Pairing) -> Measured:
     return Measured(real, clean, *(pairing.shown(image) for image in others))
 
 
-def measured_generators(model: str, device: str, *, baselines: bool) -> dict[str, tuple[str, str, str]]:
-    """By row of a table, what :func:`~tasks.generators.load_generator` takes: the ``model``, then the baselines."""
-    names = {"model": model} | ({name: name for name in BASELINES} if baselines else {})
-    if model in BASELINES:
-        names.pop(model, None)  # it stands in the table once
+def measured_generators(
+    model: str, device: str, *, baselines: bool, also: Sequence[str] = ()
+) -> dict[str, tuple[str, str, str]]:
+    """By row of a table, what :func:`~tasks.generators.load_generator` takes: the ``model``, others, the baselines."""
+    names = {"model": model}
+    for other in also:
+        names[_row(other, names)] = other
+    names |= {name: name for name in BASELINES if baselines and name not in names.values()}  # each stands there once
     return {row: (name, device, model_digest(name)) for row, name in names.items()}
+
+
+def _row(model: str, taken: Mapping[str, str]) -> str:
+    """What a further generator is called in a table: a baseline by its name, else by the folder of its bundle.
+
+    Raises:
+        UserError: it is there already.
+    """
+    if model in taken.values():
+        raise UserError(f"also: {model!r} is measured already; name each generator once")
+    if model in BASELINES:
+        return model
+    names = [str(bundle_config(bundle_folder(model))["model"].get("baseline", ""))]
+    words = [word for word in model.split("/") if word and word != "bundle"]
+    names += ["/".join(words[-count:]) for count in range(1, len(words) + 1)]
+    return next((name for name in names if name and name not in {*taken, *BASELINES, *_RESERVED}), model)
+
+
+def also_digests(named: Mapping[str, tuple[str, str, str]]) -> dict[str, str]:
+    """By row, what the further generators of a table are: the digests of their bundles."""
+    return {row: digest for row, (name, _, digest) in named.items() if row != "model" and name not in BASELINES}

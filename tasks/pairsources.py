@@ -60,8 +60,9 @@ class RealPairs:
         self.url, self._data = url, PatchDataset(url, split)
         self.side, self.licence = min(store.layout.height, store.layout.width), store.licence
         self.digest = content_key([store.digest, split])
-        picked = store.table.select(["pair", "full_scale"]).take(self._data.pairs)
-        self._pairs, self._scales = (picked.column(name).to_pylist() for name in ("pair", "full_scale"))
+        picked = store.table.select(["pair", "full_scale", "camera", "iso"]).take(self._data.pairs).to_pydict()
+        self._pairs, self._scales = picked["pair"], picked["full_scale"]
+        self._settings = [setting_name(*both) for both in zip(picked["camera"], picked["iso"], strict=True)]
 
     def __len__(self) -> int:
         return len(self._data)
@@ -74,6 +75,15 @@ class RealPairs:
     def name(self, index: int) -> str:
         """The pair that the patch was cut from."""
         return str(self._pairs[index])
+
+    def setting(self, index: int) -> str | None:
+        """Camera and ISO of the pair, see :func:`setting_name`."""
+        return self._settings[index]
+
+
+def setting_name(camera: str | None, iso: int | None) -> str | None:
+    """One name for both, e.g. ``GP_00800``; None when either is not known."""
+    return None if camera is None or iso is None else f"{camera}_{iso:05}"
 
 
 class StoredPairs:

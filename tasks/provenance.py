@@ -43,13 +43,13 @@ def _git(*arguments: str) -> str:
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """Version and digest of the sources that decide pixels: equal code is equal, committed or not."""
-    return _sources_version([*_ROOT.glob("pngmodel/*.py"), *_ROOT.glob("pngmodel/baselines/*.py"), *_SYNTHESIS])
+    return _sources_version([*_ROOT.glob("pngmodel/*.py"), *_ROOT.glob("pngmodel/baselines/**/*.py"), *_SYNTHESIS])
 
 
 @lru_cache(maxsize=1)
 def measuring_version() -> str:
     """The same of the sources that decide what is measured: model, baselines, denoisers and metrics."""
-    folders = ("", "baselines/", "baselines/*/", "denoisers/", "metrics/")
+    folders = ("", "baselines/**/", "denoisers/", "metrics/")
     return _sources_version([path for folder in folders for path in _ROOT.glob(f"pngmodel/{folder}*.py")])
 
 

@@ -18,6 +18,10 @@ ARROWS = {"lower": "↓", "higher": "↑", "one": "→1", "zero": "→0"}
 NAMES = {
     "model": "this model",
     "uncalibrated": "this model, not calibrated",
+    "naflow": "NAFlow (ours)",
+    "neca_w": "NeCA-W (ours)",
+    "flow_srgb": "Flow-sRGB (ours)",
+    "c2n": "C2N (ours)",
     "awgn": "AWGN",
     "heteroscedastic": "heteroscedastic Gaussian",
     "spectrum_matched": "spectrum-matched Gaussian",
@@ -27,13 +31,15 @@ NAMES = {
 }
 TABLED = METRICS | DRAW_METRICS
 _ROWS_OF_GRID = 4
+_AFTER_MODEL = 1.5
 Row = TypeVar("Row")
 
 
 def ordered(rows: Mapping[str, Row]) -> dict[str, Row]:
-    """Generators in the order people read them: the model, the baselines, the floor."""
+    """Generators in the order people read them: the models, the baselines, the floor."""
     names = [*NAMES]
-    return dict(sorted(rows.items(), key=lambda item: names.index(item[0]) if item[0] in names else len(names)))
+    # Further models, which are called by their folders, stand beside the model.
+    return dict(sorted(rows.items(), key=lambda item: names.index(item[0]) if item[0] in names else _AFTER_MODEL))
 
 
 def _distance(metric: str, value: float, floor: float | None) -> float:
@@ -88,6 +94,8 @@ def report_page(
     tables = [figures_table(record["figures"], f"All pairs, {protocol}")]
     if len(record["cameras"]) > 1:
         tables += [figures_table(rows, f"{camera}, {protocol}") for camera, rows in record["cameras"].items()]
+    if len(record.get("settings", ())) > len(record["cameras"]):
+        tables += [figures_table(rows, f"{setting}, {protocol}") for setting, rows in record["settings"].items()]
     step = max(1, len(examples) // _ROWS_OF_GRID)
     pictures = [
         {
@@ -129,6 +137,7 @@ def report_page(
         facts=list(facts),
         record=record,
         tables=tables,
+        notes=simplified(record),
         pictures=pictures,
         provenance=[
             ("model", f"digest {record['model']['digest']}"),
@@ -154,6 +163,17 @@ def _shown_noise(record: Mapping[str, Any]) -> str:
     return " or ".join(f"{manner} ({count})" for manner, count in record["partners"].items())
 
 
+def simplified(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Re-implemented generators of a record by the names of its tables, with how each differs from its paper."""
+    return [(NAMES.get(row, row), lines) for row, lines in ordered(record.get("simplifications", {})).items()]
+
+
+def simplified_note(record: Mapping[str, Any]) -> str:
+    """:func:`simplified` as markdown, to stand below a table; empty where there is nothing to tell."""
+    lines = [f"- {name}: {'; '.join(told)}." for name, told in simplified(record)]
+    return "\n".join(["", "Re-implementations, which differ from their papers:", "", *lines, ""]) if lines else ""
+
+
 def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[str]) -> str:
     """The chosen figures as a markdown table, generators down."""
     columns = list(metrics)
@@ -170,7 +190,7 @@ def c2st_table(record: Mapping[str, Any]) -> str:
     lines = ["| generator | AUC →.5 | spread over seeds |", "|---|---|---|"]
     for key, row in ordered(record["figures"]).items():
         lines.append(f"| {NAMES.get(key, key)} | {row['auc']:.3f} | {spread_text(row)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + simplified_note(record)
 
 
 def trained_table(results: Iterable[Mapping[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from pngmodel.errors import NonFiniteError, UserError
 from pngmodel.seeds import derive_seed
 from pngmodel.training import checkpoints
 from pngmodel.training.board import Board
-from pngmodel.training.objective import Objective, as_module
+from pngmodel.training.objective import Objective, as_module, paces_of
 from pngmodel.training.samples import AnyBatch, BatchNumbers, Samples, load_batches
 from pngmodel.training.settings import StageSettings
 
@@ -80,10 +80,17 @@ def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
 
 
-def _optimiser(settings: StageSettings, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+def _optimiser(
+    settings: StageSettings, parameters: dict[str, nn.Parameter], paces: Mapping[str, float]
+) -> torch.optim.Optimizer:
+    """Over all parameters; those whose names begin as a key of ``paces`` have their learning rate times its value."""
     kind = _OPTIMISERS[settings.optimiser]
     chosen = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
-    return kind(parameters.values(), **chosen)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        pace = next((factor for prefix, factor in paces.items() if name.startswith(prefix)), 1.0)
+        groups.setdefault(pace, []).append(parameter)
+    return kind([{"params": members, "pace": pace} for pace, members in groups.items()], **chosen)
 
 
 def learning_rate(settings: StageSettings, step: int) -> float:
@@ -141,7 +148,7 @@ class _Stage(Generic[AnyBatch]):
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = _trainable(module)
         ema = {name: p.detach().clone() for name, p in parameters.items()}
-        self._state = _State(parameters, ema, _optimiser(settings, parameters))
+        self._state = _State(parameters, ema, _optimiser(settings, parameters, paces_of(objective)))
         self._module = module
 
     def run(self) -> Outcome:
@@ -196,7 +203,7 @@ class _Stage(Generic[AnyBatch]):
         """One optimiser step: loss (mean over all devices), gradient norm before clipping, figures of the last part."""
         settings, fabric = self._settings, self._fabric
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(settings, step)
+            group["lr"] = learning_rate(settings, step) * group["pace"]
         optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=fabric.device)
         figures: dict[str, Tensor] = {}

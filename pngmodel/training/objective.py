@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -30,7 +31,7 @@ class Objective(Protocol[Learned_contra]):
     """One stage as a module: its trainable parameters are optimised, calling it gives the loss.
 
     Called as ``objective(*batch.tensors(), step)``, which returns the mean loss of these samples and figures to log.
-    Everything random in it is a function of the samples' numbers, but for dropout.
+    Everything random in it is a function of the samples' numbers, but for dropout. See also :func:`paces_of`.
     """
 
     name: str
@@ -49,6 +50,12 @@ def as_module(objective: Objective[Any]) -> nn.Module:
     if not isinstance(objective, nn.Module):
         raise TypeError(f"{objective.name}: an objective is a torch module")
     return objective
+
+
+def paces_of(objective: Objective[Any]) -> Mapping[str, float]:
+    """Factors on the learning rate by how parameters' names begin: the attribute ``paces``, if there is one."""
+    found: Mapping[str, float] = getattr(objective, "paces", {})
+    return found
 
 
 def strength(real: Tensor, drawn: Tensor) -> dict[str, float]:

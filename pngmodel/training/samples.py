@@ -56,6 +56,14 @@ class PairBatch(Batch):
     """Number of each sample, (B,) int64."""
 
 
+@dataclass(frozen=True)
+class LabelledBatch(PairBatch):
+    """Pairs that say which camera and ISO they are of."""
+
+    setting: Tensor
+    """Index of camera and ISO in a list of both, (B,) int64; -1 where they are not known or not listed."""
+
+
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 AnyBatch_co = TypeVar("AnyBatch_co", bound=Batch, covariant=True)
 

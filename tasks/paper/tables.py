@@ -31,9 +31,9 @@ def noise_page(records: Mapping[str, Record], facts: Facts) -> Page:
     return Page(
         "noise-quality",
         "Noise quality by camera",
-        "Protocol noise-A, one draw. KLD is `kld_naflow`; rounded is the same with the generated image rounded, also for "
-        f"two baselines. The paper's means over five cameras: KLD {published.KLD_MEAN}, AKLD {published.AKLD_MEAN}; KLD "
-        f"of others: {others}.",
+        "Protocol noise-A, one draw. KLD is `kld_naflow`; rounded is the same with the generated image rounded, also "
+        f"for two baselines. The paper's means over five cameras: KLD {published.KLD_MEAN}, AKLD "
+        f"{published.AKLD_MEAN}; KLD of others: {others}.",
         head,
         rows,
         [
@@ -78,7 +78,7 @@ def fidelity_page(
         ["set", "trained on", "PSNR dB ↑", "SSIM ↑", "minus real pairs", "95 % interval", "paper"],
         rows,
         [
-            f"{steps} steps, seeds {seeds}; the paper trains DnCNN for 100 000 steps on crops of 96 of all SIDD-Medium.",
+            f"{steps} steps, seeds {seeds}; the paper trains DnCNN on all SIDD-Medium, 100 000 steps on crops of 96.",
             "Test sets are those that were given. ± is the standard deviation over seeds; the interval is a bootstrap "
             "over images and seeds. Images of one scene are not independent, so it is too narrow.",
         ],

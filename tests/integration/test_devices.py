@@ -18,7 +18,8 @@ from pngmodel.training import checkpoints
 from pngmodel.training.loop import Progress
 from tasks.configuration import load_yaml
 from tasks.devices import Devices
-from tasks.training import TrainingConfig, train_stages
+from tasks.training import TrainingConfig
+from tasks.trainings import train_stages
 
 MODEL = {"width": 24, "depth": 1, "heads": 2, "channels": [4, 4, 8, 8], "prompt_map_size": 16, "tile": 32}
 STAGE = {"batch": 4, "crop": 32, "learning_rate": 1e-3, "gradient_clip": 1.0, "log_every": 1}
@@ -44,10 +45,8 @@ def train(configuration: Path) -> Callable[..., list[Progress]]:
     def run(output: Path, **devices: Any) -> list[Progress]:
         seen: list[Progress] = []
         config = load_yaml(str(configuration), TrainingConfig)
-        pae, pdit = train_stages(config, output, Devices(**devices), str(configuration), report=seen.append)
-        assert pae.finished
-        assert pdit is not None
-        assert pdit.finished
+        outcomes = train_stages(config, output, Devices(**devices), str(configuration), report=seen.append)
+        assert [(name, outcome.finished) for name, outcome in outcomes.items()] == [("pae", True), ("pdit", True)]
         return seen
 
     return run

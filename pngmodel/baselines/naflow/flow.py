@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,8 +36,7 @@ SIDD_SETTINGS = tuple(f"{camera}_{iso:05}" for camera, isos in _SIDD_ISO.items()
 """The 34 cameras and ISO values of SIDD-Medium that the published model tells apart."""
 
 
-@dataclass(frozen=True)
-class NAFlowConfig:
+class NAFlowConfig(BaseModel):
     """Sizes; the defaults are the released ones.
 
     With them the flow has 1,053,131 trainable parameters and works 4.98 GMAC per image of 256 x 256. The release's
@@ -45,17 +44,20 @@ class NAFlowConfig:
     counted from its text. A number printed in the paper was not found.
     """
 
-    settings: tuple[str, ...] = SIDD_SETTINGS
-    levels: int = 3
-    transitions: int = 2
-    """Mixing layers before the steps of a level (SRFlow, section 3.3)."""
-    steps: int = 2
-    """Flow steps per level: mixing, injector and coupling."""
-    features: int = 128
-    hidden: int = 64
-    eps: float = 1e-3
-    condition_noise: float = 3 / 255
-    """Std of white noise on the clean image that the flow sees, in training and in sampling."""
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    settings: tuple[str, ...] = Field(
+        SIDD_SETTINGS, min_length=1, description="cameras with ISO values, each with a Gaussian of its own"
+    )
+    levels: int = Field(3, ge=1)
+    transitions: int = Field(2, ge=0, description="mixing layers before the steps of a level (SRFlow, section 3.3)")
+    steps: int = Field(2, ge=1, description="flow steps per level: mixing, injector and coupling")
+    features: int = Field(128, ge=4, multiple_of=4, description="channels of the clean image's features")
+    hidden: int = Field(64, ge=1, description="channels inside a coupling's network")
+    eps: float = Field(1e-3, gt=0, description="smallest scale of a coupling")
+    condition_noise: float = Field(
+        3 / 255, ge=0, description="std of white noise on the clean image that the flow sees, also when sampling"
+    )
 
     @property
     def downsampling(self) -> int:
@@ -181,7 +183,7 @@ class NAFlow(nn.Module):
     def log_likelihood(self, noisy: Tensor, clean: Tensor, setting: Tensor) -> Tensor:
         """log p(noisy | clean, setting) (B,) in nats; ``setting`` (B,) indexes ``config.settings``. To be maximised."""
         z, logdet = self(noisy, clean)
-        return self.setting_log_likelihoods(z).gather(1, setting[:, None])[:, 0] + logdet
+        return labelled(self.setting_log_likelihoods(z), setting) + logdet
 
     def noise_aware_prior(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of a reference's latents: weights of the settings (B, settings), and the mean and std (B, C) they mix to.
@@ -191,6 +193,16 @@ class NAFlow(nn.Module):
         """
         weights = (self.setting_log_likelihoods(z) / (z.shape[-2] * z.shape[-1])).softmax(dim=1)
         return weights, weights @ self.mean, weights @ self.std
+
+
+def labelled(log_likelihoods: Tensor, setting: Tensor) -> Tensor:
+    """Of log-likelihoods under every setting (B, settings), the one of ``setting`` (B,).
+
+    Where that is unknown (-1), the likelihood under the mixture of all settings with equal weights.
+    """
+    known = log_likelihoods.gather(1, setting.clamp(min=0)[:, None])[:, 0]
+    mixture = log_likelihoods.logsumexp(1) - math.log(log_likelihoods.shape[1])
+    return torch.where(setting >= 0, known, mixture)
 
 
 def dequantised(image: Tensor, uniform: Tensor) -> Tensor:

@@ -45,10 +45,20 @@ class ActNorm(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, x: Tensor) -> None:
-        std, mean = torch.std_mean(x.to(self.bias.dtype), dim=(0, 2, 3), correction=0)
+        x = x.to(self.bias.dtype)
+        mean = _over_devices(x.mean(dim=(0, 2, 3)))
+        variance = _over_devices((x - mean[:, None, None]).square().mean(dim=(0, 2, 3)))
         self.bias.copy_(-mean)
-        self.log_scale.copy_(-(std + _SMALLEST_STD).log())
+        self.log_scale.copy_(-(variance.sqrt() + _SMALLEST_STD).log())
         self.initialised.fill_(True)
+
+
+def _over_devices(mean: Tensor) -> Tensor:
+    """Mean over the devices that share a batch in equal parts: they must start from equal parameters."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return mean
+    torch.distributed.all_reduce(mean)
+    return mean / torch.distributed.get_world_size()
 
 
 class Mixing(nn.Module):

@@ -9,7 +9,7 @@ import pytest
 
 from pngmodel.errors import UserError
 from tasks.configuration import load_yaml
-from tasks.training import TrainingConfig, TrainingRun
+from tasks.training import NoiseModelTraining, TrainingConfig
 
 TINY = Path(__file__).parents[3] / "configs" / "models" / "tiny.yaml"
 
@@ -30,29 +30,29 @@ def config(store: str, **data: Any) -> TrainingConfig:
 
 def test_shares_of_datasets_that_are_not_there_are_refused_before_any_work(patches: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.weights.*sidd_native"):
-        TrainingRun(config(patches, weights={"sidd_native": 1.0}), tmp_path / "run")
+        NoiseModelTraining(config(patches, weights={"sidd_native": 1.0}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_training_writes_locally_and_says_so(patches: str) -> None:
     with pytest.raises(UserError, match="training writes to a local folder"):
-        TrainingRun(config(patches), Path("s3://bucket/run"))
+        NoiseModelTraining(config(patches), Path("s3://bucket/run"))
 
 
 def test_the_weights_keep_the_commit_that_began_them(
     patches: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.training.commit", lambda: "first")
-    TrainingRun(config(patches), tmp_path / "run")
-    monkeypatch.setattr("tasks.training.commit", lambda: "second")
-    assert TrainingRun(config(patches), tmp_path / "run")._commit == "first"
-    assert TrainingRun(config(patches, crops=3), tmp_path / "other")._commit == "second"
+    monkeypatch.setattr("tasks.trainingrun.commit", lambda: "first")
+    NoiseModelTraining(config(patches), tmp_path / "run")
+    monkeypatch.setattr("tasks.trainingrun.commit", lambda: "second")
+    assert NoiseModelTraining(config(patches), tmp_path / "run")._commit == "first"
+    assert NoiseModelTraining(config(patches, crops=3), tmp_path / "other")._commit == "second"
 
 
 def test_what_only_changes_drawing_is_the_same_training(patches: str, tmp_path: Path) -> None:
     def identity(**model: Any) -> str:
         changed = config(patches).model_copy(update={"model": model})
-        return TrainingRun(changed, tmp_path / "run").identity
+        return NoiseModelTraining(changed, tmp_path / "run").identity
 
     assert identity() != identity(depth=5)
     assert identity() == identity(calibration="none")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
@@ -10,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pngmodel.baselines.naflow import NAFlow, NAFlowConfig, NAFlowGenerator
+from pngmodel.baselines.naflow import NAFlow, NAFlowConfig, NAFlowGenerator, NAFlowObjective
 from pngmodel.baselines.naflow.flow import dequantised, parameter_count
 from pngmodel.baselines.naflow.layers import ActNorm, ConditionalCoupling, Mixing, MixingRun, NormalisedConv
 from pngmodel.errors import UserError
+from pngmodel.training.draws import normal, uniforms
+from pngmodel.training.settings import StageSettings
 
 SMALLEST = NAFlowConfig(settings=("dark", "bright"), levels=2, features=8, hidden=6)
 
@@ -149,6 +150,13 @@ def test_log_likelihood_is_the_density_of_the_prior_and_the_jacobian(flow: NAFlo
         torch.testing.assert_close(flow.log_likelihood(noisy, clean, setting)[k], expected)
 
 
+def test_an_unknown_setting_is_the_mixture_of_all(flow: NAFlow) -> None:
+    noisy, clean = torch.rand(1, 3, 8, 4), torch.rand(1, 3, 8, 4)
+    known = torch.cat([flow.log_likelihood(noisy, clean, torch.tensor([k])) for k in (0, 1)])
+    found = flow.log_likelihood(noisy, clean, torch.tensor([-1]))[0]
+    torch.testing.assert_close(found, known.max() + (known - known.max()).exp().mean().log())
+
+
 def test_every_parameter_learns(flow: NAFlow) -> None:
     flow.train()
     noisy, clean = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
@@ -159,7 +167,7 @@ def test_every_parameter_learns(flow: NAFlow) -> None:
 
 def test_likelihood_tells_settings_apart_after_a_little_training() -> None:
     torch.set_default_dtype(torch.float32)
-    flow = NAFlow(dataclasses.replace(SMALLEST, levels=1, transitions=1, steps=1))
+    flow = NAFlow(SMALLEST.model_copy(update={"levels": 1, "transitions": 1, "steps": 1}))
     optimiser = torch.optim.Adam(flow.parameters(), lr=1e-2)
     g = torch.Generator().manual_seed(0)
     setting = torch.tensor([0, 1] * 4)
@@ -192,6 +200,21 @@ def test_noise_aware_prior_mixes_the_settings_by_their_likelihood(flow: NAFlow) 
     nearer, _, _ = flow.noise_aware_prior(halfway - 0.01)
     # Of one place: 48 channels, each .5 ((.51 / .5)^2 - (.49 / .5)^2) = .04 nats.
     assert nearer[0, 0].item() == pytest.approx(1 / (1 + math.exp(-48 * 0.04)), rel=1e-6)
+
+
+def test_the_loss_is_in_bits_per_value() -> None:
+    torch.set_default_dtype(torch.float32)
+    objective = NAFlowObjective(NAFlow(SMALLEST).eval(), StageSettings(steps=1, batch=2, crop=16, seed=3))
+    noisy, clean = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    numbers, setting = torch.tensor([5, 9]), torch.tensor([0, -1])
+    loss, figures = objective(noisy, clean, numbers, setting, 0)
+    spread = uniforms("dequantise", 3, numbers, (3, 16, 16), noisy.device)
+    jitter = normal("condition", 3, numbers, (3, 16, 16), noisy.device)
+    seen = (clean + 3 / 255 * jitter).clamp(0, 1)
+    nats = -objective.flow.log_likelihood(dequantised(noisy, spread), seen, setting) / (3 * 16 * 16)
+    # Density of an image on [0, 1] to probability of a level: divided by 256, which is 8 bits.
+    torch.testing.assert_close(loss, nats.mean() / math.log(2) + 8)
+    assert 0 <= figures["setting_told"] <= 1
 
 
 def test_dequantised() -> None:

@@ -1,0 +1,57 @@
+"""Training of NAFlow: bits per dimension of dequantised noisy images, each under the Gaussian of its camera and ISO."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pngmodel.baselines.naflow.flow import NAFlow, dequantised, labelled
+from pngmodel.training.draws import normal, uniforms
+from pngmodel.training.objective import Figures, Pictures, strength
+from pngmodel.training.samples import LabelledBatch
+from pngmodel.training.settings import StageSettings
+
+_LEVELS = 256
+
+
+class NAFlowObjective(nn.Module):
+    """Negative log-likelihood in bits per value; the clean image that the flow sees has a little noise (paper)."""
+
+    name = "naflow"
+
+    def __init__(self, flow: NAFlow, settings: StageSettings) -> None:
+        super().__init__()
+        self.flow = flow.requires_grad_(True)
+        self._seed = settings.seed
+
+    def _condition(self, clean: Tensor, numbers: Tensor) -> Tensor:
+        jitter = normal("condition", self._seed, numbers, tuple(clean.shape[1:]), clean.device)
+        return (clean + self.flow.config.condition_noise * jitter).clamp(0, 1)
+
+    def forward(
+        self, noisy: Tensor, clean: Tensor, numbers: Tensor, setting: Tensor, step: int
+    ) -> tuple[Tensor, Figures]:
+        """Loss of pairs (B, 3, s, s) in [0, 1]; ``setting_told`` is how often the likeliest setting is the pair's."""
+        spread = uniforms("dequantise", self._seed, numbers, tuple(noisy.shape[1:]), noisy.device)
+        z, logdet = self.flow(dequantised(noisy, spread), self._condition(clean, numbers))
+        likelihoods = self.flow.setting_log_likelihoods(z)
+        nats = -(labelled(likelihoods, setting) + logdet).mean() / noisy[0].numel()
+        told = (likelihoods.detach().argmax(1) == setting).float().mean()
+        return nats / math.log(2) + math.log2(_LEVELS), {"setting_told": told}
+
+    @torch.no_grad()
+    def pictures(self, batch: LabelledBatch) -> Pictures:
+        """Real noise and what noise-aware sampling draws with it as the reference."""
+        condition = self._condition(batch.clean, batch.numbers)
+        z, _ = self.flow(batch.noisy, condition)
+        _, mean, std = self.flow.noise_aware_prior(z)
+        eps = normal("pictures", self._seed, batch.numbers, tuple(z.shape[1:]), z.device)
+        drawn = self.flow.inverse(mean[..., None, None] + std[..., None, None] * eps, condition) - batch.clean
+        real = batch.noisy - batch.clean
+        return Pictures({"real": real, "drawn": drawn}, strength(real, drawn))
+
+    def compile(self) -> None:
+        """Compile the flow in place."""
+        self.flow.compile()

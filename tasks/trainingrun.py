@@ -1,0 +1,155 @@
+"""What every training in an output folder shares: stores, machine, identity, the commit that began it, a bundle."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pngmodel.errors import UserError
+from pngmodel.metrics.protocols import METRICS
+from pngmodel.model import Precision
+from pngmodel.training.loop import Machine, Outcome, run_stage
+from pngmodel.training.loop import Progress as TrainingProgress
+from pngmodel.training.objective import Objective
+from pngmodel.training.samples import AnyBatch, Samples
+from pngmodel.training.settings import StageSettings
+from tasks.devices import Devices, fabric_of
+from tasks.evaluation import Evaluation
+from tasks.pages import TEXTS
+from tasks.provenance import commit, device_name, packages
+from tasks.reporting import markdown_table
+from tasks.stores.filesystem import exists, read_json, write_json
+from tasks.stores.layout import ARRAYS
+from tasks.stores.patches import PatchStore
+
+INDECISIVE = ("compile", "checkpoint_every", "keep_checkpoints", "log_every", "pictures_every", "accumulate")
+"""Fields of a stage that do not decide the weights."""
+Report = Callable[[TrainingProgress], None]
+
+_COLOURS = 3
+
+
+def silent(progress: TrainingProgress) -> None:
+    """Report nothing."""
+
+
+class TrainingFile(BaseModel, ABC):
+    """One file of configs/models/, whatever it trains."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @abstractmethod
+    def use_stores(self, urls: list[str]) -> None:
+        """Train on these patch stores instead of the file's."""
+
+    @abstractmethod
+    def resolved(self, source: str) -> dict[str, Any]:
+        """The configuration with every default in place, and how many parameters each part has."""
+
+    @abstractmethod
+    def begin(
+        self, output: Path, *, device: str = "cpu", source: str = "config", machine: Machine | None = None
+    ) -> TrainingRun:
+        """The training in a folder, begun or taken up; nothing is trained yet."""
+
+
+class TrainingRun(ABC):
+    """A training in one output folder: its data, its networks, its stages."""
+
+    stages: tuple[str, ...]
+    """Names of the stages in order; each is a folder below the output."""
+
+    def __init__(
+        self, urls: Sequence[str], output: Path, *, device: str = "cpu", machine: Machine | None = None
+    ) -> None:
+        """``machine`` is where it runs, default one process on ``device``. Writes nothing.
+
+        Raises:
+            UserError: the stores cannot be trained on, or the folder is none of this machine.
+        """
+        if ":/" in str(output):
+            raise UserError(f"{output}: training writes to a local folder; copy the finished bundle to object storage")
+        self.output = output
+        self.machine = machine or Machine(fabric_of(Devices(device=device)))
+        self.precision = Precision.best(self.machine.fabric.device)
+        self.stores = [PatchStore.open(url) for url in urls]
+        for store in self.stores:
+            store.require(*ARRAYS)
+            if store.layout.channels != _COLOURS:
+                raise UserError(
+                    f"{store.url}: patches have {store.layout.channels} channels; the model learns from RGB"
+                )
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Digest of everything that decides the weights: configuration and data."""
+
+    @abstractmethod
+    def train(self, report: Report = silent) -> dict[str, Outcome]:
+        """The stages as far as time allows, by name; one that did not end is the last."""
+
+    @abstractmethod
+    def publish(self, outcomes: Mapping[str, Outcome], command: str) -> dict[str, str]:
+        """Write the bundle to ``output/bundle``; returns its place and digest."""
+
+    def finished(self, outcomes: Mapping[str, Outcome]) -> bool:
+        """Whether every stage was done to its end."""
+        return all(stage in outcomes and outcomes[stage].finished for stage in self.stages)
+
+    def first_commit(self) -> str:
+        """The code that began this training: a later rerun, which only replays, must not claim the weights."""
+        record = str(self.output / "provenance.json")
+        if exists(record) and (found := read_json(record)).get("identity") == self.identity:
+            return str(found["commit"])
+        begun = any(
+            self.output.glob("*/checkpoints/step-*")
+        )  # another training's: it will be refused, and stays as it is
+        if self.machine.fabric.global_rank == 0 and not begun:
+            write_json(record, {"identity": self.identity, "commit": commit()})
+        return commit()
+
+    def stage(
+        self, objective: Objective[AnyBatch], samples: Samples[AnyBatch], settings: StageSettings, report: Report
+    ) -> Outcome:
+        """Train one stage below the output, or take it up."""
+        folder = self.output / objective.name
+        return run_stage(
+            objective, samples, settings, folder, identity=self.identity, machine=self.machine, report=report
+        )
+
+    def provenance(
+        self, outcomes: Mapping[str, Outcome], config: BaseModel, command: str, begun: str
+    ) -> dict[str, Any]:
+        """What a bundle keeps of its training."""
+        return {
+            "command": command,
+            "commit": begun,
+            "config": config.model_dump(mode="json"),
+            "data": [{"digest": s.digest, "licence": s.licence, "patches": len(s)} for s in self.stores],
+            "device": device_name(str(self.precision.device)),
+            "precision": str(self.precision.dtype).removeprefix("torch."),
+            "packages": packages(),
+            "seconds": {stage: round(outcome.seconds) for stage, outcome in outcomes.items()},
+            "steps": {stage: outcome.step for stage, outcome in outcomes.items()},
+        }
+
+
+def card(template: str, training: Mapping[str, Any], evaluations: Sequence[Evaluation], **facts: Any) -> str:
+    """A bundle's card from a template: where the weights came from, and figures beside the baselines'."""
+    data = "\n".join(
+        f"- {d['patches']} patches (those of split `{training['config']['data']['split']}` were used), {d['licence']}, "
+        f"digest `{d['digest'][:16]}`"
+        for d in training["data"]
+    )
+    return TEXTS.get_template(template).render(
+        training=training,
+        hours=f"{sum(training['seconds'].values()) / 3600:.2f}",
+        data=data,
+        figures=[(e.record, markdown_table(e.record["figures"], METRICS)) for e in evaluations],
+        **facts,
+    )
