@@ -32,6 +32,7 @@ from pngmodel.model import Precision
 from tasks.catalogue import load_catalogue, read_catalogued
 from tasks.clusters import ClusterConfig, run_each
 from tasks.denoisers import CLASSICAL, denoiser_digest, load_denoiser
+from tasks.generators import one_thread
 from tasks.matlab73 import matlab73
 from tasks.provenance import content_key, device_name
 from tasks.stores.filesystem import exists, local_path, read_json, remove, sweep, write_bytes, write_json
@@ -42,7 +43,7 @@ Benchmark = Literal["sidd", "dnd"]
 Form = Literal["mat", "kaggle"]
 SIDD_IMAGES, SIDD_BLOCKS = 40, 32
 DND_IMAGES, DND_BOXES = 50, 20
-COMMIT, PLAN = "submission.json", "plan.json"
+COMMIT, PLAN = "submission.json", "submission-plan.json"  # plan.json is what stores of images have
 _UPLOAD, _PIECES = "upload", "pieces"
 _SHOWN = 3
 _EVALUATION = "1.0"  # eval_version of DND's kit
@@ -194,8 +195,12 @@ def _finished(root: Path) -> dict[str, Any] | None:
     return record if whole and files else None
 
 
+@one_thread()
 def denoise_image(work: ImageTask) -> None:
-    """Denoise the blocks or boxes of one image and publish them, unless they are there and whole."""
+    """Denoise the blocks or boxes of one image and publish them, unless they are there and whole.
+
+    With one thread: pixels do not depend on the machine's cores, and the time is that of one.
+    """
     rows, digest = _rows(work.catalogue, work.benchmark)
     if digest != work.digest:
         raise IntegrityError(f"{work.catalogue}: changed since this run was planned; run the same command again")
