@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -92,16 +92,10 @@ def evaluate_denoiser(
         from flows.evaluate_denoiser import evaluate_denoiser as flow
         from tasks.clusters import load_cluster
         from tasks.denoiserevaluation import EvaluateDenoiserParameters
-        from tasks.denoisermeasure import TestSet
 
-        tests = []
-        for name, place in _named(test, "--test"):
-            references, at, split = place.rpartition("@")
-            chosen = {"references": references, "split": split} if at else {"references": place}
-            tests.append(TestSet(name=name, limit=limit, **chosen))
         parameters = EvaluateDenoiserParameters(
             denoisers=denoisers,
-            tests=tests,
+            tests=_tests(test, limit),
             control=control,
             protocol=protocol,
             device=device,
@@ -111,6 +105,64 @@ def evaluate_denoiser(
         with progress_bar(quiet=json):
             record = flow(parameters)
     show_fidelity(record, as_json=json)
+
+
+@commands.command(
+    name="reproduce-paper",
+    epilog=example(
+        "pngnoise reproduce-paper --budget small --real runs/sidd/patches --test sidd=runs/sidd/patches@validation"
+    ),
+)
+def reproduce_paper(
+    real: Annotated[str, typer.Option(help="patch store of real pairs; its split train is trained on")],
+    test: Annotated[
+        list[str], typer.Option(help="NAME=PAIRS[@SPLIT], the own domain first: a patch store or catalogue; repeatable")
+    ],
+    budget: Annotated[str, typer.Option(help="smoke, small, full, or a YAML file as in configs/paper/")] = "smoke",
+    output: Annotated[str, typer.Option(help="folder; the pages are in its folder pages/")] = "runs/paper",
+    model: Annotated[str, typer.Option(help="shipped or a bundle")] = "shipped",
+    also: Annotated[list[str] | None, typer.Option(help="bundle of a trained baseline; repeatable")] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="only this one: noise-quality, downstream, cross-domain, scaling, ablation, c2st, classifier, speed"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """The paper's tables on your data: our figure, the paper's, and what differs. Run again to resume."""
+    with user_errors():
+        from flows.paper_tables import ReproduceParameters
+        from flows.reproduce_paper import reproduce_paper as flow
+        from tasks.clusters import load_cluster
+
+        parameters = ReproduceParameters(
+            real=real,
+            tests=_tests(test, None),
+            budget=budget,
+            output=output,
+            model=model,
+            also=also or [],
+            tables=table or [],
+            device=device,
+            cluster=load_cluster(cluster),
+        )
+        with progress_bar(quiet=json):
+            result = flow(parameters)
+    show(result["pages"] | {"index": result["index"]}, as_json=json, title="Pages")
+
+
+def _tests(options: list[str], limit: int | None) -> list[Any]:
+    from tasks.denoisermeasure import TestSet
+
+    tests = []
+    for name, place in _named(options, "--test"):
+        references, at, split = place.rpartition("@")
+        chosen = {"references": references, "split": split} if at else {"references": place}
+        tests.append(TestSet(name=name, limit=limit, **chosen))
+    return tests
 
 
 def _named(options: list[str] | None, option: str) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from tasks.reporting import markdown_table, simplified_note, task_write_report
 def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
     """Returns the evaluation record: protocol, digests, figures per generator, also per camera."""
     evaluation = task_evaluate_noise(parameters, reporter("evaluate", "pairs"))
-    if parameters.report:
+    if parameters.report and evaluation.examples:
         task_write_report(evaluation, parameters.report)
     figures = markdown_table(evaluation.record["figures"], HEADLINE)
     note = simplified_note(evaluation.record)

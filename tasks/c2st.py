@@ -24,7 +24,8 @@ from tasks.evaluation import simplifications
 from tasks.generators import SHIPPED_MODEL, load_generator, one_thread
 from tasks.measured import also_digests, chosen_pairings, measured_generators, pairings_key, read_measured, spread_of
 from tasks.partners import Pairing, Protocol
-from tasks.provenance import code_version, device_name
+from tasks.provenance import code_version, content_key, device_name, measuring_version
+from tasks.recorded import KEY, read_record
 from tasks.sources import SHIPPED, Reference, ReferenceSource, open_pairs, planned_references
 from tasks.stores.filesystem import write_json
 
@@ -169,6 +170,12 @@ def evaluate_c2st(
         parameters.model, parameters.device, baselines=parameters.baselines, also=parameters.also
     )
     place = (parameters.references, source.digest)
+    digests = {row: name[2] for row, name in named.items()}
+    settings = parameters.model_dump(include={"reference", "hold_out", "steps", "batch", "average", "seeds", "seed"})
+    facts = [settings, digests, pairings_key(source, pairings), device_name(parameters.device)]
+    key = content_key([*facts, measuring_version()])
+    if kept := read_record(parameters.output, key):
+        return kept
     seeds = range(parameters.seed, parameters.seed + parameters.seeds)
     sides = {seed: hold_out(source, pairings, parameters.hold_out, seed) for seed in seeds}
     trials = [Trial(row, seed, name, place, *sides[seed], budget) for row, name in named.items() for seed in seeds]
@@ -194,6 +201,7 @@ def evaluate_c2st(
         "figures": {row: _figures([found[row, seed] for seed in seeds]) for row in named}
         | {"floor": _figures([c2st.FLOOR])},
         "simplifications": simplifications({row: load_generator(*name) for row, name in named.items()}),
+        KEY: key,
     }
     if parameters.output:
         write_json(parameters.output, record)

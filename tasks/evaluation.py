@@ -29,9 +29,10 @@ from tasks.measured import (
     spread_of,
 )
 from tasks.partners import Protocol
-from tasks.provenance import code_version, device_name
+from tasks.provenance import code_version, content_key, device_name, measuring_version
+from tasks.recorded import KEY, read_record
 from tasks.sources import SHIPPED, open_pairs
-from tasks.stores.filesystem import write_json
+from tasks.stores.filesystem import exists, write_json
 
 Group = TypeVar("Group", str, tuple[str, int])
 
@@ -76,7 +77,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The record (JSON-able), and the examples that pictures are made of."""
+    """The record (JSON-able), and the examples that pictures are made of: none where the record was read again."""
 
     record: dict[str, Any]
     examples: tuple[Example, ...]
@@ -135,7 +136,8 @@ def evaluate_noise(
 ) -> Evaluation:
     """Measure the generator (row ``model``), the baselines and the floor on every chosen pair.
 
-    All generators see the same reference. Only the model is drawn twice, for ``draw_correlation``.
+    All generators see the same reference. Only the model is drawn twice, for ``draw_correlation``. A record of the
+    same evaluation that lies at the output is read instead, where no page is missing.
 
     Raises:
         UserError: the model or the pairs cannot be used, or no pair has a reference under the protocol.
@@ -156,6 +158,11 @@ def evaluate_noise(
     named = measured_generators(
         parameters.model, parameters.device, baselines=parameters.baselines, also=parameters.also
     )
+    digests = {row: name[2] for row, name in named.items()}
+    facts = [protocol, seed, digests, pairings_key(source, pairings), device_name(parameters.device)]
+    key = content_key([*facts, measuring_version()])
+    if (kept := read_record(parameters.output, key)) and (parameters.report is None or exists(parameters.report)):
+        return Evaluation(kept, ())
     generators = {row: load_generator(*name) for row, name in named.items()}
     learned = generators["model"]
     if parameters.baselines and isinstance(learned, NoiseGenerator) and learned.model.config.calibration != "none":
@@ -197,6 +204,7 @@ def evaluate_noise(
         "settings": {_setting(*setting): rows for setting, rows in by_setting.items()},
         "settings_pairs": {_setting(*setting): settings.count(setting) for setting in by_setting},
         "simplifications": simplifications(generators),
+        KEY: key,
     }
     if parameters.output:
         write_json(parameters.output, record)

@@ -20,7 +20,8 @@ from pngmodel.model import Precision
 from tasks.clusters import ClusterConfig, run_each
 from tasks.generators import SHIPPED_MODEL, one_thread
 from tasks.metadatasamples import Features, Samples, choose_samples, read_samples
-from tasks.provenance import code_version, content_key, device_name
+from tasks.provenance import code_version, content_key, device_name, measuring_version
+from tasks.recorded import KEY, read_record
 from tasks.scenesplit import divisible, held_out_scenes
 from tasks.sources import Reference
 from tasks.stores.filesystem import write_json
@@ -152,6 +153,12 @@ def classify_metadata(
     p = parameters
     samples, left_out = choose_samples(p.model, p.device, p.references, p.features, limit=p.limit, side=p.side)
     budget = metadata.Budget(parameters.steps, parameters.batch, parameters.hidden)
+    contents = [samples.reference(row).content for row in range(len(samples.picks))]
+    settings = p.model_dump(include={"features", "side", "least", "steps", "batch", "hidden", "seeds", "seed"})
+    facts = [settings, samples.generator[2], contents, device_name(parameters.device)]
+    key = content_key([*facts, measuring_version()])
+    if kept := read_record(parameters.output, key):
+        return kept
     plans = {kind: _plan(samples, kind, parameters) for kind in TASKS}
     trials = []
     for kind, plan in plans.items():
@@ -166,7 +173,6 @@ def classify_metadata(
         found[trial.task, trial.row, trial.seed] = metadata.Scored(logits, labels)
         sizes[trial.task][trial.row] = size
         progress(len(found), len(trials))
-    contents = [samples.reference(row).content for row in range(len(samples.picks))]
     names = ("steps", "batch", "hidden", "seeds", "seed", "side", "least")
     record = {
         "protocol": f"metadata-{parameters.features}",
@@ -182,6 +188,7 @@ def classify_metadata(
             | {"parameters": sizes[kind], "published": PUBLISHED[kind]}
             for kind, plan in plans.items()
         },
+        KEY: key,
     }
     if parameters.output:
         write_json(parameters.output, record)

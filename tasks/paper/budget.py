@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
@@ -78,3 +79,18 @@ def load_budget(name: str) -> Budget:
     if max(budget.scales) > budget.scale:
         raise UserError(f"{place}: key 'scales' holds {max(budget.scales)}, more than key 'scale', {budget.scale}")
     return budget
+
+
+def write_variants(budget: AblationBudget, folder: str) -> dict[str, str]:
+    """A training configuration per variant, written where its model will be; returns their files by variant."""
+    base = yaml.safe_load(Path(budget.config).read_text())
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    places = {}
+    for name, changes in budget.variants.items():
+        config = base | {"model": base.get("model", {}) | changes}
+        for stage, steps in (("pae", budget.pae_steps), ("pdit", budget.pdit_steps)):
+            config[stage] = base[stage] | {"steps": steps}
+        place = Path(folder) / f"{name.replace(' ', '-').replace('+', '-')}.yaml"
+        place.write_text(yaml.safe_dump(config, sort_keys=False))
+        places[name] = str(place)
+    return places

@@ -86,6 +86,40 @@ def fidelity_page(
     )
 
 
+def downstream_page(record: Record, arms: Sequence[str], facts: Facts) -> Page:
+    """Denoisers trained on synthetic pairs alone."""
+    paper = {arm: f"{value:.2f}" for arm, value in published.DNCNN.items()}
+    gap = published.DNCNN["png"] - published.DNCNN["real"]
+    others = ", ".join(f"{name} {published.DNCNN[name]:.2f}" for name in ("naflow", "neca_w", "c2n"))
+    intro = (
+        f"DnCNN in the paper, SIDD benchmark: PNG minus real {gap:+.2f} dB; others {others}. Compare differences: "
+        "the levels belong to other sets and other steps."
+    )
+    title = "Denoisers trained on synthetic pairs alone"
+    return fidelity_page("downstream", title, intro, record, arms, paper, facts)
+
+
+def mixed_page(record: Record, arm: str, facts: Facts) -> Page:
+    """Denoisers trained on real and synthetic pairs by halves."""
+    real, ours = published.MIXED["real"], published.MIXED["png"]
+    gains = ", ".join(f"{name} {ours[name] - real[name]:+.2f}" for name in real)
+    intro = f"Each sample is synthetic with probability .5, steps as on real pairs alone. The paper gains {gains} dB."
+    mean = sum(ours[name] - real[name] for name in real) / len(real)
+    paper = {arm: f"{mean:+.2f} dB (mean of 4 sets)"}
+    return fidelity_page("cross-domain", "Half real, half synthetic", intro, record, [arm], paper, facts)
+
+
+def scaling_page(record: Record, draws: Mapping[str, int], facts: Facts) -> Page:
+    """Denoisers trained on more and more draws; ``draws``: by arm."""
+    first, last = min(published.SCALING), max(published.SCALING)
+    gain = published.SCALING[last] - published.SCALING[first]
+    intro = (
+        f"Equal steps for all. The paper's mean over external sets rises by {gain:+.2f} dB from x{first} to x{last}."
+    )
+    paper = {arm: number(published.SCALING.get(k), 2) for arm, k in draws.items()}
+    return fidelity_page("scaling", "Synthetic draws per clean image", intro, record, [*draws], paper, facts)
+
+
 def ablation_page(records: Mapping[str, Record], steps: str, facts: Facts) -> Page:
     """``records``: of evaluate_noise by variant; the network alone, without calibration, is what is compared."""
     rows = []

@@ -1,0 +1,35 @@
+"""Flow: the tables of the PNG paper on the data that is there, one subflow each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.paper_tables import TABLES, ReproduceParameters
+from pngmodel.errors import UserError
+from tasks.artifacts import publish_markdown
+from tasks.paper.budget import load_budget
+from tasks.paper.pages import task_write_index, task_write_page
+
+
+@flow(name="reproduce_paper", flow_run_name="paper-{parameters.budget}", persist_result=False)
+def reproduce_paper(parameters: ReproduceParameters) -> dict[str, Any]:
+    """Writes a page per table below ``pages/`` of the output: measured, the paper's figure, what differs.
+
+    What was made by an earlier run with the same inputs is not made again.
+
+    Returns:
+        Places of the pages by table.
+    """
+    budget = load_budget(parameters.budget)
+    if unknown := sorted(set(parameters.tables) - set(TABLES)):
+        raise UserError(f"tables: {', '.join(unknown)} do not exist; choose from {', '.join(TABLES)}")
+    folder, pages, places = parameters.place("pages"), [], {}
+    for name in parameters.tables or TABLES:
+        page = TABLES[name](parameters, budget)
+        places[name] = task_write_page(folder, page)
+        pages.append(page)
+        publish_markdown(f"paper-{name}", page.markdown())
+    index = task_write_index(folder, pages, parameters.budget)
+    return {"index": index, "pages": places}
