@@ -55,6 +55,7 @@ def test_all_commands_are_known() -> None:
         "train-denoiser",
         "estimate-clean",
         "submit",
+        "reproduce-paper",
         "generate",
         "export",
         "quickstart",
