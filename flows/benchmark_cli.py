@@ -43,3 +43,38 @@ def estimate_clean(
         with progress_bar(quiet=json):
             result = flow(parameters)
     show(result, as_json=json, title="Patch store" if parts is None else f"Part {parts} of a patch store")
+
+
+@commands.command(
+    epilog=example(
+        "pngnoise submit sidd runs/benchmark/catalogue --denoiser runs/denoisers/real/seed-0/bundle --out sub"
+    )
+)
+def submit(
+    benchmark: Annotated[str, typer.Argument(help="sidd or dnd")],
+    catalogue: Annotated[str, typer.Argument(help="catalogue of `pngnoise ingest --adapter sidd-benchmark` or dnd")],
+    denoiser: Denoiser,
+    out: Annotated[str, typer.Option(help="local folder; OUT/upload holds the files for the server")],
+    form: Annotated[str, typer.Option(help="mat; of sidd also kaggle, a CSV file")] = "mat",
+    method: Annotated[str | None, typer.Option(help="sidd: name of the method; default the denoiser's")] = None,
+    authors: Annotated[str, typer.Option(help="sidd: who made it")] = "",
+    paper_title: Annotated[str, typer.Option(help="sidd: title of the paper")] = "",
+    venue: Annotated[str, typer.Option(help="sidd: where it appeared")] = "",
+    device: Device = "cpu",
+    cluster: Cluster = "inline",
+    json: Json = False,
+) -> None:
+    """Denoise a benchmark without public ground truth, and write the files that its server takes.
+
+    Run again to finish what was interrupted. Nothing is uploaded.
+    """
+    settings = {n: v for n, v in locals().items() if n not in ("out", "cluster", "json")}
+    with user_errors():
+        from flows.submit_benchmark import submit_benchmark
+        from tasks.clusters import load_cluster
+        from tasks.submissions import SubmitParameters
+
+        parameters = SubmitParameters(**settings, output=out, cluster=load_cluster(cluster))
+        with progress_bar(quiet=json):
+            record = submit_benchmark(parameters)
+    show(record, as_json=json, title=f"Submission, upload what is in {out}/upload")

@@ -18,10 +18,10 @@ evaluations = typer.Typer()
     epilog=example("pngnoise evaluate metadata --references runs/sidd/patches --references runs/cc60/patches"),
 )
 def evaluate_metadata(
-    model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL")] = "shipped",
     references: Annotated[
-        list[str] | None, typer.Option(help="real pairs: shipped, a patch store or a catalogue; repeatable")
-    ] = None,
+        list[str], typer.Option(help="patch store or catalogue of real pairs of several scenes; repeatable")
+    ],
+    model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL")] = "shipped",
     features: Annotated[
         str, typer.Option(help="prompts: codes of the prompt blocks; all: curves and covariances too")
     ] = "prompts",
@@ -46,7 +46,7 @@ def evaluate_metadata(
         from tasks.clusters import load_cluster
         from tasks.metadata import MetadataParameters
 
-        parameters = MetadataParameters(**settings, references=references or ["shipped"], cluster=load_cluster(cluster))
+        parameters = MetadataParameters(**settings, references=references, cluster=load_cluster(cluster))
         with progress_bar(quiet=json):
             record = classify_metadata(parameters)
     if json:

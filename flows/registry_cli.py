@@ -59,6 +59,12 @@ def show_(
         from tasks.registry import show_model
 
         found = show_model(model)
+    if not json and "moves" in found:
+        told = ("move", "action", "version", "previous", "override", "reason", "moved")
+        found = {"name": found["name"], "champion": found["champion"]} | {
+            "versions": [{k: v[k] for k in ("name", "since", "digest", "note")} for v in found["versions"]],
+            "moves": [{k: m[k] for k in told} for m in found["moves"]],
+        }
     show(found, as_json=json, title=model)
 
 

@@ -23,7 +23,7 @@ from tasks.metadatasamples import Features, Samples, choose_samples, read_sample
 from tasks.provenance import code_version, content_key, device_name, measuring_version
 from tasks.recorded import KEY, read_record
 from tasks.scenesplit import divisible, held_out_scenes
-from tasks.sources import SHIPPED, Reference
+from tasks.sources import Reference
 from tasks.stores.filesystem import write_json
 
 ROWS = ("prompts", "noise")
@@ -42,7 +42,7 @@ class MetadataParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or with features 'all' a baseline's name")
-    references: list[str] = Field([SHIPPED], min_length=1, description="'shipped', patch stores or catalogues")
+    references: list[str] = Field(min_length=1, description="patch stores or catalogues: real pairs of several scenes")
     features: Features = Field(
         "prompts",
         description="prompts: the codes of the global and the local prompt blocks; all: everything that is kept of a "

@@ -66,7 +66,7 @@ class PromotionRules(BaseModel):
 class PromoteParameters(BaseModel):
     """Which version is to be champion, on what evidence."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
     version: str = Field(description="REGISTRY/NAME@NUMBER")
     record: str = Field(description="file or URL of the evaluation record (JSON) of this version")
@@ -80,20 +80,32 @@ def load_rules(path: str) -> PromotionRules:
     return load_yaml(path, PromotionRules)
 
 
-def recorded_digest(record: dict[str, Any]) -> str | None:
-    """The digest of what an evaluation record is about: a noise generator's, or a denoiser's."""
-    for key in ("model", "denoiser"):
-        found = record.get(key)
-        if isinstance(found, dict) and isinstance(found.get("digest"), str):
-            return str(found["digest"])
-    return None
+def about(record: dict[str, Any], digest: str) -> dict[str, Any] | None:
+    """What an evaluation record says of the model with this digest, with its ``figures``; None where that is nothing.
+
+    Records of noise generators are about one model (``model``). Those of denoisers list several (``denoisers``), each
+    with figures of its own; their pairs are those of all ``tests``.
+    """
+    listed = record.get("denoisers")
+    if not isinstance(listed, list):
+        found = record.get("model")
+        return record if isinstance(found, dict) and found.get("digest") == digest else None
+    mine = next((entry for entry in listed if isinstance(entry, dict) and entry.get("digest") == digest), None)
+    if mine is None:
+        return None
+    tests = record.get("tests")
+    pairs = {name: test.get("references") for name, test in tests.items()} if isinstance(tests, dict) else None
+    return record | {"figures": mine.get("figures"), "references": pairs}
 
 
 def figure(record: dict[str, Any], name: str) -> float | None:
     """A figure by its place, e.g. ``model.kld``; None where there is no finite number."""
     found: Any = record.get("figures")
-    for part in name.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
+    if isinstance(found, dict) and name in found:  # of denoisers: sidd.psnr is one key
+        found = found[name]
+    else:
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
     number = isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found)
     return float(found) if number else None
 
@@ -145,8 +157,8 @@ def _comparable(
     """The champion's evaluation that is of the same pairs, or why there is none."""
     stored = [champion.record, *(d for d in registered.evaluations(champion.version) if d != champion.record)]
     for digest in stored:
-        theirs = registered.evaluation(champion.version, digest)
-        if all(theirs.get(key) == record.get(key) for key in rules.same):
+        theirs = about(registered.evaluation(champion.version, digest), champion.digest)
+        if theirs is not None and all(theirs.get(key) == record.get(key) for key in rules.same):
             return theirs, None
     return None, (
         f"{registered.name}@{champion.version}, which has no stored evaluation with the same "
@@ -173,12 +185,11 @@ def promote(parameters: PromoteParameters) -> dict[str, Any]:
     """
     rules = load_rules(parameters.rules)
     registered, version = versioned(parameters.version)
-    record = read_json(parameters.record)
-    digest = recorded_digest(record)
-    if digest != version.digest:
+    record = about(read_json(parameters.record), version.digest)
+    if record is None:
         raise UserError(
-            f"{parameters.record}: is about the digest {digest}, {parameters.version} is {version.digest}; evaluate "
-            f"that version: --model {parameters.version}"
+            f"{parameters.record}: says nothing of {version.digest}, the digest of {parameters.version}; evaluate that "
+            "version by its name in the registry"
         )
     check_files(registered, version)
     kept = registered.keep_evaluation(version.version, read_bytes(parameters.record))
@@ -220,6 +231,8 @@ def roll_back(place: str, reason: str, to: int | None = None) -> dict[str, Any]:
         UserError: there is no such version, or somebody else moved the champion meanwhile. IntegrityError: damaged.
     """
     registered = named(place)
+    if not reason.strip():
+        raise UserError(f"{registered.url}: say why it is rolled back: --reason")
     moves = registered.moves()
     if not moves:
         raise UserError(f"{registered.url}: has no champion to roll back")

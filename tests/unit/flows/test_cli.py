@@ -54,6 +54,8 @@ def test_all_commands_are_known() -> None:
         "train",
         "train-denoiser",
         "estimate-clean",
+        "submit",
+        "reproduce-paper",
         "generate",
         "export",
         "quickstart",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 from torch import nn
 
 from pngmodel.bundle import save_bundle, verify_bundle, write_bundle
@@ -22,7 +23,7 @@ from pngmodel.model import NoiseModel
 from pngmodel.presets import PRESETS
 from tasks.generators import bundle_folder, load_generator, model_digest
 from tasks.inspection import inspect, verify
-from tasks.promotion import PromoteParameters, PromotionRules, judge, load_rules, promote, roll_back
+from tasks.promotion import PromoteParameters, PromotionRules, about, judge, load_rules, promote, roll_back
 from tasks.registry import add_version, fetch_version, list_models, show_model
 from tasks.stores.registry import Meant, Registered, meant
 
@@ -257,7 +258,7 @@ def test_the_gate(tmp_path: Path, bundle: Callable, gate: Callable, evaluated: C
         with pytest.raises(UserError, match=r"model\.kld is missing"):
             moved(f"{place}@1", evaluated(digests[0], value), gate())
     assert len(registered.evaluations(1)) == 7
-    with pytest.raises(UserError, match=rf"is about the digest {digests[1]}, .*small@1 is {digests[0]}"):
+    with pytest.raises(UserError, match=rf"says nothing of {digests[0]}, the digest of .*small@1"):
         moved(f"{place}@1", evaluated(digests[1]), gate())
     assert len(registered.evaluations(1)) == 7
     assert registered.champion() is None
@@ -298,6 +299,10 @@ def test_rolling_back(tmp_path: Path, bundle: Callable, gate: Callable, evaluate
     records = {}
     for n in (1, 2, 3):
         records[n] = moved(f"{place}@{n}", evaluated(digests[n - 1]), gate())["record"]
+    with pytest.raises(UserError, match="say why"):
+        roll_back(place, " ")
+    with pytest.raises(ValidationError, match="override"):
+        moved(f"{place}@1", "record.json", "gate.yaml", override=" ")
     back = roll_back(place, "colour cast")
     assert (back["version"], back["previous"], back["record"]) == (2, 3, records[2])
     assert back["reason"] == "colour cast"
@@ -341,13 +346,19 @@ def test_two_that_move_the_champion_at_once(
     assert [m["version"] for m in show_model(place)["moves"]] == [2]
 
 
-def test_denoisers_whose_figures_are_flat(evaluated: Callable) -> None:
-    record = {"denoiser": {"digest": "d"}, "figures": {"psnr": 37.2, "ssim": 0.93}}
+def test_a_denoiser_among_several_of_a_record() -> None:
+    denoisers = [{"digest": d, "figures": {"sidd.psnr": psnr}} for d, psnr in (("c", 30.0), ("d", 37.2))]
+    whole = {"protocol": "denoiser-sidd", "denoisers": denoisers, "tests": {"sidd": {"references": "pairs"}}}
+    record = about(whole, "d")
+    assert record is not None
+    assert record["references"] == {"sidd": "pairs"}
+    assert about(whole, "e") is None
+    assert about({"figures": {}}, "d") is None
     rules = PromotionRules.model_validate(
-        {"limits": {"psnr": {"min": 37}}, "no_worse": {"psnr": {"better": "higher", "by": 0.1}}}
+        {"limits": {"sidd.psnr": {"min": 37}}, "no_worse": {"sidd.psnr": {"better": "higher", "by": 0.1}}}
     )
     for theirs, passed in ((37.25, True), (37.4, False)):
-        findings = judge(record, rules, {"figures": {"psnr": theirs}})
+        findings = judge(record, rules, {"figures": {"sidd.psnr": theirs}})
         assert [f["passed"] for f in findings] == [True, passed]
     assert [f["passed"] for f in judge(record, rules, None)] == [True, True]
     assert [f["passed"] for f in judge(record, rules, {"figures": {}})] == [True, False]
@@ -364,10 +375,10 @@ def test_rules_are_validated(gate: Callable) -> None:
         load_rules(gate(no_worse={"x": {"by": 1}}))
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "configs" / "gates").glob("noise*.yaml")), ids=str)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "configs" / "gates").iterdir()), ids=str)
 def test_figures_of_the_gates_exist(path: Path) -> None:
     rules = load_rules(str(path))
-    known = {f"model.{name}" for name in METRICS | DRAW_METRICS}
+    known = {f"model.{name}" for name in METRICS | DRAW_METRICS} | {"sidd.psnr", "sidd.ssim"}
     assert set(rules.limits) | set(rules.no_worse) <= known
 
 

@@ -1,0 +1,20 @@
+"""Flow: denoise a benchmark without public ground truth and write the files that its server takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.artifacts import publish_markdown, table
+from tasks.progress import reporter
+from tasks.submissions import SubmitParameters, task_submit
+
+
+@flow(name="submit_benchmark", flow_run_name="submit-{parameters.benchmark}", persist_result=False)
+def submit_benchmark(parameters: SubmitParameters) -> dict[str, Any]:
+    """Returns the record of the submission; images of an earlier run are kept."""
+    record = task_submit(parameters, reporter("submit", "images"))
+    shown = {name: value for name, value in record.items() if name not in ("files", "description")}
+    publish_markdown("submission", f"# Submission\n\n{table(shown | {'files': len(record['files'])})}")
+    return record
