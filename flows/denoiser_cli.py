@@ -125,7 +125,8 @@ def reproduce_paper(
     table: Annotated[
         list[str] | None,
         typer.Option(
-            help="only this one: noise-quality, downstream, cross-domain, scaling, ablation, c2st, classifier, speed"
+            help="only this one, repeatable: noise-quality, downstream, cross-domain, scaling, unpaired, ablation, "
+            "c2st, classifier, speed"
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.classify_metadata import classify_metadata
+from flows.estimate_clean import estimate_clean
 from flows.evaluate_c2st import evaluate_c2st
 from flows.evaluate_denoiser import evaluate_denoiser
 from flows.evaluate_noise import evaluate_noise
@@ -24,11 +25,12 @@ from tasks.devices import Devices
 from tasks.evaluation import EvaluateParameters
 from tasks.metadata import MetadataParameters
 from tasks.paper import tables
-from tasks.paper.budget import Budget, write_variants
+from tasks.paper.budget import Budget, patch_side, write_variants
 from tasks.paper.pages import Page
 from tasks.paper.speed import task_measure_speed
 from tasks.provenance import commit, device_name
 from tasks.synthesis import CorpusParameters
+from tasks.unpaired import EstimateParameters
 
 OURS, MIXED = "png", "png-mixed"
 
@@ -47,6 +49,7 @@ class ReproduceParameters(BaseModel):
         default=["awgn", "heteroscedastic", "spectrum_matched"], description="generators to train denoisers on, too"
     )
     also: list[str] = Field(default_factory=list, description="bundles of trained baselines, compared as noise")
+    estimator: str = Field("nlm", description="denoiser that estimates clean images where there are no pairs")
     tables: list[str] = Field(default_factory=list, description="only these; default all")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
@@ -83,15 +86,26 @@ def noise_quality(parameters: ReproduceParameters, budget: Budget) -> Page:
     return tables.noise_page(records, parameters.facts)
 
 
-def _corpus(parameters: ReproduceParameters, budget: Budget, name: str, model: str) -> str:
-    """A corpus of the training split: noise like each clean patch's own."""
+def _corpus(
+    parameters: ReproduceParameters,
+    budget: Budget,
+    name: str,
+    model: str,
+    *,
+    references: str | None = None,
+    assign: Literal["own", "uniform"] = "own",
+) -> str:
+    """A corpus on the clean patches of the training split, by default with noise like each one's own."""
     place = parameters.place("corpora", name)
-    settings = {"references": parameters.real, "clean": parameters.real, "split": "train", "clean_split": "train"}
     generate_synthetic_corpus(
         CorpusParameters(
-            **settings,
             model=model,
-            assign="own",
+            references=references or parameters.real,
+            split="train",
+            clean=parameters.real,
+            clean_split="train",
+            crop=patch_side(parameters.real),
+            assign=assign,
             scale=budget.scale,
             output=place,
             device=parameters.device,
@@ -152,6 +166,32 @@ def scaling(parameters: ReproduceParameters, budget: Budget) -> Page:
     arms = [Arm(name=f"{OURS}-x{k}", synthetic=corpus, draws=k) for k in budget.scales]
     return tables.scaling_page(
         _denoisers(parameters, budget, arms), {arm.name: arm.draws or 0 for arm in arms}, parameters.facts
+    )
+
+
+@flow(name="table_unpaired", persist_result=False)
+def unpaired(parameters: ReproduceParameters, budget: Budget) -> Page:
+    """References whose clean side is estimated from the noisy one, beside paired ones; any noise on any clean image."""
+    estimated = parameters.place("unpaired", "references")
+    estimate_clean(
+        EstimateParameters(
+            store=parameters.real,
+            denoiser=parameters.estimator,
+            output=estimated,
+            device=parameters.device,
+            cluster=parameters.cluster,
+        )
+    )
+    sources = {"png-any": parameters.real, "png-unpaired": estimated}
+    arms = [
+        Arm(
+            name=name,
+            synthetic=_corpus(parameters, budget, name, parameters.model, references=references, assign="uniform"),
+        )
+        for name, references in sources.items()
+    ]
+    return tables.unpaired_page(
+        _denoisers(parameters, budget, arms), [*sources], parameters.estimator, parameters.facts
     )
 
 
@@ -238,6 +278,7 @@ TABLES = {
     "downstream": downstream,
     "cross-domain": cross_domain,
     "scaling": scaling,
+    "unpaired": unpaired,
     "ablation": ablation,
     "c2st": two_sample_test,
     "classifier": classifier,

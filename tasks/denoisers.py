@@ -46,7 +46,8 @@ class NonLocalMeans(ImageDenoiser):
             fast_mode=True,
             channel_axis=-1,
         )
-        return torch.from_numpy(np.moveaxis(found, -1, 0).astype(np.float32)).clamp(0, 1)
+        kept = found.reshape(pixels.shape)  # grey images come back without their one channel
+        return torch.from_numpy(np.moveaxis(kept, -1, 0).astype(np.float32)).clamp(0, 1)
 
 
 def _strength(pixels: NDArray[np.float32]) -> float:

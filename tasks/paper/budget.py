@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from tasks.configuration import load_yaml
+from tasks.stores.patches import PatchStore
 
 _FOLDER = Path(__file__).resolve().parents[2] / "configs" / "paper"
 
@@ -79,6 +80,12 @@ def load_budget(name: str) -> Budget:
     if max(budget.scales) > budget.scale:
         raise UserError(f"{place}: key 'scales' holds {max(budget.scales)}, more than key 'scale', {budget.scale}")
     return budget
+
+
+def patch_side(store: str) -> int:
+    """Side of the patches of a store: what its clean images are cropped to."""
+    layout = PatchStore.open(store).layout
+    return min(layout.height, layout.width)
 
 
 def write_variants(budget: AblationBudget, folder: str) -> dict[str, str]:

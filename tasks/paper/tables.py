@@ -120,6 +120,16 @@ def scaling_page(record: Record, draws: Mapping[str, int], facts: Facts) -> Page
     return fidelity_page("scaling", "Synthetic draws per clean image", intro, record, [*draws], paper, facts)
 
 
+def unpaired_page(record: Record, arms: Sequence[str], estimator: str, facts: Facts) -> Page:
+    """Denoisers trained on noise of references without clean images."""
+    intro = (
+        f"`{arms[0]}`: real pairs are the references, any of them for any clean image. `{arms[1]}`: the same, but the "
+        f"clean side of every reference is an estimate from its noisy one by `{estimator}`. What lies between the two "
+        "is what pairing was worth."
+    )
+    return fidelity_page("unpaired", "Without pairs", intro, record, arms, {}, facts)
+
+
 def ablation_page(records: Mapping[str, Record], steps: str, facts: Facts) -> Page:
     """``records``: of evaluate_noise by variant; the network alone, without calibration, is what is compared."""
     rows = []

@@ -24,6 +24,7 @@ COMMANDS = [
     ["evaluate", "noise"],
     ["evaluate", "c2st"],
     ["evaluate", "metadata"],
+    ["evaluate", "denoiser"],
     *(["corpus", name] for name in ("inspect", "verify", "repair", "diff", "gc")),
     *(["registry", name] for name in ("add", "list", "show", "promote", "rollback", "fetch")),
     *([c.name or c.callback.__name__] for c in app.registered_commands if c.callback),

@@ -11,8 +11,10 @@ from pngmodel.metrics.fidelity import psnr
 from tasks.denoisers import NonLocalMeans, _strength, denoiser_digest, load_denoiser
 
 
-def test_non_local_means_removes_noise(pair) -> None:
-    noisy, clean = (torch.from_numpy(np.moveaxis(x, -1, 0) / np.float32(255)) for x in pair(3, strength=2.0))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_non_local_means_removes_noise(pair, channels: int) -> None:
+    made = pair(3, channels=channels, strength=2.0)
+    noisy, clean = (torch.from_numpy(np.moveaxis(x, -1, 0) / np.float32(255)) for x in made)
     found = NonLocalMeans().run(noisy[None])[0]
     assert psnr(found, clean) > psnr(noisy, clean) + 2
     assert torch.equal(NonLocalMeans().run(torch.stack([noisy, clean]))[0], found)
