@@ -82,6 +82,6 @@ def local_std(noise: Tensor) -> Tensor:
 
 
 def _moments(noise: Tensor) -> Tensor:
-    """Means of the colours in units of weak noise, logarithms of their stds, correlations in colour and space, (B, 13)."""
+    """Means of the colours in units of weak noise, logarithms of their stds, correlations, (B, 13)."""
     std, mean = torch.std_mean(noise, (2, 3))
     return torch.cat([mean / _UNIT, structure(noise - mean[..., None, None], std[..., None] + 1e-6)], dim=1)
