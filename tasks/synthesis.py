@@ -17,13 +17,15 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import ConfigDict, Field, model_validator
 
 from pngmodel.baselines import BASELINES
+from pngmodel.baselines.trained import FORMAT as TRAINED
+from pngmodel.bundle import bundle_config
 from pngmodel.errors import UserError
 from pngmodel.model import Precision
 from pngmodel.seeds import derive_seed
 from tasks.assignment import Assign, Assignment
 from tasks.cleansources import CleanImage
 from tasks.clusters import ClusterConfig
-from tasks.generators import SHIPPED_MODEL, model_digest
+from tasks.generators import SHIPPED_MODEL, bundle_folder, model_digest
 from tasks.promptbank import KEPT_ENTRIES, Name, Place
 from tasks.provenance import code_version, device_name, packages
 from tasks.sources import SHIPPED, ReferenceSource, open_references, planned_references
@@ -306,7 +308,9 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
 
 def is_baseline(parameters: CorpusParameters) -> bool:
     """Whether the noise is a baseline's, whose known faults are no accident."""
-    return parameters.model in BASELINES
+    if parameters.model in BASELINES:
+        return True
+    return bundle_config(bundle_folder(parameters.model)).get("format") == TRAINED
 
 
 def evaluated_pairs(plan: CorpusPlan) -> dict[str, Any]:

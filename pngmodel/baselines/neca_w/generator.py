@@ -21,7 +21,7 @@ class NeCAWGenerator(Imitator[NeCAW]):
     simplifications = (
         "one model for all cameras, where the paper trains one for each",
         "of its two critics the one of correlated noise, which is a residual network of another kind; in place of the "
-        "other a loss on std and correlations in space and colour",
+        "other a loss on mean, std and correlations in space and colour",
         "critic and generator learn simultaneously, one step of each, where the paper takes five of the critic; no "
         "denoiser is trained with them",
         "gain and levels are fitted by logarithms of their std, with the published ratio of weights",

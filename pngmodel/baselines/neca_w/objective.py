@@ -18,6 +18,7 @@ _ADVERSARIAL = 0.1  # released weight
 _LEVEL, _EVEN = 0.2, 0.02  # of the gain's: released
 _WINDOW = 7  # pixels a side of the local std
 _SMALLEST_STD = 1e-3  # a quarter of a grey level; locally, 8-bit noise may have none
+_UNIT = 0.02  # five grey levels: a mean that is off by so much counts like a std that is off by e
 _NOISE_GAIN = 10.0  # noise is a tenth of an image
 
 
@@ -81,6 +82,6 @@ def local_std(noise: Tensor) -> Tensor:
 
 
 def _moments(noise: Tensor) -> Tensor:
-    """Logarithms of the colours' stds and correlations in colour and space, (B, 10)."""
-    std = noise.std((2, 3)) + 1e-6
-    return structure(noise, std[..., None])
+    """Means of the colours in units of weak noise, logarithms of their stds, correlations, (B, 13)."""
+    std, mean = torch.std_mean(noise, (2, 3))
+    return torch.cat([mean / _UNIT, structure(noise - mean[..., None, None], std[..., None] + 1e-6)], dim=1)

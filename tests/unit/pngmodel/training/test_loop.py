@@ -339,3 +339,16 @@ def test_ema_warms_up_to_its_decay() -> None:
     assert ema_decay(chosen, 0) == pytest.approx(0.1)
     assert ema_decay(chosen, 90) == pytest.approx(0.91)
     assert ema_decay(chosen, 10**6) == 0.999
+
+
+def test_parts_of_an_objective_learn_at_their_own_pace(tmp_path: Path) -> None:
+    chosen = settings(steps=1, optimiser="adam", learning_rate=0.01, final_learning_rate=None, gradient_clip=None)
+    moved = {}
+    for pace in (1.0, 0.1):
+        toy = Toy(dropout=0.0)
+        toy.paces = {"net.3.": pace}  # type: ignore[attr-defined]
+        before = {name: p.detach().clone() for name, p in toy.named_parameters()}
+        run_stage(toy, ToySamples(), chosen, tmp_path / str(pace), identity="x")
+        moved[pace] = {name: (p - before[name]).abs().max().item() for name, p in toy.named_parameters()}
+    assert moved[0.1]["net.0.weight"] == moved[1.0]["net.0.weight"] > 0
+    assert moved[0.1]["net.3.weight"] == pytest.approx(0.1 * moved[1.0]["net.3.weight"], rel=1e-3)
