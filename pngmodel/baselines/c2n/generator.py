@@ -25,8 +25,8 @@ class C2NGenerator(Imitator[C2N]):
         "the noise is bounded by half of the image's range, weights are averaged, and sizes are smaller than published "
         "unless the card says otherwise",
         "real and clean crops come from different pairs of a batch, drawn from the same stores",
-        "the gradient penalty does not depend on the size of crops, and the term on the noise's mean has the weight 1, a "
-        "hundred times the published one",
+        "the gradient penalty does not depend on the size of crops, and the term on the noise's mean has the weight 1, "
+        "a hundred times the published one",
     )
 
     def describe(self, noisy: Tensor, clean: Tensor) -> Prompts:

@@ -67,6 +67,7 @@ def test_all_commands_are_known() -> None:
         "evaluate noise",
         "evaluate c2st",
         "evaluate metadata",
+        "evaluate denoiser",
         "registry add",
         "registry list",
         "registry show",
