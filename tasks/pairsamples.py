@@ -7,6 +7,7 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from pngmodel.errors import UserError
 from pngmodel.seeds import derive_seed, generator
@@ -48,8 +49,7 @@ class PairSamples:
             if needed and not sum(map(len, side)):
                 raise UserError(f"share: {share:g} of the samples are synthetic, but there are no {name} pairs")
         for source in (*real, *synthetic):
-            if crop > source.side:
-                raise UserError(f"crop: {crop} pixels is larger than the patches, {source.side}; choose fewer")
+            _require_room(source, crop)
         self._sides, self._share = (tuple(real), tuple(synthetic)), share
         self._crop, self._flips, self._seed = crop, flips, seed
 
@@ -75,11 +75,49 @@ class PairSamples:
 
     def _sample(self, number: int) -> tuple[Tensor, Tensor]:
         source, index, g = self._place(number)
-        noisy, clean = source.crop(index, self._crop, g, derive_seed("noise", self._seed, number))
-        if self._flips:
-            kind = int(torch.randint(8, (), generator=g))
-            noisy, clean = (turned(image, kind) for image in (noisy, clean))
-        return noisy, clean
+        return _cut(source, index, self._crop, self._flips, g, derive_seed("noise", self._seed, number))
+
+
+class FreshPairs(Dataset[dict[str, Tensor]]):
+    """A source's pairs for a ``DataLoader``: each once an epoch, at a new place, with new noise where noise is made.
+
+    An item has ``noisy`` and ``clean``, (C, crop, crop) in [0, 1]. It follows from (seed, epoch, index), whichever
+    worker makes it. Call :meth:`set_epoch` before each epoch, and spawn workers.
+    """
+
+    def __init__(self, source: PairSource, *, crop: int, flips: bool = True, seed: int = 0) -> None:
+        """Raises UserError when the crop is larger than the patches."""
+        _require_room(source, crop)
+        self._source, self._crop, self._flips, self._seed, self._epoch = source, crop, flips, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch comes next, from 0."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        place = (self._seed, self._epoch, index)
+        g, noise = generator("fresh pair", *place), derive_seed("fresh noise", *place)
+        noisy, clean = _cut(self._source, index, self._crop, self._flips, g, noise)
+        return {"noisy": noisy, "clean": clean}
+
+
+def _require_room(source: PairSource, crop: int) -> None:
+    if crop > source.side:
+        raise UserError(f"crop: {crop} pixels is larger than the patches, {source.side}; choose fewer")
+
+
+def _cut(
+    source: PairSource, index: int, crop: int, flips: bool, g: torch.Generator, noise: int
+) -> tuple[Tensor, Tensor]:
+    """Noisy and clean crop of one pair, turned; ``noise``: seed of noise that is made for it."""
+    noisy, clean = source.crop(index, crop, g, noise)
+    if flips:
+        kind = int(torch.randint(8, (), generator=g))
+        noisy, clean = turned(noisy, kind), turned(clean, kind)
+    return noisy, clean
 
 
 def turned(image: Tensor, kind: int) -> Tensor:

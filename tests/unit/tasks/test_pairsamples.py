@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from pngmodel.errors import UserError
-from tasks.pairsamples import PairSamples, turned
+from tasks.pairsamples import FreshPairs, PairSamples, turned
 from tasks.pairsources import GeneratedPairs, RealPairs, StoredPairs
 from tasks.stores.corpus import Corpus
 from tasks.stores.patches import PatchStore
@@ -104,6 +105,27 @@ def test_the_first_draws_of_a_corpus(corpus: str) -> None:
     assert len({whole.digest, first.digest}) == 2
     with pytest.raises(UserError, match="has 2 draws of each clean image, 3 are asked for"):
         StoredPairs(corpus, draws=3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fresh_noise_every_epoch_whatever_the_workers(patches: str, workers: int) -> None:
+    pairs = FreshPairs(GeneratedPairs(patches, "train", "awgn"), crop=16, flips=False, seed=4)
+    context = "spawn" if workers else None
+
+    def epoch(number: int) -> torch.Tensor:
+        pairs.set_epoch(number)
+        loader = DataLoader(pairs, 6, num_workers=workers, multiprocessing_context=context)
+        batches = [batch["noisy"] - batch["clean"] for batch in loader]
+        return torch.cat(batches)
+
+    first, second, again = epoch(0), epoch(1), epoch(0)
+    assert len(first) == len(RealPairs(patches, "train"))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    # Two draws of white noise share nothing; the same noise at another place would.
+    assert abs(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])) < 0.05
+    alone = FreshPairs(GeneratedPairs(patches, "train", "awgn"), crop=16, flips=False, seed=4)[5]
+    assert torch.equal(alone["noisy"] - alone["clean"], first[5])
 
 
 def test_the_eight_turns_are_different_and_complete() -> None:
