@@ -142,12 +142,12 @@ def show_fidelity(record: Mapping[str, Any], *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tasks.denoiserreport import fidelity_table
+    from tasks.denoiserreport import fidelity_table, test_title
 
     console = Console(soft_wrap=True)
     for test, found in record["tests"].items():
         head, *rows = fidelity_table(record, test)
-        title = f"{test}, {found['pairs']} pairs, protocol {record['protocol']}"
+        title = f"{test_title(test, found)}, protocol {record['protocol']}"
         table = Table(*head, title=title, title_justify="left", box=None)
         for row in rows:
             table.add_row(*map(_escape, row))

@@ -121,7 +121,12 @@ def reproduce_paper(
     budget: Annotated[str, typer.Option(help="smoke, small, full, or a YAML file as in configs/paper/")] = "smoke",
     output: Annotated[str, typer.Option(help="folder; the pages are in its folder pages/")] = "runs/paper",
     model: Annotated[str, typer.Option(help="shipped or a bundle")] = "shipped",
-    also: Annotated[list[str] | None, typer.Option(help="bundle of a trained baseline; repeatable")] = None,
+    also: Annotated[list[str] | None, typer.Option(help="bundle compared as noise; repeatable")] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=GENERATOR to train denoisers on, too; repeatable; default: the three Gaussian ones"),
+    ] = None,
+    estimator: Annotated[str, typer.Option(help="denoiser that estimates clean images: nlm or a bundle")] = "nlm",
     table: Annotated[
         list[str] | None,
         typer.Option(
@@ -146,6 +151,8 @@ def reproduce_paper(
             output=output,
             model=model,
             also=also or [],
+            **({"baselines": dict(_named(baseline, "--baseline"))} if baseline else {}),
+            estimator=estimator,
             tables=table or [],
             device=device,
             cluster=load_cluster(cluster),

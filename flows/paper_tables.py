@@ -25,14 +25,14 @@ from tasks.devices import Devices
 from tasks.evaluation import EvaluateParameters
 from tasks.metadata import MetadataParameters
 from tasks.paper import tables
-from tasks.paper.budget import Budget, patch_side, write_variants
+from tasks.paper.budget import Budget, patch_side, shared_scenes, write_variants
 from tasks.paper.pages import Page
 from tasks.paper.speed import task_measure_speed
 from tasks.provenance import commit, device_name
 from tasks.synthesis import CorpusParameters
 from tasks.unpaired import EstimateParameters
 
-OURS, MIXED = "png", "png-mixed"
+OURS = "png"
 
 
 class ReproduceParameters(BaseModel):
@@ -45,8 +45,9 @@ class ReproduceParameters(BaseModel):
     budget: str = Field("smoke", description="smoke, small, full, or a YAML file")
     output: str = Field("runs/paper", description="local folder; the pages are in its folder pages/")
     model: str = Field("shipped", description="'shipped' or a bundle")
-    baselines: list[str] = Field(
-        default=["awgn", "heteroscedastic", "spectrum_matched"], description="generators to train denoisers on, too"
+    baselines: dict[str, str] = Field(
+        default={name: name for name in ("awgn", "heteroscedastic", "spectrum_matched")},
+        description="name -> generator (a baseline's name or a bundle) to train denoisers on, too",
     )
     also: list[str] = Field(default_factory=list, description="bundles of trained baselines, compared as noise")
     estimator: str = Field("nlm", description="denoiser that estimates clean images where there are no pairs")
@@ -61,7 +62,12 @@ class ReproduceParameters(BaseModel):
     @property
     def facts(self) -> Mapping[str, str]:
         """What stands below every page."""
-        return {"commit": commit(), "device": device_name(self.device), "model": self.model}
+        return {"page made at commit": commit(), "device": device_name(self.device), "model": self.model}
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Generators that denoisers are trained on, by arm."""
+        return {OURS: self.model} | self.baselines
 
 
 @flow(name="table_noise_quality", persist_result=False)
@@ -83,7 +89,7 @@ def noise_quality(parameters: ReproduceParameters, budget: Budget) -> Page:
         )
         for test in parameters.tests
     }
-    return tables.noise_page(records, parameters.facts)
+    return tables.noise_page(records, shared_scenes(parameters.real, parameters.tests), parameters.facts)
 
 
 def _corpus(
@@ -143,20 +149,30 @@ def _denoisers(parameters: ReproduceParameters, budget: Budget, arms: list[Arm])
     return record
 
 
+def _data(parameters: ReproduceParameters, budget: Budget) -> list[str]:
+    """What is to be said of the data below a page."""
+    draws = f"Corpora hold {budget.scale} draws per clean image of the training split, unless the arm says otherwise."
+    return [draws, *shared_scenes(parameters.real, parameters.tests)]
+
+
 @flow(name="table_downstream", persist_result=False)
 def downstream(parameters: ReproduceParameters, budget: Budget) -> Page:
     """Denoisers trained on synthetic pairs alone, beside those trained on real ones."""
-    models = {OURS: parameters.model} | {name: name for name in parameters.baselines}
+    models = parameters.models
     arms = [Arm(name=name, synthetic=_corpus(parameters, budget, name, model)) for name, model in models.items()]
     record = _denoisers(parameters, budget, arms)
-    return tables.downstream_page(record, [*models], parameters.facts)
+    return tables.downstream_page(record, [*models], _data(parameters, budget), parameters.facts)
 
 
 @flow(name="table_cross_domain", persist_result=False)
 def cross_domain(parameters: ReproduceParameters, budget: Budget) -> Page:
     """Half real, half synthetic pairs; on other domains, too."""
-    arm = Arm(name=MIXED, synthetic=_corpus(parameters, budget, OURS, parameters.model), share=0.5)
-    return tables.mixed_page(_denoisers(parameters, budget, [arm]), MIXED, parameters.facts)
+    arms = [
+        Arm(name=f"{name}-mixed", synthetic=_corpus(parameters, budget, name, model), share=0.5)
+        for name, model in parameters.models.items()
+    ]
+    record = _denoisers(parameters, budget, arms)
+    return tables.mixed_page(record, [arm.name for arm in arms], _data(parameters, budget), parameters.facts)
 
 
 @flow(name="table_scaling", persist_result=False)
@@ -164,9 +180,8 @@ def scaling(parameters: ReproduceParameters, budget: Budget) -> Page:
     """More draws per clean image at the same number of steps."""
     corpus = _corpus(parameters, budget, OURS, parameters.model)
     arms = [Arm(name=f"{OURS}-x{k}", synthetic=corpus, draws=k) for k in budget.scales]
-    return tables.scaling_page(
-        _denoisers(parameters, budget, arms), {arm.name: arm.draws or 0 for arm in arms}, parameters.facts
-    )
+    record, draws = _denoisers(parameters, budget, arms), {arm.name: arm.draws or 0 for arm in arms}
+    return tables.scaling_page(record, draws, _data(parameters, budget), parameters.facts)
 
 
 @flow(name="table_unpaired", persist_result=False)
@@ -190,9 +205,8 @@ def unpaired(parameters: ReproduceParameters, budget: Budget) -> Page:
         )
         for name, references in sources.items()
     ]
-    return tables.unpaired_page(
-        _denoisers(parameters, budget, arms), [*sources], parameters.estimator, parameters.facts
-    )
+    record, data = _denoisers(parameters, budget, arms), _data(parameters, budget)
+    return tables.unpaired_page(record, [*sources], parameters.estimator, data, parameters.facts)
 
 
 @flow(name="table_ablation", persist_result=False)
@@ -231,6 +245,8 @@ def two_sample_test(parameters: ReproduceParameters, budget: Budget) -> Page:
                 model=parameters.model,
                 also=parameters.also,
                 references=test.references,
+                split=None if test.split == "validation" else test.split,
+                camera=test.camera,
                 hold_out="split" if test.split == "validation" else "image",
                 limit=budget.c2st.limit,
                 steps=budget.c2st.steps,
@@ -243,7 +259,7 @@ def two_sample_test(parameters: ReproduceParameters, budget: Budget) -> Page:
         )
         for average in budget.c2st.averages
     }
-    return tables.c2st_page(records, parameters.facts)
+    return tables.c2st_page(records, shared_scenes(parameters.real, [test]), parameters.facts)
 
 
 @flow(name="table_classifier", persist_result=False)

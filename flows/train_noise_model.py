@@ -68,10 +68,11 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
                     split="validation",
                     limit=_EVALUATED_PAIRS,
                     device=devices.device,
+                    output=str(output / f"validation-{place}.json"),
                 ),
                 reporter("evaluate", "pairs"),
             )
-            for url in held_out
+            for place, url in enumerate(held_out)
         ]
         task_write_card(Path(result["bundle"]), evaluations)
     publish_markdown("training", f"# Training\n\n{table(result)}")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+COLOURS = 3
+"""Channels of what the networks here take; grey images go in as three equal ones."""
+
 
 class ChannelNorm(nn.Module):
     """Layer normalisation over the channels of every pixel, (B, C, H, W) -> (B, C, H, W)."""

@@ -22,7 +22,15 @@ from pngmodel.seeds import derive_seed
 from tasks.clusters import ClusterConfig, run_each
 from tasks.evaluation import simplifications
 from tasks.generators import SHIPPED_MODEL, load_generator, one_thread
-from tasks.measured import also_digests, chosen_pairings, measured_generators, pairings_key, read_measured, spread_of
+from tasks.measured import (
+    also_digests,
+    chosen_pairings,
+    labels_key,
+    measured_generators,
+    pairings_key,
+    read_measured,
+    spread_of,
+)
 from tasks.partners import Pairing, Protocol
 from tasks.provenance import code_version, content_key, device_name, measuring_version
 from tasks.recorded import KEY, read_record
@@ -43,6 +51,7 @@ class C2stParameters(BaseModel):
     model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
     also: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
     references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
+    split: str | None = Field(None, description="only pairs of this split")
     camera: str | None = Field(None, description="only pairs of this camera")
     reference: Protocol = Field("A", description="whose noise is imitated, as in the evaluation of noise")
     hold_out: HoldOut = Field(
@@ -154,7 +163,7 @@ def evaluate_c2st(
     chosen = chosen_pairings(
         source,
         parameters.references,
-        split=None,
+        split=parameters.split,
         camera=parameters.camera,
         protocol=parameters.reference,
         seed=parameters.seed,
@@ -172,8 +181,8 @@ def evaluate_c2st(
     place = (parameters.references, source.digest)
     digests = {row: name[2] for row, name in named.items()}
     settings = parameters.model_dump(include={"reference", "hold_out", "steps", "batch", "average", "seeds", "seed"})
-    facts = [settings, digests, pairings_key(source, pairings), device_name(parameters.device)]
-    key = content_key([*facts, measuring_version()])
+    facts = [settings, digests, pairings_key(source, pairings), labels_key(source, pairings)]
+    key = content_key([*facts, [*chosen.left_out, *small], device_name(parameters.device), measuring_version()])
     if kept := read_record(parameters.output, key):
         return kept
     seeds = range(parameters.seed, parameters.seed + parameters.seeds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from statistics import fmean, stdev
 from typing import Any
@@ -21,8 +20,12 @@ from tasks.denoisermeasure import NOISY, Candidate, Measurement, TestSet, candid
 from tasks.denoisers import CLASSICAL
 from tasks.denoisertraining import REAL
 from tasks.generators import bundle_folder
+from tasks.pairsources import pairs_digest
 from tasks.provenance import content_key, device_name, measuring_version
-from tasks.stores.filesystem import join, read_if_there, write_json
+from tasks.recorded import KEY, read_record
+from tasks.stores.filesystem import exists, join, write_json
+from tasks.stores.patches import COMMIT as PATCHES
+from tasks.stores.patches import PatchStore
 
 RECORD, REPORT = "record.json", "report.html"
 _FIGURES = ("psnr", "ssim")
@@ -89,15 +92,15 @@ def measure_all(
     """Figures of every image, from ``output`` where they were measured before; a second run measures nothing."""
     found: dict[Measurement, Rows] = {}
     for work in works:
-        content = read_if_there(_place(output, work))
-        if content is not None:
-            found[work] = json.loads(content)["images"]
+        kept = read_record(_place(output, work), work.key)
+        if kept is not None:
+            found[work] = kept["images"]
     todo = [work for work in works if work not in found]
     progress(len(found), len(works))
     for work, rows in run_each(cluster, measure, todo):
         facts = {"arm": work.candidate.arm, "seed": work.candidate.seed, "denoiser": work.candidate.digest}
         facts |= {"test": work.test, "protocol": work.protocol, "device": device_name(work.device)}
-        write_json(_place(output, work), facts | {"images": rows})
+        write_json(_place(output, work), facts | {"images": rows, KEY: work.key})
         found[work] = rows
         progress(len(found), len(works))
     return found
@@ -117,6 +120,8 @@ def record_of(parameters: EvaluateDenoiserParameters, found: dict[Measurement, R
             arms.setdefault(work.candidate.arm, {})[work.candidate.seed] = found[work]
         tests[test.name] = {
             "pairs": len(mine[0].pairs),
+            "scenes": len({row["scene"] for row in found[mine[0]]}),
+            "trained_on": _trained_on(test, [work.candidate for work in mine]),
             "references": mine[0].content,
             "chosen": test.model_dump(mode="json", exclude={"name", "references"}),
             "figures": {arm: _figures(seeds) for arm, seeds in arms.items()},
@@ -132,6 +137,23 @@ def record_of(parameters: EvaluateDenoiserParameters, found: dict[Measurement, R
         "device": device_name(parameters.device),
         "code": measuring_version(),
     }
+
+
+def _trained_on(test: TestSet, used: list[Candidate]) -> list[str]:
+    """Arms whose real training pairs are among those of a set: their figures there are no test."""
+    store = PatchStore.open(test.references) if exists(join(test.references, PATCHES)) else None
+    if store is None:
+        return []
+    splits = {test.split, None} if test.split else {*store.table.column("split").to_pylist(), None}
+    digests = {pairs_digest(store.digest, split) for split in splits}
+    arms = []
+    for candidate in used:
+        if candidate.arm == NOISY or candidate.denoiser in CLASSICAL:
+            continue
+        training = bundle_config(bundle_folder(candidate.denoiser))["training"]
+        if digests & {source["digest"] for source in training.get("data", [])}:
+            arms.append(candidate.arm)
+    return sorted(set(arms))
 
 
 def _facts(candidate: Candidate, found: dict[Measurement, Rows]) -> dict[str, Any]:
@@ -161,22 +183,27 @@ def _figures(seeds: dict[int, Rows]) -> dict[str, Any]:
 
 
 def _differences(arms: dict[str, dict[int, Rows]], control: str) -> dict[str, Any]:
-    """Every arm minus the control, paired by image and, where both have the same ones, by seed."""
+    """Every arm minus the control, paired by image, and by seed where both have the same ones."""
     if control not in arms:
         return {}
     out: dict[str, Any] = {}
     for arm, seeds in arms.items():
         if arm in (control, NOISY):
             continue
-        shared = sorted(set(seeds) & set(arms[control])) or None
+        paired = sorted(seeds) == sorted(arms[control])
+        scenes = [row["scene"] for row in next(iter(seeds.values()))]
         for name in _FIGURES:
-            mine, others = (
-                [[row[name] for row in side[seed]] for seed in shared or sorted(side)]
-                for side in (seeds, arms[control])
-            )
-            found = paired_difference(mine, others)
-            out.setdefault(arm, {})[name] = {"mean": found.mean, "low": found.low, "high": found.high}
+            mine, others = (_by_seed(side, name, mean=not paired) for side in (seeds, arms[control]))
+            found = paired_difference(mine, others, scenes=scenes)
+            difference = {"mean": found.mean, "low": found.low, "high": found.high, "seeds_paired": paired}
+            out.setdefault(arm, {})[name] = difference
     return out
+
+
+def _by_seed(seeds: dict[int, Rows], name: str, *, mean: bool) -> list[list[float]]:
+    """(seeds, images) of one figure; ``mean``: over the seeds, as one row."""
+    rows = [[row[name] for row in seeds[seed]] for seed in sorted(seeds)]
+    return [[fmean(column) for column in zip(*rows, strict=True)]] if mean else rows
 
 
 def publish_record(output: str, record: dict[str, Any]) -> str:

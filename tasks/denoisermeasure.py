@@ -20,6 +20,8 @@ from tasks.measured import spread_of
 from tasks.provenance import content_key, measuring_version
 from tasks.sources import ReferenceSource, open_pairs, planned_references
 
+CEILING = 100.0
+"""PSNR in dB that equal images count as: a mean with an infinite one says nothing."""
 NOISY = "noisy"
 """The row of the noisy images as they are."""
 
@@ -122,7 +124,7 @@ def _source(url: str, digest: str) -> ReferenceSource:
 
 
 def measure(work: Measurement) -> list[dict[str, Any]]:
-    """PSNR (dB) and SSIM of every image, in order."""
+    """PSNR (dB, at most :data:`CEILING`) and SSIM of every image, in order."""
     source, rows = _source(*work.source), []
     for k in work.pairs:
         noisy, clean = pair_of(source, k)
@@ -130,7 +132,8 @@ def measure(work: Measurement) -> list[dict[str, Any]]:
         rows.append(
             {
                 "id": source.references[k].id,
-                "psnr": psnr(image, clean, work.protocol),
+                "scene": source.references[k].scene,
+                "psnr": min(psnr(image, clean, work.protocol), CEILING),
                 "ssim": ssim(image, clean, work.protocol),
             }
         )

@@ -31,6 +31,13 @@ def arm_name(arm: str) -> str:
     )
 
 
+def test_title(test: str, found: Mapping[str, Any]) -> str:
+    """A set in words: pairs, scenes, and whether it is a test at all."""
+    seen = found["trained_on"]
+    warning = f"; NO TEST: {', '.join(seen)} trained on these pairs" if seen else ""
+    return f"{test}, {found['pairs']} pairs of {found['scenes']} scenes{warning}"
+
+
 def fidelity_table(record: Mapping[str, Any], test: str) -> list[list[str]]:
     """Head and rows of one set: arms down; PSNR and SSIM with their spread, difference from the control."""
     found = record["tests"][test]
@@ -59,7 +66,7 @@ def fidelity_markdown(record: Mapping[str, Any]) -> str:
     parts = []
     for test, found in record["tests"].items():
         head, *rows = fidelity_table(record, test)
-        lines = [f"### {test}, {found['pairs']} pairs, {record['protocol']}", ""]
+        lines = [f"### {test_title(test, found)}, {record['protocol']}", ""]
         lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         parts.append("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]))
     return "\n".join(parts)
@@ -87,7 +94,7 @@ def write_denoiser_report(
         facts=[],
         record=record,
         tables=[
-            {"title": f"{test}, {found_['pairs']} pairs", "rows": fidelity_table(record, test)}
+            {"title": test_title(test, found_), "rows": fidelity_table(record, test)}
             for test, found_ in record["tests"].items()
         ],
         pictures=pictures,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from tasks.generators import bundle_folder
 from tasks.provenance import content_key
 
 _PATCH, _DISTANCE, _STRENGTH = 5, 6, 0.8
+_ESTIMATE = "Haar details of every second pixel"  # another text where another strength is estimated
 _NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal number
 
 
@@ -63,7 +65,10 @@ CLASSICAL = {NonLocalMeans.name: NonLocalMeans}
 
 def denoiser_digest(name: str) -> str:
     """What identifies a denoiser: a bundle's verified digest, or a classical one's name."""
-    return content_key({"denoiser": name}) if name in CLASSICAL else verify_bundle(bundle_folder(name))
+    if name not in CLASSICAL:
+        return verify_bundle(bundle_folder(name))
+    settings = [_PATCH, _DISTANCE, _STRENGTH, _ESTIMATE, version("scikit-image")]
+    return content_key({"denoiser": name, "settings": settings})
 
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
 
 from pngmodel.bundle import bundle_config, verify_bundle, write_bundle
 from pngmodel.denoisers import DENOISER_FORMAT, DenoiserConfig, build
@@ -21,18 +22,20 @@ from pngmodel.training.denoising import DenoiserObjective, DenoiserSettings
 from pngmodel.training.loop import Machine, run_stage
 from pngmodel.training.loop import Progress as TrainingProgress
 from tasks.clusters import ClusterConfig, run_each
+from tasks.denoisers import CLASSICAL
 from tasks.devices import Devices, fabric_of
 from tasks.pages import TEXTS
 from tasks.pairsamples import PairSamples
 from tasks.pairsources import GeneratedPairs, PairSource, RealPairs, StoredPairs
 from tasks.progress import Progress, report
-from tasks.provenance import commit, content_key, device_name, packages
+from tasks.provenance import content_key, device_name, packages
 from tasks.stores.aliases import resolve_alias
 from tasks.stores.corpus import COMMIT as CORPUS
 from tasks.stores.filesystem import exists, join
-from tasks.trainingrun import INDECISIVE
+from tasks.trainingrun import INDECISIVE, begun_at
 
 REAL = "real"
+_RESERVED = ("noisy", *CLASSICAL)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*")
 
 
@@ -89,6 +92,11 @@ def planned_arms(arms: list[Arm], *, control: bool) -> list[Arm]:
         if names.count(name) > 1:
             told = f"; {REAL!r} is the control's, which is always trained" if name == REAL else ""
             raise UserError(f"arm {name!r} is there {names.count(name)} times{told}; choose another name")
+        if name in _RESERVED:
+            raise UserError(f"arm {name!r}: the name stands for something else in tables; choose another one")
+    for arm in planned:
+        if arm.share > 0 and arm.synthetic is None:
+            raise UserError(f"arm {arm.name!r}: {arm.share:g} of its samples are synthetic, but it names no source")
     return planned
 
 
@@ -116,16 +124,30 @@ def pair_samples(work: DenoiserWork) -> tuple[PairSamples, list[dict[str, Any]]]
     return samples, facts
 
 
+def built(work: DenoiserWork) -> nn.Module:
+    """The untrained network.
+
+    Raises:
+        UserError: there is none of that name, or its settings are wrong.
+    """
+    try:
+        return build(work.config.denoiser)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(["denoiser.settings", *map(str, first["loc"])])
+        raise UserError(f"{work.source}: key '{place}' has value {first['input']!r}: {first['msg']}") from None
+
+
 def train_one(work: DenoiserWork) -> dict[str, Any]:
     """Train one denoiser and publish its bundle, or find that this was done. Run again to resume.
 
     Returns:
         Arm, seed, place and digest of the bundle, steps, and whether it is ``finished`` (False: time ran out).
     """
-    begun = commit()  # the code that trains, whatever is committed meanwhile
     samples, data = pair_samples(work)
     settings = work.config.train.model_copy(update={"seed": work.seed})
-    decisive = settings.model_dump(mode="json", exclude=set(INDECISIVE))
+    # Normalisation layers see a part of a batch at a time, so here the parts decide the weights.
+    decisive = settings.model_dump(mode="json", exclude=set(INDECISIVE) - {"accumulate"})
     denoiser = work.config.denoiser.model_dump(mode="json")
     identity = content_key([denoiser, decisive, work.arm.share, data])
     facts: dict[str, Any] = {"arm": work.arm.name, "seed": work.seed, "steps": settings.steps}
@@ -133,19 +155,13 @@ def train_one(work: DenoiserWork) -> dict[str, Any]:
     bundle = folder / "bundle"
     if bundle.exists() and bundle_config(bundle)["training"].get("identity") == identity:
         return facts | {"bundle": str(bundle), "digest": verify_bundle(bundle), "finished": True}
+    begun = begun_at(folder, identity)
     fabric = fabric_of(work.devices)
     fabric.launch()
     precision = Precision.best(fabric.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(work.seed)  # networks of one seed start alike, whatever they are trained on
-        try:
-            network = build(work.config.denoiser)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise UserError(
-                f"{work.source}: key 'denoiser.settings.{place}' has value {first['input']!r}: {first['msg']}"
-            ) from None
+        network = built(work)
     stage = f"train {work.arm.name} seed {work.seed}"
 
     def tell(step: TrainingProgress) -> None:
@@ -194,6 +210,12 @@ def train_denoisers(
         UserError: one that cannot be trained; found before any training begins.
     """
     for work in works:
+        if work.devices.count * work.devices.nodes > 1:
+            raise UserError(
+                "devices: a denoiser is trained on one device; a cluster of workers trains several side by side"
+            )
+        with torch.device("meta"):
+            built(work)
         pair_samples(work)
     done: dict[tuple[str, int], dict[str, Any]] = {}
     progress(0, len(works))

@@ -23,6 +23,7 @@ from tasks.measured import (
     Measured,
     also_digests,
     chosen_pairings,
+    labels_key,
     measured_generators,
     pairings_key,
     read_measured,
@@ -159,8 +160,8 @@ def evaluate_noise(
         parameters.model, parameters.device, baselines=parameters.baselines, also=parameters.also
     )
     digests = {row: name[2] for row, name in named.items()}
-    facts = [protocol, seed, digests, pairings_key(source, pairings), device_name(parameters.device)]
-    key = content_key([*facts, measuring_version()])
+    facts = [protocol, seed, digests, pairings_key(source, pairings), labels_key(source, pairings)]
+    key = content_key([*facts, list(chosen.left_out), device_name(parameters.device), measuring_version()])
     if (kept := read_record(parameters.output, key)) and (parameters.report is None or exists(parameters.report)):
         return Evaluation(kept, ())
     generators = {row: load_generator(*name) for row, name in named.items()}

@@ -60,6 +60,12 @@ def pairings_key(source: ReferenceSource, pairings: tuple[Pairing, ...]) -> str:
     return content_key([content, partners])
 
 
+def labels_key(source: ReferenceSource, pairings: Sequence[Pairing]) -> str:
+    """Digest of what is said of the pairs measured: what figures are grouped, split and labelled by."""
+    picks = [source.references[p.target] for p in pairings]
+    return content_key([[r.id, r.camera, r.iso, r.dataset, r.scene, r.split, r.image] for r in picks])
+
+
 @dataclass(frozen=True)
 class Measured:
     """One pair under a protocol, (C, H, W) in [0, 1]: what is imitated, and what the result is compared with."""

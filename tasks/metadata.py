@@ -155,7 +155,9 @@ def classify_metadata(
     budget = metadata.Budget(parameters.steps, parameters.batch, parameters.hidden)
     contents = [samples.reference(row).content for row in range(len(samples.picks))]
     settings = p.model_dump(include={"features", "side", "least", "steps", "batch", "hidden", "seeds", "seed"})
-    facts = [settings, samples.generator[2], contents, device_name(parameters.device)]
+    said = [samples.reference(row) for row in range(len(samples.picks))]
+    told = [[r.id, r.camera, r.iso, r.dataset, r.scene] for r in said]
+    facts = [settings, samples.generator[2], contents, told, device_name(parameters.device)]
     key = content_key([*facts, measuring_version()])
     if kept := read_record(parameters.output, key):
         return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Protocol
 
@@ -50,6 +51,11 @@ class PairSource(Protocol):
         ...
 
 
+def pairs_digest(store: str, split: str | None) -> str:
+    """What identifies the pairs of one split of a patch store, which has this digest."""
+    return content_key([store, split])
+
+
 class RealPairs:
     """The pairs of one split of a patch store."""
 
@@ -59,7 +65,7 @@ class RealPairs:
         store.require(CLEAN, NOISY)
         self.url, self._data = url, PatchDataset(url, split)
         self.side, self.licence = min(store.layout.height, store.layout.width), store.licence
-        self.digest = content_key([store.digest, split])
+        self.digest = pairs_digest(store.digest, split)
         picked = store.table.select(["pair", "full_scale", "camera", "iso"]).take(self._data.pairs).to_pydict()
         self._pairs, self._scales = picked["pair"], picked["full_scale"]
         self._settings = [setting_name(*both) for both in zip(picked["camera"], picked["iso"], strict=True)]
@@ -99,12 +105,13 @@ class StoredPairs:
         layout = corpus.layout
         self.url, self._data = url, CorpusDataset(url)
         self.side, self.licence, self.digest = min(layout.height, layout.width), corpus.licence, corpus.digest
-        if draws is not None:
-            if draws > (layout.draws or 1):
-                raise UserError(f"{url}: has {layout.draws or 1} draws of each clean image, {draws} are asked for")
-            column = np.concatenate([part.column("draw").to_numpy() for part in corpus.manifest()])
-            self._data.pairs = self._data.pairs[column[self._data.pairs] < draws]
-            self.digest = content_key([corpus.digest, draws])
+        if draws is not None and draws > (layout.draws or 1):
+            raise UserError(f"{url}: has {layout.draws or 1} draws of each clean image, {draws} are asked for")
+        # Rows are draw by draw; side by side the draws of an image are drawn from where the real pair of it would be.
+        draw, image = np.divmod(self._data.pairs, layout.images)
+        order = np.lexsort((draw, image))
+        self._data.pairs = self._data.pairs[order][draw[order] < (draws or math.inf)]
+        self.digest = content_key([corpus.digest, draws, "image by image"])
         self._peak = float(np.iinfo(layout.dtype).max) if np.dtype(layout.dtype).kind == "u" else 1.0
 
     def __len__(self) -> int:

@@ -21,6 +21,11 @@ _SYNTHESIS = tuple(
     for name in ("synthesis", "shards", "promptbank", "windows", "assignment", "cleansources")
 )
 
+_MEASURING = tuple(
+    _ROOT / "tasks" / f"{name}.py"
+    for name in ("evaluation", "c2st", "measured", "partners", "metadata", "metadatasamples", "scenesplit")
+)
+
 
 @lru_cache(maxsize=1)
 def commit() -> str:
@@ -48,9 +53,11 @@ def code_version() -> str:
 
 @lru_cache(maxsize=1)
 def measuring_version() -> str:
-    """The same of the sources that decide what is measured: model, baselines, denoisers and metrics."""
+    """The same of the sources and packages that decide what is measured: model, baselines, denoisers, metrics."""
     folders = ("", "baselines/**/", "denoisers/", "metrics/")
-    return _sources_version([path for folder in folders for path in _ROOT.glob(f"pngmodel/{folder}*.py")])
+    paths = [path for folder in folders for path in _ROOT.glob(f"pngmodel/{folder}*.py")]
+    versions = " ".join(f"{name} {_version(name)}" for name in ("torch", "numpy"))
+    return f"{_sources_version([*paths, *_MEASURING])}, {versions}"
 
 
 def _sources_version(paths: list[Path]) -> str:

@@ -37,6 +37,19 @@ def silent(progress: TrainingProgress) -> None:
     """Report nothing."""
 
 
+def begun_at(output: Path, identity: str, *, chief: bool = True) -> str:
+    """The commit of the code that began the training in a folder: a later rerun, which only replays or finishes it,
+    must not claim the weights. ``chief``: whether this process is the one that keeps the record of it."""
+    record = str(output / "provenance.json")
+    if exists(record) and (found := read_json(record)).get("identity") == identity:
+        return str(found["commit"])
+    # Another training's checkpoints: it will be refused, and stays as it is.
+    begun = any(output.glob("**/checkpoints/step-*"))
+    if chief and not begun:
+        write_json(record, {"identity": identity, "commit": commit()})
+    return commit()
+
+
 class TrainingFile(BaseModel, ABC):
     """One file of configs/models/, whatever it trains."""
 
@@ -102,16 +115,8 @@ class TrainingRun(ABC):
         return all(stage in outcomes and outcomes[stage].finished for stage in self.stages)
 
     def first_commit(self) -> str:
-        """The code that began this training: a later rerun, which only replays, must not claim the weights."""
-        record = str(self.output / "provenance.json")
-        if exists(record) and (found := read_json(record)).get("identity") == self.identity:
-            return str(found["commit"])
-        begun = any(
-            self.output.glob("*/checkpoints/step-*")
-        )  # another training's: it will be refused, and stays as it is
-        if self.machine.fabric.global_rank == 0 and not begun:
-            write_json(record, {"identity": self.identity, "commit": commit()})
-        return commit()
+        """See :func:`begun_at`."""
+        return begun_at(self.output, self.identity, chief=self.machine.fabric.global_rank == 0)
 
     def stage(
         self, objective: Objective[AnyBatch], samples: Samples[AnyBatch], settings: StageSettings, report: Report

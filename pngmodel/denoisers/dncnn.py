@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from pngmodel.layers import zeroed
+from pngmodel.layers import COLOURS, zeroed
 
 _LARGEST_GAIN = 0.025
 
@@ -17,7 +17,6 @@ class DnCNNConfig(BaseModel):
 
     depth: int = Field(20, ge=3, description="convolutions")
     width: int = Field(64, ge=1, description="channels between them")
-    colours: int = Field(3, ge=1, description="channels of the images")
 
 
 class DnCNN(nn.Module):
@@ -28,12 +27,12 @@ class DnCNN(nn.Module):
     def __init__(self, config: DnCNNConfig) -> None:
         super().__init__()
         self.config = config
-        layers: list[nn.Module] = [nn.Conv2d(config.colours, config.width, 3, padding=1), nn.ReLU(inplace=True)]
+        layers: list[nn.Module] = [nn.Conv2d(COLOURS, config.width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(config.depth - 2):
             # The norm has a shift of its own, which a bias would only double.
             layers += [nn.Conv2d(config.width, config.width, 3, padding=1, bias=False)]
             layers += [nn.BatchNorm2d(config.width), nn.ReLU(inplace=True)]
-        layers += [nn.Conv2d(config.width, config.colours, 3, padding=1)]
+        layers += [nn.Conv2d(config.width, COLOURS, 3, padding=1)]
         self.noise = nn.Sequential(*layers)
         self._start()
 

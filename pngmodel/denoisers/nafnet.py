@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from pngmodel.layers import ChannelNorm
+from pngmodel.layers import COLOURS, ChannelNorm
 
 
 class NAFNetConfig(BaseModel):
@@ -18,7 +18,12 @@ class NAFNetConfig(BaseModel):
     encoder: tuple[int, ...] = Field((2, 2, 4, 8), min_length=1, description="blocks per level, full size first")
     middle: int = Field(12, ge=0, description="blocks at the smallest size")
     decoder: tuple[int, ...] = Field((2, 2, 2, 2), min_length=1, description="blocks per level, smallest first")
-    colours: int = Field(3, ge=1, description="channels of the images")
+
+    @model_validator(mode="after")
+    def _levels(self) -> NAFNetConfig:
+        if len(self.encoder) != len(self.decoder):
+            raise ValueError(f"encoder {self.encoder} and decoder {self.decoder} must have as many levels")
+        return self
 
 
 def _gate(x: Tensor) -> Tensor:
@@ -55,12 +60,10 @@ class NAFNet(nn.Module):
     def __init__(self, config: NAFNetConfig) -> None:
         super().__init__()
         self.config = config
-        if len(config.encoder) != len(config.decoder):
-            raise ValueError(f"encoder {config.encoder} and decoder {config.decoder} must have as many levels")
         self.multiple = 2 ** len(config.encoder)
         width = config.width
-        self.intro = nn.Conv2d(config.colours, width, 3, padding=1)
-        self.ending = nn.Conv2d(width, config.colours, 3, padding=1)
+        self.intro = nn.Conv2d(COLOURS, width, 3, padding=1)
+        self.ending = nn.Conv2d(width, COLOURS, 3, padding=1)
         self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
         for blocks in config.encoder:
             self.encoders.append(_blocks(width, blocks))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pngmodel.layers import COLOURS
 
 _EPSILON = 1e-5
 
@@ -20,7 +22,12 @@ class RestormerConfig(BaseModel):
     refinement: int = Field(4, ge=0, description="blocks at full size after the decoder")
     heads: tuple[int, int, int, int] = Field((1, 2, 4, 8), description="attention heads per level")
     expansion: float = Field(2.66, gt=0, description="hidden channels of the feed-forward part over its input's")
-    colours: int = Field(3, ge=1, description="channels of the images")
+
+    @model_validator(mode="after")
+    def _heads(self) -> RestormerConfig:
+        if any(self.width * 2**level % heads for level, heads in enumerate(self.heads)) or self.width % 2:
+            raise ValueError(f"heads {self.heads} must divide the channels of their levels, width {self.width} doubled")
+        return self
 
 
 class BiasFreeNorm(nn.Module):
@@ -107,7 +114,7 @@ class Restormer(nn.Module):
             heads, expansion = config.heads[level], config.expansion
             return nn.Sequential(*(TransformerBlock(width, heads, expansion) for _ in range(count)))
 
-        self.embed = nn.Conv2d(config.colours, config.width, 3, padding=1, bias=False)
+        self.embed = nn.Conv2d(COLOURS, config.width, 3, padding=1, bias=False)
         self.encoders = nn.ModuleList(stack(w, k, config.blocks[k]) for k, w in enumerate(widths))
         self.downs = nn.ModuleList(_down(w) for w in widths[:3])
         self.ups = nn.ModuleList(_up(w) for w in widths[:0:-1])
@@ -117,7 +124,7 @@ class Restormer(nn.Module):
             for width, level in ((widths[2], 2), (widths[1], 1), (widths[1], 0))  # the largest keeps both halves
         )
         self.refinement = stack(widths[1], 0, config.refinement)
-        self.output = nn.Conv2d(widths[1], config.colours, 3, padding=1, bias=False)
+        self.output = nn.Conv2d(widths[1], COLOURS, 3, padding=1, bias=False)
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Denoised images (B, C, H, W) of noisy ones in [0, 1], sides multiples of ``multiple``; not clamped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,14 +28,27 @@ class Difference:
 
 
 def paired_difference(
-    figures: ArrayLike, others: ArrayLike, *, confidence: float = 0.95, resamples: int = _RESAMPLES
+    figures: ArrayLike,
+    others: ArrayLike,
+    *,
+    scenes: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    resamples: int = _RESAMPLES,
 ) -> Difference:
     """Of two arrays (seeds, images) whose columns are the same images: ``figures`` minus ``others``.
 
-    Percentile bootstrap (Efron 1979) that draws seeds and images anew, each with replacement: another training and
-    other images of the same kind. Seeds of the two are paired, too (equal initial weights and crops); with different
-    numbers of them the means over seeds are compared, and images alone are drawn. Few seeds make the interval too
-    narrow: three cannot show more than they hold. The draws are always the same.
+    Percentile bootstrap (Efron 1979) that draws seeds and scenes anew, each with replacement: another training and
+    other scenes of the same kind. Images of a scene come together, for they are alike (cluster bootstrap). Seeds of
+    the two are paired, too; with different numbers of them the means over seeds are compared, and scenes alone are
+    drawn. Few seeds or scenes cannot show more than they hold: the interval is then too narrow. The draws are always
+    the same.
+
+    Args:
+        figures: (seeds, images), or (images,).
+        others: the same.
+        scenes: of each image; none: every image is one of its own.
+        confidence: share of the draws between the ends.
+        resamples: number of draws.
 
     Raises:
         ValueError: other shapes.
@@ -49,10 +63,11 @@ def paired_difference(
     found: NDArray[np.float64] = first - second
     seeds, images = found.shape
     source = np.random.Generator(np.random.PCG64(derive_seed("bootstrap")))
-    # Weights instead of copies: how often each seed and each image is drawn.
+    names, group = np.unique(np.arange(images) if scenes is None else np.asarray(scenes), return_inverse=True)
+    # Weights instead of copies: how often each seed and each scene is drawn.
     by_seed = source.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
-    by_image = source.multinomial(images, np.full(images, 1 / images), resamples) / images
-    means = (by_seed @ found * by_image).sum(1)
+    by_image = source.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)[:, group]
+    means = (by_seed @ found * by_image).sum(1) / by_image.sum(1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Difference(float(found.mean()), float(low), float(high))

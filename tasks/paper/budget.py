@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
-from tasks.configuration import load_yaml
+from tasks.configuration import load_yaml, read_yaml
+from tasks.denoisermeasure import TestSet, chosen
+from tasks.sources import open_pairs
 from tasks.stores.patches import PatchStore
 
 _FOLDER = Path(__file__).resolve().parents[2] / "configs" / "paper"
@@ -76,10 +79,21 @@ def load_budget(name: str) -> Budget:
     if not place.exists():
         there = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
         raise UserError(f"budget {name!r} does not exist; choose one of {there}, or give a YAML file")
-    budget = load_yaml(place, Budget)
+    found = load_yaml(place, Budget)
+    ablation = found.ablation.model_copy(update={"config": _file(found.ablation.config, place)})
+    budget = found.model_copy(update={"denoiser": _file(found.denoiser, place), "ablation": ablation})
     if max(budget.scales) > budget.scale:
         raise UserError(f"{place}: key 'scales' holds {max(budget.scales)}, more than key 'scale', {budget.scale}")
     return budget
+
+
+def _file(name: str, budget: Path) -> str:
+    """A configuration that a budget names: from here, or from the checkout that the budget is in."""
+    places = [Path(name), _FOLDER.parents[1] / name]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise UserError(f"{budget}: names {name}, which does not exist; give a path from here or from the checkout")
+    return str(found)
 
 
 def patch_side(store: str) -> int:
@@ -88,9 +102,25 @@ def patch_side(store: str) -> int:
     return min(layout.height, layout.width)
 
 
+def shared_scenes(store: str, tests: Sequence[TestSet]) -> list[str]:
+    """Sentences that name scenes of which a test set has parts and the training split of ``store`` others."""
+    trained = {(r.dataset, r.scene) for r in open_pairs(store).references if r.split == "train"}
+    told = []
+    for test in tests:
+        source, picks = chosen(test)
+        seen = [source.references[k] for k in picks]
+        shared = sorted({r.scene for r in seen if (r.dataset, r.scene) in trained})
+        if shared:
+            told.append(
+                f"{test.name}: the training split has other parts of the scenes {', '.join(shared)}, so this is no "
+                "test on unseen scenes."
+            )
+    return told
+
+
 def write_variants(budget: AblationBudget, folder: str) -> dict[str, str]:
     """A training configuration per variant, written where its model will be; returns their files by variant."""
-    base = yaml.safe_load(Path(budget.config).read_text())
+    base = read_yaml(budget.config)
     Path(folder).mkdir(parents=True, exist_ok=True)
     places = {}
     for name, changes in budget.variants.items():

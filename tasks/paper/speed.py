@@ -14,7 +14,7 @@ from pngmodel.baselines.naflow import NAFlow, NAFlowConfig, NAFlowGenerator
 from pngmodel.images import to_unit
 from pngmodel.interface import NoisyImageGenerator
 from tasks.generators import load_generator, model_digest
-from tasks.provenance import commit, content_key, device_name
+from tasks.provenance import commit, content_key, device_name, measuring_version
 from tasks.recorded import recorded
 from tasks.sources import SHIPPED, open_references
 
@@ -53,7 +53,8 @@ def measure_speed(model: str, device: str, repeats: int, place: str) -> dict[str
         threads = torch.get_num_threads()
         return {"images_per_second": rates, "device": device_name(device), "threads": threads, "commit": commit()}
 
-    return recorded(place, content_key(["speed", digest, device_name(device), repeats]), make)
+    facts = ["speed", digest, device_name(device), repeats, torch.get_num_threads(), measuring_version()]
+    return recorded(place, content_key(facts), make)
 
 
 task_measure_speed = task(cache_policy=NO_CACHE, persist_result=False, name="measure_speed")(measure_speed)

@@ -9,42 +9,51 @@ from tasks.denoisermeasure import NOISY
 from tasks.metadata import PUBLISHED as METADATA
 from tasks.paper import published
 from tasks.paper.pages import NONE, Page, number
-from tasks.reporting import NAMES
+from tasks.reporting import NAMES, ordered
 
 Record = Mapping[str, Any]
 Facts = Mapping[str, str]
 
 
-def noise_page(records: Mapping[str, Record], facts: Facts) -> Page:
-    """Noise quality by camera; ``records``: of evaluate_noise by test set."""
-    head = ["set and camera", "pairs", "KLD ↓", "floor", "KLD, paper"]
-    head += ["KLD rounded ↓", "AWGN", "spectrum-matched", "floor", "AKLD", "its floor", "lag-1 error ↓"]
-    rows = []
+def noise_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts) -> Page:
+    """Noise quality by camera; ``records``: of evaluate_noise by test set; ``data``: what else is to be said."""
+    head = ["set and camera", "pairs", "generator", "KLD ↓", "KLD, paper", "KLD rounded ↓", "AKLD", "lag-1 error ↓"]
+    rows, notes = [], []
     for test, record in records.items():
-        for camera, figures in record["cameras"].items():
-            model, floor = figures["model"], figures["floor"]
-            gaussians = [figures.get(name, {}).get("kld_naflow_rounded") for name in ("awgn", "spectrum_matched")]
-            cells = [model["kld_naflow"], floor["kld_naflow"], published.KLD.get(camera), model["kld_naflow_rounded"]]
-            cells += [*gaussians, floor["kld_naflow_rounded"], model["akld"], floor["akld"], model["lag1_error"]]
-            rows.append([f"{test}: {camera}", str(record["cameras_pairs"][camera]), *map(number, cells)])
+        cameras = record["cameras"] | {"mean of cameras": record["figures"]}
+        for camera, figures in cameras.items():
+            pairs = record["cameras_pairs"].get(camera, record["pairs"])
+            for name, row in ordered(figures).items():
+                mine = published.KLD.get(camera, published.KLD_MEAN if camera not in record["cameras_pairs"] else None)
+                cells = [row["kld_naflow"], mine if name == "model" else None, row["kld_naflow_rounded"]]
+                cells += [row["akld"], row["lag1_error"]]
+                rows.append([f"{test}: {camera}", str(pairs), NAMES.get(name, name), *map(number, cells)])
+        notes += _simplified(record)
     others = ", ".join(f"{name} {value:.4f}" for name, value in published.KLD_OF_OTHERS.items())
     return Page(
         "noise-quality",
         "Noise quality by camera",
-        "Protocol noise-A, one draw. KLD is `kld_naflow`; rounded is the same with the generated image rounded, also "
-        f"for two baselines. The paper's means over five cameras: KLD {published.KLD_MEAN}, AKLD "
+        "Protocol noise-A, one draw. KLD is `kld_naflow`; rounded is the same with the generated image rounded. The "
+        f"paper's means over its five cameras: KLD {published.KLD_MEAN}, AKLD "
         f"{published.AKLD_MEAN}; KLD of others: {others}.",
         head,
         rows,
         [
-            "KLD without rounding cannot fall below the floor beside it, which is what dithered real noise scores; "
-            "where that floor is above the paper's figure the two cannot be compared.",
+            "KLD without rounding cannot fall below the floor, which is what dithered real noise scores; where the "
+            "floor is above the paper's figure the two cannot be compared. AKLD has a floor, too: below is no better.",
             "Test pairs are those that were given, not the 1248 blocks of SIDD validation.",
             "Our model takes the distribution against intensity and the covariances from the reference; the paper's "
             "learns them. KLD therefore says little about our network.",
+            *data,
+            *dict.fromkeys(notes),
         ],
         facts,
     )
+
+
+def _simplified(record: Record) -> list[str]:
+    """How re-implemented generators differ from their papers."""
+    return [f"{name}: {'; '.join(lines)}." for name, lines in record.get("simplifications", {}).items()]
 
 
 def fidelity_page(
@@ -54,6 +63,7 @@ def fidelity_page(
     record: Record,
     arms: Sequence[str],
     paper: Mapping[str, str],
+    data: Sequence[str],
     facts: Facts,
 ) -> Page:
     """PSNR by kind of training data on every set; ``paper``: its words by arm, for the first set, the own domain."""
@@ -80,13 +90,14 @@ def fidelity_page(
         [
             f"{steps} steps, seeds {seeds}; the paper trains DnCNN on all SIDD-Medium, 100 000 steps on crops of 96.",
             "Test sets are those that were given. ± is the standard deviation over seeds; the interval is a bootstrap "
-            "over images and seeds. Images of one scene are not independent, so it is too narrow.",
+            "over scenes and seeds: few of them make it too narrow.",
+            *data,
         ],
         facts,
     )
 
 
-def downstream_page(record: Record, arms: Sequence[str], facts: Facts) -> Page:
+def downstream_page(record: Record, arms: Sequence[str], data: Sequence[str], facts: Facts) -> Page:
     """Denoisers trained on synthetic pairs alone."""
     paper = {arm: f"{value:.2f}" for arm, value in published.DNCNN.items()}
     gap = published.DNCNN["png"] - published.DNCNN["real"]
@@ -96,20 +107,20 @@ def downstream_page(record: Record, arms: Sequence[str], facts: Facts) -> Page:
         "the levels belong to other sets and other steps."
     )
     title = "Denoisers trained on synthetic pairs alone"
-    return fidelity_page("downstream", title, intro, record, arms, paper, facts)
+    return fidelity_page("downstream", title, intro, record, arms, paper, data, facts)
 
 
-def mixed_page(record: Record, arm: str, facts: Facts) -> Page:
+def mixed_page(record: Record, arms: Sequence[str], data: Sequence[str], facts: Facts) -> Page:
     """Denoisers trained on real and synthetic pairs by halves."""
     real, ours = published.MIXED["real"], published.MIXED["png"]
     gains = ", ".join(f"{name} {ours[name] - real[name]:+.2f}" for name in real)
     intro = f"Each sample is synthetic with probability .5, steps as on real pairs alone. The paper gains {gains} dB."
     mean = sum(ours[name] - real[name] for name in real) / len(real)
-    paper = {arm: f"{mean:+.2f} dB (mean of 4 sets)"}
-    return fidelity_page("cross-domain", "Half real, half synthetic", intro, record, [arm], paper, facts)
+    paper = {"png-mixed": f"{mean:+.2f} dB (mean of 4 sets)"}
+    return fidelity_page("cross-domain", "Half real, half synthetic", intro, record, arms, paper, data, facts)
 
 
-def scaling_page(record: Record, draws: Mapping[str, int], facts: Facts) -> Page:
+def scaling_page(record: Record, draws: Mapping[str, int], data: Sequence[str], facts: Facts) -> Page:
     """Denoisers trained on more and more draws; ``draws``: by arm."""
     first, last = min(published.SCALING), max(published.SCALING)
     gain = published.SCALING[last] - published.SCALING[first]
@@ -117,17 +128,17 @@ def scaling_page(record: Record, draws: Mapping[str, int], facts: Facts) -> Page
         f"Equal steps for all. The paper's mean over external sets rises by {gain:+.2f} dB from x{first} to x{last}."
     )
     paper = {arm: number(published.SCALING.get(k), 2) for arm, k in draws.items()}
-    return fidelity_page("scaling", "Synthetic draws per clean image", intro, record, [*draws], paper, facts)
+    return fidelity_page("scaling", "Synthetic draws per clean image", intro, record, [*draws], paper, data, facts)
 
 
-def unpaired_page(record: Record, arms: Sequence[str], estimator: str, facts: Facts) -> Page:
+def unpaired_page(record: Record, arms: Sequence[str], estimator: str, data: Sequence[str], facts: Facts) -> Page:
     """Denoisers trained on noise of references without clean images."""
     intro = (
         f"`{arms[0]}`: real pairs are the references, any of them for any clean image. `{arms[1]}`: the same, but the "
         f"clean side of every reference is an estimate from its noisy one by `{estimator}`. What lies between the two "
-        "is what pairing was worth."
+        "is what pairing of references was worth; the noise model itself was trained on pairs."
     )
-    return fidelity_page("unpaired", "Without pairs", intro, record, arms, {}, facts)
+    return fidelity_page("unpaired", "Without pairs", intro, record, arms, {}, data, facts)
 
 
 def ablation_page(records: Mapping[str, Record], steps: str, facts: Facts) -> Page:
@@ -157,7 +168,7 @@ def ablation_page(records: Mapping[str, Record], steps: str, facts: Facts) -> Pa
     )
 
 
-def c2st_page(records: Mapping[str, Record], facts: Facts) -> Page:
+def c2st_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts) -> Page:
     """``records``: of evaluate_c2st by what is said of it. Not in the paper."""
     names = list(dict.fromkeys(row for record in records.values() for row in record["figures"]))
     rows = []
@@ -168,13 +179,14 @@ def c2st_page(records: Mapping[str, Record], facts: Facts) -> Page:
             spread = f" ± {figures['auc_spread']:.3f}" if figures and "auc_spread" in figures else ""
             cells.append(f"{figures['auc']:.3f}{spread}" if figures else NONE)
         rows.append([NAMES.get(name, name), *cells])
+    notes = [text for record in records.values() for text in _simplified(record)]
     return Page(
         "c2st",
         "Can a small classifier tell it from real noise?",
         "AUC of a classifier two-sample test on held-out data: .5 cannot be told, 1 always. Equal budgets.",
         ["generator", *records],
         rows,
-        ["The paper does not report this."],
+        ["The paper does not report this.", *data, *dict.fromkeys(notes)],
         facts,
     )
 

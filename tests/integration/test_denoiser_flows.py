@@ -85,7 +85,7 @@ def test_the_papers_tables(patches: str, recipe: str, tmp_path: Path, tree: Tree
         ],
         budget=str(tmp_path / "budget.yaml"),
         output=str(tmp_path / "paper"),
-        baselines=["awgn"],
+        baselines={"awgn": "awgn"},
         tables=["noise-quality", "downstream", "cross-domain", "scaling", "unpaired"],
     )
     result = reproduce_paper(parameters)

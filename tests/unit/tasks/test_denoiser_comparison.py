@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from pngmodel.bundle import bundle_config
@@ -18,10 +20,12 @@ from pngmodel.errors import UserError
 from pngmodel.training.denoising import DenoiserSettings
 from tasks.clusters import ClusterConfig
 from tasks.denoiserevaluation import EvaluateDenoiserParameters, measure_all, measurements, record_of
-from tasks.denoisermeasure import NOISY, TestSet, candidates
+from tasks.denoisermeasure import CEILING, NOISY, TestSet, candidates
 from tasks.denoiserreport import fidelity_markdown, write_denoiser_report
 from tasks.denoisertraining import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, train_denoisers, train_one
 from tasks.devices import Devices
+from tasks.ingest import ingest
+from tasks.patches import Geometry, extract_patches
 from tasks.stores.patches import PatchStore
 
 CONFIG = DenoiserTrainingConfig(
@@ -162,11 +166,63 @@ def test_the_page_shows_tables_and_pictures(trained: Path, patches: str, tmp_pat
     assert place.stat().st_mtime_ns == stamp
 
 
+def test_equal_images_are_no_infinite_mean(
+    trained: Path, folders: tuple[Path, Path], tmp_path: Path, save: Callable[..., None]
+) -> None:
+    """Black patches, where noisy and clean are the same."""
+    root, rules = folders
+    for side in ("noisy", "clean"):
+        pixels = np.asarray(Image.open(root / side / "wall_100_2.png")).copy()
+        pixels[:48] = 0
+        save(root / side / "wall_100_2.png", pixels)
+    ingest(str(root), str(rules), str(tmp_path / "black"))
+    store = str(tmp_path / "black-patches")
+    extract_patches(str(tmp_path / "black"), store, geometry=Geometry(size=32), shard=8)
+    tests = [TestSet(name="black", references=store, split="validation")]
+    given = parameters(store, trained, tmp_path / "evaluation", denoisers=["nlm"], tests=tests)
+    found = measured(given)
+    assert max(row["psnr"] for rows in found.values() for row in rows) == CEILING == 100
+    json.dumps(record_of(given, found), allow_nan=False)
+
+
+def test_sets_that_were_trained_on_are_named(trained: Path, patches: str, tmp_path: Path) -> None:
+    own = [
+        TestSet(name="seen", references=patches, split="train", limit=1),
+        TestSet(name="all", references=patches, limit=1),
+        TestSet(name="unseen", references=patches, split="validation", limit=1),
+    ]
+    given = parameters(patches, trained, tmp_path / "evaluation", tests=own)
+    record = record_of(given, measured(given))
+    assert [record["tests"][n]["trained_on"] for n in ("seen", "all", "unseen")] == [["real"], ["real"], []]
+    assert "NO TEST: real trained on these pairs" in fidelity_markdown(record)
+    assert record["tests"]["unseen"]["scenes"] == 1
+
+
 def test_names_of_arms() -> None:
     with pytest.raises(UserError, match="is there 2 times; 'real' is the control's"):
         planned_arms([Arm(name="real", synthetic="awgn")], control=True)
     with pytest.raises(UserError, match=r"arm '../x': names are made of"):
         planned_arms([Arm(name="../x", synthetic="awgn")], control=True)
+    for name in ("noisy", "nlm"):
+        with pytest.raises(UserError, match="stands for something else"):
+            planned_arms([Arm(name=name, synthetic="awgn")], control=True)
+    with pytest.raises(UserError, match="arm 'x': 1 of its samples are synthetic, but it names no source"):
+        planned_arms([Arm(name="x")], control=True)
+
+
+def test_wrong_networks_and_machines_stop_before_any_training(patches: str, tmp_path: Path) -> None:
+    inline, arm = ClusterConfig(kind="inline"), Arm(name="a", share=0)
+    for name, settings, words in (
+        ("nafnet", {"encoder": (1, 1), "decoder": (1,)}, r"key 'denoiser.settings' has value .*as many levels"),
+        ("restormer", {"heads": (1, 2, 5, 8)}, r"heads \(1, 2, 5, 8\) must divide"),
+        ("dncnn", {"depth": 1}, r"key 'denoiser.settings.depth' has value 1"),
+    ):
+        wrong = CONFIG.model_copy(update={"denoiser": DenoiserConfig(name=name, settings=settings)})
+        with pytest.raises(UserError, match=words):
+            train_denoisers([work(patches, tmp_path, arm, config=wrong)], inline)
+    with pytest.raises(UserError, match="is trained on one device"):
+        train_denoisers([replace(work(patches, tmp_path, arm), devices=Devices(count=2))], inline)
+    assert not list(tmp_path.glob("a/*"))
 
 
 def test_what_cannot_be_compared(trained: Path, patches: str, tmp_path: Path) -> None:

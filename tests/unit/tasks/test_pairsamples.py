@@ -76,11 +76,12 @@ def test_sources_of_one_side_are_drawn_by_size(patches: str) -> None:
     assert {index for source, index in drawn if source is large} == set(range(len(large)))
 
 
-def test_trainings_of_one_seed_see_the_same_clean_windows(patches: str) -> None:
-    real = samples([RealPairs(patches, "train")]).__getitems__(range(8))
-    made = samples(synthetic=[GeneratedPairs(patches, "train", "awgn")], share=1.0).__getitems__(range(8))
-    assert torch.equal(real.clean, made.clean)
-    assert not torch.equal(real.noisy, made.noisy)
+def test_trainings_of_one_seed_see_the_same_clean_windows(patches: str, corpus: str) -> None:
+    real = samples([RealPairs(patches, None)]).__getitems__(range(24))
+    for source in (GeneratedPairs(patches, None, "awgn"), StoredPairs(corpus), StoredPairs(corpus, draws=1)):
+        made = samples(synthetic=[source], share=1.0).__getitems__(range(24))
+        assert torch.equal(real.clean, made.clean)
+        assert not torch.equal(real.noisy, made.noisy)
 
 
 def test_noise_on_the_fly_is_new_for_every_sample_and_on_levels(patches: str) -> None:

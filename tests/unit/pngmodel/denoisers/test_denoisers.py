@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -170,5 +171,5 @@ def test_bundles(tmp_path: Path) -> None:
 def test_what_is_no_denoiser() -> None:
     with pytest.raises(UserError, match="denoiser 'unet' does not exist; choose one of dncnn, nafnet, restormer"):
         build(DenoiserConfig(name="unet"))
-    with pytest.raises(ValueError, match="as many levels"):
+    with pytest.raises(ValidationError, match="as many levels"):
         build(DenoiserConfig(name="nafnet", settings={"encoder": (1, 1), "decoder": (1,)}))

@@ -39,3 +39,14 @@ def test_other_numbers_of_seeds_compare_means_and_other_images_do_not_compare() 
     assert (found.mean, found.low, found.high) == pytest.approx((2, 2, 2))
     with pytest.raises(ValueError, match="are no"):
         paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_images_of_a_scene_are_drawn_together() -> None:
+    """All draws of two scenes: b b, a b, a a."""
+    others = np.zeros(5)
+    figures = np.array([1.0, 1, 1, 1, 0])
+    found = paired_difference(figures, others, scenes=["a", "a", "a", "a", "b"])
+    assert found.mean == pytest.approx(0.8)
+    assert (found.low, found.high) == pytest.approx((0.0, 1.0))
+    assert paired_difference(figures, others).low > found.low
+    assert paired_difference(figures, others, scenes=["x"] * 5).low == pytest.approx(0.8)
