@@ -140,7 +140,7 @@ def reproduce_paper(
 ) -> None:
     """The paper's tables on your data: our figure, the paper's, and what differs. Run again to resume."""
     with user_errors():
-        from flows.paper_tables import ReproduceParameters
+        from flows.paper import ReproduceParameters
         from flows.reproduce_paper import reproduce_paper as flow
         from tasks.clusters import load_cluster
 

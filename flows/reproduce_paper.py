@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.paper_tables import TABLES, ReproduceParameters
+from flows.paper import TABLES, ReproduceParameters
 from pngmodel.errors import UserError
 from tasks.artifacts import publish_markdown
 from tasks.paper.budget import load_budget

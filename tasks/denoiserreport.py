@@ -16,7 +16,7 @@ from tasks.denoiserevaluation import REPORT, EvaluateDenoiserParameters, Rows
 from tasks.denoisermeasure import NOISY, Measurement, denoised, pair_of
 from tasks.pages import TEMPLATES, data_uri, picture
 from tasks.provenance import content_key
-from tasks.reporting import NAMES
+from tasks.reporting import NAMES, with_spread
 from tasks.sources import planned_references
 from tasks.stores.filesystem import join, read_if_there, write_bytes
 
@@ -45,20 +45,12 @@ def fidelity_table(record: Mapping[str, Any], test: str) -> list[list[str]]:
     ordered = sorted(found["figures"], key=lambda arm: (arm != NOISY, arm != record["control"]))
     for arm in ordered:
         row, difference = found["figures"][arm], found["differences"].get(arm, {}).get("psnr")
-        spread = {
-            name: f" ± {row[f'{name}_spread']:.3f}" if f"{name}_spread" in row else "" for name in ("psnr", "ssim")
-        }
         cells = [arm_name(arm), "–" if arm == NOISY else str(len(row["seeds"]))]
-        cells += [f"{row['psnr']:.2f}{spread['psnr']}", f"{row['ssim']:.4f}{spread['ssim']}"]
+        cells += [with_spread(row, "psnr", 2), with_spread(row, "ssim", 4)]
         cells += [f"{difference['mean']:+.2f}" if difference else "–"]
         cells += [f"{difference['low']:+.2f} to {difference['high']:+.2f}" if difference else "–"]
         rows.append(cells)
     return rows
-
-
-def _with_spread(row: Mapping[str, Any], name: str, digits: int) -> str:
-    spread = f" ± {row[f'{name}_spread']:.{digits}f}" if f"{name}_spread" in row else ""
-    return f"{row[name]:.{digits}f}{spread}"
 
 
 def fidelity_markdown(record: Mapping[str, Any]) -> str:

@@ -203,6 +203,12 @@ def trained_table(results: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_spread(row: Mapping[str, Any], name: str, digits: int, scale: float = 1.0) -> str:
+    """A figure times ``scale``, ± its standard deviation over seeds where there are several."""
+    spread = f" ± {scale * row[f'{name}_spread']:.{digits}f}" if f"{name}_spread" in row else ""
+    return f"{scale * row[name]:.{digits}f}{spread}"
+
+
 def spread_text(row: Mapping[str, Any]) -> str:
     """Standard deviation over seeds in words; a dash where there is one value."""
     return f"{row['auc_spread']:.3f}" if "auc_spread" in row else "–"

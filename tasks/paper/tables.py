@@ -9,7 +9,7 @@ from tasks.denoisermeasure import NOISY
 from tasks.metadata import PUBLISHED as METADATA
 from tasks.paper import published
 from tasks.paper.pages import NONE, Page, number
-from tasks.reporting import NAMES, ordered
+from tasks.reporting import NAMES, ordered, with_spread
 
 Record = Mapping[str, Any]
 Facts = Mapping[str, str]
@@ -73,8 +73,7 @@ def fidelity_page(
             figures, difference = found["figures"].get(arm), found["differences"].get(arm, {}).get("psnr")
             if figures is None:
                 continue
-            spread = f" ± {figures['psnr_spread']:.2f}" if "psnr_spread" in figures else ""
-            cells = [f"{figures['psnr']:.2f}{spread}", number(figures["ssim"])]
+            cells = [with_spread(figures, "psnr", 2), number(figures["ssim"])]
             cells += [number(difference["mean"], 2, sign=True) if difference else NONE]
             cells += [f"{difference['low']:+.2f} to {difference['high']:+.2f}" if difference else NONE]
             rows.append([test, arm, *cells, paper.get(arm, NONE) if place == 0 else NONE])
@@ -176,8 +175,7 @@ def c2st_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts) 
         cells = []
         for record in records.values():
             figures = record["figures"].get(name)
-            spread = f" ± {figures['auc_spread']:.3f}" if figures and "auc_spread" in figures else ""
-            cells.append(f"{figures['auc']:.3f}{spread}" if figures else NONE)
+            cells.append(with_spread(figures, "auc", 3) if figures else NONE)
         rows.append([NAMES.get(name, name), *cells])
     notes = [text for record in records.values() for text in _simplified(record)]
     return Page(
@@ -200,8 +198,7 @@ def classifier_page(record: Record, facts: Facts) -> Page:
             for rank in ("top1", "top3"):
                 if rank not in figures:
                     continue
-                spread = f" ± {100 * figures[f'{rank}_spread']:.1f}" if f"{rank}_spread" in figures else ""
-                cells = [f"{100 * figures[rank]:.1f}{spread}", f"{100 * paper[rank]:.2f}" if rank in paper else NONE]
+                cells = [with_spread(figures, rank, 1, 100), f"{100 * paper[rank]:.2f}" if rank in paper else NONE]
                 rows.append([kind, features, rank, *cells])
     return Page(
         "classifier",

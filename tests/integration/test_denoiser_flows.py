@@ -12,7 +12,7 @@ import yaml
 from prefect.client.orchestration import get_client
 
 from flows.evaluate_denoiser import evaluate_denoiser
-from flows.paper_tables import ReproduceParameters
+from flows.paper import ReproduceParameters
 from flows.reproduce_paper import reproduce_paper
 from flows.train_denoiser import TrainDenoiserParameters, train_denoiser
 from pngmodel.errors import UserError

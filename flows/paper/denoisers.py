@@ -1,0 +1,138 @@
+"""Subflows of `reproduce_paper` that train denoisers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from prefect import flow
+
+from flows.estimate_clean import estimate_clean
+from flows.evaluate_denoiser import evaluate_denoiser
+from flows.generate_synthetic_corpus import generate_synthetic_corpus
+from flows.paper.parameters import OURS, ReproduceParameters
+from flows.train_denoiser import TrainDenoiserParameters, train_denoiser
+from tasks.denoiserevaluation import EvaluateDenoiserParameters
+from tasks.denoisertraining import Arm
+from tasks.devices import Devices
+from tasks.paper import tables
+from tasks.paper.budget import Budget, patch_side, shared_scenes
+from tasks.paper.pages import Page
+from tasks.synthesis import CorpusParameters
+from tasks.unpaired import EstimateParameters
+
+
+def _corpus(
+    parameters: ReproduceParameters,
+    budget: Budget,
+    name: str,
+    model: str,
+    *,
+    references: str | None = None,
+    assign: Literal["own", "uniform"] = "own",
+) -> str:
+    """A corpus on the clean patches of the training split, by default with noise like each one's own."""
+    place = parameters.place("corpora", name)
+    generate_synthetic_corpus(
+        CorpusParameters(
+            model=model,
+            references=references or parameters.real,
+            split="train",
+            clean=parameters.real,
+            clean_split="train",
+            crop=patch_side(parameters.real),
+            assign=assign,
+            scale=budget.scale,
+            output=place,
+            device=parameters.device,
+            override_gate="compared with what it is measured against, whatever the gate says",
+            cluster=parameters.cluster,
+        )
+    )
+    return place
+
+
+def _denoisers(parameters: ReproduceParameters, budget: Budget, arms: list[Arm]) -> dict[str, Any]:
+    """Train and measure; arms that were trained for another table are not trained again."""
+    folder = parameters.place("denoisers")
+    training = TrainDenoiserParameters(
+        config=budget.denoiser,
+        output=folder,
+        real=[parameters.real],
+        arms=arms,
+        seeds=budget.seeds,
+        steps=budget.denoiser_steps,
+        devices=Devices(device=parameters.device),
+        cluster=parameters.cluster,
+    )
+    bundles = [result["bundle"] for result in train_denoiser(training)["denoisers"]]
+    tests = [test.model_copy(update={"limit": budget.limit}) for test in parameters.tests]
+    record: dict[str, Any] = evaluate_denoiser(
+        EvaluateDenoiserParameters(
+            denoisers=bundles,
+            tests=tests,
+            device=parameters.device,
+            output=parameters.place("denoising", "-".join(arm.name for arm in arms)),
+            cluster=parameters.cluster,
+        )
+    )
+    return record
+
+
+def _data(parameters: ReproduceParameters, budget: Budget) -> list[str]:
+    """What is to be said of the data below a page."""
+    draws = f"Corpora hold {budget.scale} draws per clean image of the training split, unless the arm says otherwise."
+    return [draws, *shared_scenes(parameters.real, parameters.tests)]
+
+
+@flow(name="table_downstream", persist_result=False)
+def downstream(parameters: ReproduceParameters, budget: Budget) -> Page:
+    """Denoisers trained on synthetic pairs alone, beside those trained on real ones."""
+    models = parameters.models
+    arms = [Arm(name=name, synthetic=_corpus(parameters, budget, name, model)) for name, model in models.items()]
+    record = _denoisers(parameters, budget, arms)
+    return tables.downstream_page(record, [*models], _data(parameters, budget), parameters.facts)
+
+
+@flow(name="table_cross_domain", persist_result=False)
+def cross_domain(parameters: ReproduceParameters, budget: Budget) -> Page:
+    """Half real, half synthetic pairs; on other domains, too."""
+    arms = [
+        Arm(name=f"{name}-mixed", synthetic=_corpus(parameters, budget, name, model), share=0.5)
+        for name, model in parameters.models.items()
+    ]
+    record = _denoisers(parameters, budget, arms)
+    return tables.mixed_page(record, [arm.name for arm in arms], _data(parameters, budget), parameters.facts)
+
+
+@flow(name="table_scaling", persist_result=False)
+def scaling(parameters: ReproduceParameters, budget: Budget) -> Page:
+    """More draws per clean image at the same number of steps."""
+    corpus = _corpus(parameters, budget, OURS, parameters.model)
+    arms = [Arm(name=f"{OURS}-x{k}", synthetic=corpus, draws=k) for k in budget.scales]
+    record, draws = _denoisers(parameters, budget, arms), {arm.name: arm.draws or 0 for arm in arms}
+    return tables.scaling_page(record, draws, _data(parameters, budget), parameters.facts)
+
+
+@flow(name="table_unpaired", persist_result=False)
+def unpaired(parameters: ReproduceParameters, budget: Budget) -> Page:
+    """References whose clean side is estimated from the noisy one, beside paired ones; any noise on any clean image."""
+    estimated = parameters.place("unpaired", "references")
+    estimate_clean(
+        EstimateParameters(
+            store=parameters.real,
+            denoiser=parameters.estimator,
+            output=estimated,
+            device=parameters.device,
+            cluster=parameters.cluster,
+        )
+    )
+    sources = {"png-any": parameters.real, "png-unpaired": estimated}
+    arms = [
+        Arm(
+            name=name,
+            synthetic=_corpus(parameters, budget, name, parameters.model, references=references, assign="uniform"),
+        )
+        for name, references in sources.items()
+    ]
+    record, data = _denoisers(parameters, budget, arms), _data(parameters, budget)
+    return tables.unpaired_page(record, [*sources], parameters.estimator, data, parameters.facts)

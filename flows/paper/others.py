@@ -1,0 +1,40 @@
+"""Subflows of `reproduce_paper`: prompts as features, speed."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.classify_metadata import classify_metadata
+from flows.paper.parameters import ReproduceParameters
+from tasks.metadata import MetadataParameters
+from tasks.paper import tables
+from tasks.paper.budget import Budget
+from tasks.paper.pages import Page
+from tasks.paper.speed import task_measure_speed
+
+
+@flow(name="table_classifier", persist_result=False)
+def classifier(parameters: ReproduceParameters, budget: Budget) -> Page:
+    """Whether prompts tell the camera."""
+    record = classify_metadata(
+        MetadataParameters(
+            model=parameters.model,
+            references=list(dict.fromkeys([parameters.real, *(test.references for test in parameters.tests)])),
+            limit=budget.metadata.limit,
+            steps=budget.metadata.steps,
+            seeds=budget.metadata.seeds,
+            device=parameters.device,
+            output=parameters.place("metadata", "record.json"),
+            report=parameters.place("metadata", "report.html"),
+            cluster=parameters.cluster,
+        )
+    )
+    return tables.classifier_page(record, parameters.facts)
+
+
+@flow(name="table_speed", persist_result=False)
+def speed(parameters: ReproduceParameters, budget: Budget) -> Page:
+    """Images a second."""
+    place = parameters.place("speed.json")
+    record = task_measure_speed(parameters.model, parameters.device, budget.speed_repeats, place)
+    return tables.speed_page(record, parameters.facts)
