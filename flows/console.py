@@ -148,7 +148,10 @@ def show_fidelity(record: Mapping[str, Any], *, as_json: bool) -> None:
     for test, found in record["tests"].items():
         head, *rows = fidelity_table(record, test)
         title = f"{test_title(test, found)}, protocol {record['protocol']}"
-        table = Table(*head, title=title, title_justify="left", box=None)
+        table = Table(title=title, title_justify="left", box=None)
+        table.add_column(head[0], overflow="fold")
+        for name in head[1:]:
+            table.add_column(name, justify="right")
         for row in rows:
             table.add_row(*map(_escape, row))
         console.print(table)

@@ -105,7 +105,8 @@ def _pictures(test: str, record: Mapping[str, Any], found: Mapping[Measurement, 
     """Best, median and worst image by what the first compared denoiser gained; one row each."""
     mine = {(w.candidate.arm, w.candidate.seed): w for w in found if w.test == test}
     arms = list(dict.fromkeys(arm for arm, _ in mine if arm != NOISY))
-    arms.sort(key=lambda arm: arm != record["control"])
+    figures = record["tests"][test]["figures"]
+    arms.sort(key=lambda arm: (arm != record["control"], -figures[arm]["psnr"]))  # the control, then the best
     shown = [mine[arm, min(seed for a, seed in mine if a == arm)] for arm in arms][: _COLUMNS - 2]
     judged = next((w for w in shown if w.candidate.arm != record["control"]), shown[0])
     noisy = mine[NOISY, 0]
