@@ -292,14 +292,17 @@ def write_bytes(url: str, content: bytes) -> None:
             return
         for attempt in range(_ATTEMPTS):
             try:
-                _write_local(Path(path), content)
+                with _whole_beside(Path(path), content) as working:
+                    working.replace(path)
                 return
             except FileNotFoundError:  # another run of the same work was finished meanwhile, and swept
                 if attempt == _ATTEMPTS - 1:
                     raise
 
 
-def _write_local(target: Path, content: bytes) -> None:
+@contextmanager
+def _whole_beside(target: Path, content: bytes) -> Iterator[Path]:
+    """A temporary file beside ``target`` that holds the content, on the disk and not in a cache; gone afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
     working = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_TEMPORARY}")
     try:
@@ -307,7 +310,7 @@ def _write_local(target: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        working.replace(target)
+        yield working
     finally:
         working.unlink(missing_ok=True)
 
@@ -323,7 +326,8 @@ def create_bytes(url: str, content: bytes) -> bool:
     with _explained(url, "writing"):
         try:
             if isinstance(fs, LocalFileSystem):
-                _create_local(Path(path), content)
+                with _whole_beside(Path(path), content) as working:
+                    os.link(working, path)  # unlike a rename it fails when there is one
             else:
                 fs.pipe_file(path, content, mode="create")
         except OSError as error:
@@ -332,19 +336,6 @@ def create_bytes(url: str, content: bytes) -> bool:
                 return False
             raise
     return True
-
-
-def _create_local(target: Path, content: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    working = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_TEMPORARY}")
-    try:
-        with working.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(working, target)  # unlike a rename it fails when there is one
-    finally:
-        working.unlink(missing_ok=True)
 
 
 def write_if_other(url: str, content: bytes) -> None:
