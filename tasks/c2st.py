@@ -12,7 +12,6 @@ from typing import Any, Literal
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from pngmodel.errors import UserError
 from pngmodel.interface import Prompts
@@ -27,6 +26,7 @@ from tasks.measured import (
     chosen_pairings,
     labels_key,
     measured_generators,
+    middle,
     pairings_key,
     read_measured,
     spread_of,
@@ -122,12 +122,6 @@ def _too_small(reference: Reference, pairing: Pairing) -> str | None:
     )
 
 
-def _middle(image: Tensor) -> Tensor:
-    """The central square of (C, H, W), from an even corner: the period of demosaicing keeps its phase."""
-    y, x = (max(0, side - _SIDE) // 4 * 2 for side in image.shape[-2:])
-    return image[:, y : y + _SIDE, x : x + _SIDE]
-
-
 @lru_cache(maxsize=256)
 def _prompts(generator: tuple[str, str, str], source: tuple[str, str], pairing: Pairing) -> Prompts:
     pair = read_measured(planned_references(*source), pairing)
@@ -141,7 +135,7 @@ def run_trial(trial: Trial) -> float:
 
     def drawn(pairing: Pairing) -> c2st.Sample:
         pair = read_measured(source, pairing)
-        real, clean = _middle(pair.real), _middle(pair.clean)
+        real, clean = middle(pair.real, _SIDE), middle(pair.clean, _SIDE)
         seed = derive_seed("c2st", trial.seed, source.references[pairing.target].id)
         prompts = _prompts(trial.generator, trial.source, pairing)
         return c2st.sample(real, generator.sample(clean[None], [prompts], [seed])[0], clean)

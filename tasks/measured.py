@@ -66,6 +66,13 @@ def labels_key(source: ReferenceSource, pairings: Sequence[Pairing]) -> str:
     return content_key([[r.id, r.camera, r.iso, r.dataset, r.scene, r.split, r.image] for r in picks])
 
 
+def middle(image: Tensor, side: int) -> Tensor:
+    """The central square of (C, H, W), or what there is of it, from an even corner: the period of demosaicing keeps its
+    phase."""
+    y, x = (max(0, length - side) // 4 * 2 for length in image.shape[-2:])
+    return image[:, y : y + side, x : x + side]
+
+
 @dataclass(frozen=True)
 class Measured:
     """One pair under a protocol, (C, H, W) in [0, 1]: what is imitated, and what the result is compared with."""

@@ -18,6 +18,7 @@ from pngmodel.interface import NoisyImageGenerator
 from pngmodel.model import Precision
 from pngmodel.units import NoiseUnits
 from tasks.generators import load_generator, model_digest, one_thread
+from tasks.measured import middle
 from tasks.sources import Reference, open_pairs, planned_references
 
 Features = Literal["prompts", "all"]
@@ -52,19 +53,12 @@ def read_samples(samples: Samples) -> tuple[Tensor, Tensor]:
     for source, k in samples.picks:
         opened = planned_references(*samples.sources[source])
         images = (to_unit(image, opened.references[k].id)[0][0] for image in opened.read(k))
-        noisy, clean = (_middle(image, samples.side).expand(3, -1, -1) for image in images)
+        noisy, clean = (middle(image, samples.side).expand(3, -1, -1) for image in images)
         features.append(_features(generator, noisy, clean, samples.features, precision))
         noises.append(((noisy - clean) * _FULL_SCALE).half())
     return torch.stack(features), torch.stack(noises)
 
 
-def _middle(image: Tensor, side: int) -> Tensor:
-    """The central square of (C, H, W), from an even corner: the period of demosaicing keeps its phase."""
-    y, x = ((length - side) // 4 * 2 for length in image.shape[-2:])
-    return image[:, y : y + side, x : x + side]
-
-
-@torch.no_grad()
 def _features(
     generator: NoisyImageGenerator, noisy: Tensor, clean: Tensor, kind: Features, precision: Precision
 ) -> Tensor:
