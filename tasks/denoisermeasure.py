@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +117,9 @@ def denoised(candidate: Candidate, device: str, noisy: Tensor) -> Tensor:
     return load_denoiser(candidate.denoiser, device, candidate.digest).run(noisy[None])[0]
 
 
-@lru_cache(maxsize=8)
-def _source(url: str, digest: str) -> ReferenceSource:
-    return planned_references(url, digest)
-
-
 def measure(work: Measurement) -> list[dict[str, Any]]:
     """PSNR (dB, at most :data:`CEILING`) and SSIM of every image, in order."""
-    source, rows = _source(*work.source), []
+    source, rows = planned_references(*work.source), []
     for k in work.pairs:
         noisy, clean = pair_of(source, k)
         image = denoised(work.candidate, work.device, noisy)

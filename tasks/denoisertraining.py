@@ -11,28 +11,29 @@ from typing import Any
 import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from pngmodel.bundle import bundle_config, verify_bundle, write_bundle
-from pngmodel.denoisers import DENOISER_FORMAT, DenoiserConfig, build
+from pngmodel.denoisers import DENOISER_FORMAT, DENOISERS, DenoiserConfig, build
 from pngmodel.errors import UserError
 from pngmodel.model import Precision
 from pngmodel.training.denoising import DenoiserObjective, DenoiserSettings
 from pngmodel.training.loop import Machine, run_stage
 from pngmodel.training.loop import Progress as TrainingProgress
 from tasks.clusters import ClusterConfig, run_each
+from tasks.configuration import validate
 from tasks.denoisers import CLASSICAL
 from tasks.devices import Devices, fabric_of
 from tasks.pages import TEXTS
 from tasks.pairsamples import PairSamples
 from tasks.pairsources import GeneratedPairs, PairSource, RealPairs, StoredPairs
 from tasks.progress import Progress, report
-from tasks.provenance import content_key, device_name, packages
+from tasks.provenance import content_key
 from tasks.stores.aliases import resolve_alias
 from tasks.stores.corpus import COMMIT as CORPUS
 from tasks.stores.filesystem import exists, join
-from tasks.trainingrun import INDECISIVE, begun_at
+from tasks.trainingrun import INDECISIVE, begun_at, training_facts
 
 REAL = "real"
 _RESERVED = ("noisy", *CLASSICAL)
@@ -130,12 +131,10 @@ def built(work: DenoiserWork) -> nn.Module:
     Raises:
         UserError: there is none of that name, or its settings are wrong.
     """
-    try:
-        return build(work.config.denoiser)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(["denoiser.settings", *map(str, first["loc"])])
-        raise UserError(f"{work.source}: key '{place}' has value {first['input']!r}: {first['msg']}") from None
+    config = work.config.denoiser
+    if config.name in DENOISERS:
+        validate(DENOISERS[config.name][0], config.settings, f"{work.source} (denoiser.settings)")
+    return build(config)
 
 
 def train_one(work: DenoiserWork) -> dict[str, Any]:
@@ -178,15 +177,9 @@ def train_one(work: DenoiserWork) -> dict[str, Any]:
     )
     if not outcome.finished:
         return facts | {"steps": outcome.step, "finished": False}
-    training = {
+    training = training_facts(work.config, data, precision, begun) | {
         "arm": work.arm.model_dump(mode="json"),
-        "commit": begun,
-        "config": work.config.model_dump(mode="json"),
-        "data": data,
-        "device": device_name(str(precision.device)),
         "identity": identity,
-        "packages": packages(),
-        "precision": str(precision.dtype).removeprefix("torch."),
         "seconds": round(outcome.seconds),
         "seed": work.seed,
         "split": work.split,

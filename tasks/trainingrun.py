@@ -37,6 +37,18 @@ def silent(progress: TrainingProgress) -> None:
     """Report nothing."""
 
 
+def training_facts(config: BaseModel, data: list[dict[str, Any]], precision: Precision, begun: str) -> dict[str, Any]:
+    """What every bundle keeps of its training; ``begun``: the commit of the code that began it."""
+    return {
+        "commit": begun,
+        "config": config.model_dump(mode="json"),
+        "data": data,
+        "device": device_name(str(precision.device)),
+        "precision": str(precision.dtype).removeprefix("torch."),
+        "packages": packages(),
+    }
+
+
 def begun_at(output: Path, identity: str, *, chief: bool = True) -> str:
     """The commit of the code that began the training in a folder: a later rerun, which only replays or finishes it,
     must not claim the weights. ``chief``: whether this process is the one that keeps the record of it."""
@@ -131,14 +143,9 @@ class TrainingRun(ABC):
         self, outcomes: Mapping[str, Outcome], config: BaseModel, command: str, begun: str
     ) -> dict[str, Any]:
         """What a bundle keeps of its training."""
-        return {
+        data = [{"digest": s.digest, "licence": s.licence, "patches": len(s)} for s in self.stores]
+        return training_facts(config, data, self.precision, begun) | {
             "command": command,
-            "commit": begun,
-            "config": config.model_dump(mode="json"),
-            "data": [{"digest": s.digest, "licence": s.licence, "patches": len(s)} for s in self.stores],
-            "device": device_name(str(self.precision.device)),
-            "precision": str(self.precision.dtype).removeprefix("torch."),
-            "packages": packages(),
             "seconds": {stage: round(outcome.seconds) for stage, outcome in outcomes.items()},
             "steps": {stage: outcome.step for stage, outcome in outcomes.items()},
         }

@@ -213,9 +213,13 @@ def test_names_of_arms() -> None:
 def test_wrong_networks_and_machines_stop_before_any_training(patches: str, tmp_path: Path) -> None:
     inline, arm = ClusterConfig(kind="inline"), Arm(name="a", share=0)
     for name, settings, words in (
-        ("nafnet", {"encoder": (1, 1), "decoder": (1,)}, r"key 'denoiser.settings' has value .*as many levels"),
+        (
+            "nafnet",
+            {"encoder": (1, 1), "decoder": (1,)},
+            r"\(denoiser.settings\): key .* has value .*as many levels",
+        ),
         ("restormer", {"heads": (1, 2, 5, 8)}, r"heads \(1, 2, 5, 8\) must divide"),
-        ("dncnn", {"depth": 1}, r"key 'denoiser.settings.depth' has value 1"),
+        ("dncnn", {"depth": 1}, r"config.yaml \(denoiser.settings\): key 'depth' has value 1"),
     ):
         wrong = CONFIG.model_copy(update={"denoiser": DenoiserConfig(name=name, settings=settings)})
         with pytest.raises(UserError, match=words):
