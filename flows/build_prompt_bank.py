@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
+from flows.running import pipeline, tail
 from tasks.artifacts import publish_markdown, table
 from tasks.progress import reporter
 from tasks.promptbank import BankParameters, task_build_bank
 
 
-@flow(name="build_prompt_bank", flow_run_name="prompts-{parameters.output}", persist_result=False)
+@pipeline("build_prompt_bank", BankParameters, lambda p: f"prompts {tail(p.output)}: {tail(p.references)}")
 def build_prompt_bank(parameters: BankParameters) -> dict[str, Any]:
     """Write the prompt bank; finished shards of an earlier run are kept. Returns entries, shards, digest."""
     result = task_build_bank(parameters, reporter("prompts", "references"))

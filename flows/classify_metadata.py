@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
+from flows.running import pipeline, tail
 from tasks.artifacts import publish_markdown
 from tasks.metadata import MetadataParameters, task_classify_metadata
 from tasks.metadatareport import metadata_table, task_write_metadata_report
@@ -13,7 +12,7 @@ from tasks.progress import reporter
 from tasks.provenance import commit
 
 
-@flow(name="classify_metadata", flow_run_name="metadata-{parameters.model}", persist_result=False)
+@pipeline("classify_metadata", MetadataParameters, lambda p: f"metadata {tail(p.model)}: {len(p.references)} sets")
 def classify_metadata(parameters: MetadataParameters) -> dict[str, Any]:
     """Returns the record: classes, what was held and left out, accuracies with their spread, confusion counts."""
     record = task_classify_metadata(parameters, reporter("metadata", "networks"))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
+from flows.running import pipeline, tail
 from tasks.artifacts import publish_markdown, table
 from tasks.progress import reporter
 from tasks.unpaired import EstimateParameters, task_estimate_clean
 
 
-@flow(name="estimate_clean", flow_run_name="estimate-{parameters.output}")
+@pipeline(
+    "estimate_clean",
+    EstimateParameters,
+    lambda p: f"estimate-clean {tail(p.output)}: {tail(p.store)} by {tail(p.denoiser)}",
+)
 def estimate_clean(parameters: EstimateParameters) -> dict[str, Any]:
     """Write the patch store; finished shards of an earlier run are kept. Returns patches, shards, digest."""
     result = task_estimate_clean(parameters, reporter("estimate", "shards"))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
+from flows.running import pipeline, tail
 from tasks.artifacts import publish_markdown
 from tasks.c2st import C2stParameters, task_evaluate_c2st
 from tasks.progress import reporter
@@ -13,7 +12,7 @@ from tasks.provenance import commit
 from tasks.reporting import c2st_table
 
 
-@flow(name="evaluate_c2st", flow_run_name="c2st-{parameters.model}", persist_result=False)
+@pipeline("evaluate_c2st", C2stParameters, lambda p: f"c2st-{p.reference} {tail(p.model)} on {tail(p.references)}")
 def evaluate_c2st(parameters: C2stParameters) -> dict[str, Any]:
     """Returns the record: protocol, budget, what was held out, AUC per generator with its spread over seeds."""
     record = task_evaluate_c2st(parameters, reporter("c2st", "classifiers"))

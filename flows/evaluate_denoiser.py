@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+from statistics import fmean
 from typing import Any
 
-from prefect import flow
-
-from tasks.artifacts import publish_markdown
+from flows.running import pipeline, tail
+from tasks.artifacts import log, publish_link, publish_markdown, publish_picture
 from tasks.denoiserevaluation import (
     EvaluateDenoiserParameters,
     measurements,
@@ -14,11 +15,18 @@ from tasks.denoiserevaluation import (
     record_of,
     task_measure_all,
 )
-from tasks.denoiserreport import fidelity_markdown, task_write_denoiser_report
+from tasks.denoiserreport import fidelity_markdown, small_picture, task_write_denoiser_report
+from tasks.denoisers import denoiser_digest
+from tasks.events import EVALUATED, announce_model
 from tasks.progress import reporter
+from tasks.stores.registry import is_version
 
 
-@flow(name="evaluate_denoiser", flow_run_name="evaluate-denoisers-{parameters.output}", persist_result=False)
+@pipeline(
+    "evaluate_denoiser",
+    EvaluateDenoiserParameters,
+    lambda p: f"evaluate-denoisers {tail(p.output)}: {', '.join(t.name for t in p.tests)}",
+)
 def evaluate_denoiser(parameters: EvaluateDenoiserParameters) -> dict[str, Any]:
     """Returns the evaluation record. What was measured before is read from the output and not measured again."""
     works = measurements(parameters)
@@ -28,4 +36,21 @@ def evaluate_denoiser(parameters: EvaluateDenoiserParameters) -> dict[str, Any]:
     place = publish_record(parameters.output, record)
     report = task_write_denoiser_report(parameters, record, found)
     publish_markdown("denoiser-evaluation", lambda: f"# Denoisers\n\n{fidelity_markdown(record)}\n\n{report}")
+    for test in parameters.tests:
+        picture = partial(small_picture, test.name, record, found)
+        publish_picture(f"denoised-{test.name}", picture, "best, median and worst image")
+    publish_link("denoiser-report", report, "report with pictures")
+    _tell(parameters, record, place)
     return record | {"record": place, "report": report}
+
+
+def _tell(parameters: EvaluateDenoiserParameters, record: dict[str, Any], place: str) -> None:
+    """Of the versions of a registry among the denoisers, tell the one with the highest mean PSNR: it may be promoted."""
+    digests = {denoiser_digest(name): name for name in parameters.denoisers if is_version(name)}
+    for found in record["denoisers"]:
+        log(f"{found['arm']} seed {found['seed']}: digest {found['digest']}")
+    versions = [found for found in record["denoisers"] if found["digest"] in digests]
+    if versions:
+        best = max(versions, key=lambda v: fmean(v["figures"][f"{test.name}.psnr"] for test in parameters.tests))
+        digest = best["digest"]
+        announce_model(EVALUATED, "denoiser", model=digests[digest], digest=digest, record=place)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
-from tasks.artifacts import publish_markdown
+from flows.running import pipeline, tail
+from tasks.artifacts import log, publish_link, publish_markdown, publish_picture
 from tasks.evaluation import EvaluateParameters, task_evaluate_noise
+from tasks.events import EVALUATED, announce_model
 from tasks.progress import reporter
 from tasks.provenance import commit
 from tasks.publication import HEADLINE
-from tasks.reporting import markdown_table, simplified_note, task_write_report
+from tasks.reporting import examples_picture, markdown_table, simplified_note, task_write_report
+from tasks.stores.registry import is_version
 
 
-@flow(name="evaluate_noise", flow_run_name="evaluate-{parameters.model}", persist_result=False)
+@pipeline(
+    "evaluate_noise", EvaluateParameters, lambda p: f"evaluate-{p.reference} {tail(p.model)} on {tail(p.references)}"
+)
 def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
     """Returns the evaluation record: protocol, digests, figures per generator, also per camera."""
     evaluation = task_evaluate_noise(parameters, reporter("evaluate", "pairs"))
@@ -23,4 +26,12 @@ def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
     figures = markdown_table(evaluation.record["figures"], HEADLINE)
     note = simplified_note(evaluation.record)
     publish_markdown("noise-evaluation", f"# Noise evaluation ({evaluation.record['protocol']})\n\n{figures}{note}")
+    if evaluation.examples:
+        publish_picture("noise-examples", lambda: examples_picture(evaluation), "real and synthetic noise")
+    if parameters.report:
+        publish_link("noise-report", parameters.report, "report with pictures")
+    digest = evaluation.record["model"]["digest"]
+    log(f"{parameters.model}: digest {digest}, references {evaluation.record['references']}")
+    if parameters.output and is_version(parameters.model):
+        announce_model(EVALUATED, "noise", model=parameters.model, digest=digest, record=parameters.output)
     return evaluation.record | {"name": parameters.model, "commit": commit()}

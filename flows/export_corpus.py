@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
+from flows.running import pipeline, tail
 from tasks.artifacts import publish_markdown, table
 from tasks.export import ExportParameters, task_export_corpus
 from tasks.progress import reporter
 
 
-@flow(name="export_corpus", flow_run_name="export-{parameters.output}", persist_result=False)
+@pipeline("export_corpus", ExportParameters, lambda p: f"export {tail(p.output)}: {tail(p.corpus)} as {p.format}")
 def export_corpus(parameters: ExportParameters) -> dict[str, Any]:
     """Write the export; finished files of an earlier run are kept. Returns pairs, bytes, shares, digest."""
     result = task_export_corpus(parameters, reporter("export", "images"))

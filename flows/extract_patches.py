@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.running import part, pipeline, tail
 from tasks.artifacts import publish_markdown, table
 from tasks.clusters import ClusterConfig
 from tasks.patches import Geometry, Selection, task_extract_patches
@@ -27,7 +27,7 @@ class PatchParameters(BaseModel):
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="local"))
 
 
-@flow(name="extract_patches", flow_run_name="patches-{parameters.output}")
+@pipeline("extract_patches", PatchParameters, lambda p: f"patches {tail(p.output)}: {tail(p.catalogue)}{part(p.parts)}")
 def extract_patches(parameters: PatchParameters) -> dict[str, Any]:
     """Write the patch store; finished shards of an earlier run are kept. Returns patches, shards, digest."""
     result = task_extract_patches(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.generate_synthetic_corpus import generate_synthetic_corpus
+from flows.running import pipeline, tail
 from tasks.artifacts import publish_markdown, table
 from tasks.clusters import ClusterConfig
 from tasks.corpora import recorded_parameters, require_parts
@@ -26,7 +26,7 @@ class FinaliseParameters(BaseModel):
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="local"))
 
 
-@flow(name="finalise_store", flow_run_name="finalise-{parameters.store}", persist_result=False)
+@pipeline("finalise_store", FinaliseParameters, lambda p: f"finalise {tail(p.store)}")
 def finalise_store(parameters: FinaliseParameters) -> dict[str, Any]:
     """Check all shards and publish the store; says which parts are missing. Returns counts and digest."""
     if begun_kind(parameters.store) == CORPUS:

@@ -6,12 +6,13 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
-from prefect import flow
 from prefect.utilities.annotations import quote
 
-from tasks.artifacts import log, progress_artifact, publish_markdown, table
+from flows.running import part, pipeline, tail
+from tasks.artifacts import log, publish_link, publish_markdown, publish_picture, table
 from tasks.clusters import Cluster, open_cluster
 from tasks.evaluation import EvaluateParameters, task_evaluate_noise
+from tasks.events import announce_corpus
 from tasks.gate import GateRules, load_rules
 from tasks.progress import reporter, shared
 from tasks.publication import (
@@ -20,6 +21,7 @@ from tasks.publication import (
     already_published,
     name_alias,
     refuse_other_rules,
+    samples_picture,
     task_judge,
     task_publish,
 )
@@ -36,7 +38,15 @@ def _unseen(value: Value) -> Value:
     return cast(Value, quote(value))
 
 
-@flow(name="generate_synthetic_corpus", flow_run_name="corpus-{parameters.output}", persist_result=False)
+def _called(p: CorpusParameters) -> str:
+    return f"corpus {tail(p.output)}: {tail(p.model)} on {tail(p.clean)}, {p.scale} draws{part(p.parts)}"
+
+
+@pipeline(
+    "generate_synthetic_corpus",
+    CorpusParameters,
+    _called,
+)
 def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
     """Plan -> shards -> quality gate -> publish.
 
@@ -46,7 +56,7 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
     """
     rules = load_rules(parameters.gate, baseline=is_baseline(parameters))  # a wrong file stops the run before the work
     plan = task_plan_corpus(parameters)
-    log(f"plan: {plan.layout.pairs} pairs in {plan.layout.shards} shards, model {plan.recipe['model'][:12]}")
+    log(f"plan: {plan.layout.pairs} pairs in {plan.layout.shards} shards, model {plan.recipe['model']}")
     if (used := plan.unkept_references) is not None:
         log(f"{used} references, more than a process keeps: `pngnoise prompts` makes a bank of them, once for all")
     refuse_other_rules(plan, rules)
@@ -59,11 +69,19 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
             name_alias(plan, published)
         else:
             published = _publish(plan, rules, cluster)
-    result = asdict(published) | {"shards": shards}
-    summary = {k: v for k, v in result.items() if k != "figures"}
+    _show(plan, published, shards)
+    announce_corpus(published.url, published.digest, model=parameters.model, pairs=published.pairs)
+    return asdict(published) | {"shards": shards}
+
+
+def _show(plan: CorpusPlan, published: Published, shards: dict[str, int]) -> None:
+    """What the run's page shows: numbers, figures beside their baselines, pictures, and where the rest is."""
+    summary = {k: v for k, v in asdict(published).items() if k != "figures"} | {"shards": shards}
     figures = markdown_table(published.figures, HEADLINE)
     publish_markdown("corpus", f"# Corpus\n\n{table(summary)}\n## Figures\n\n{figures}", "a published corpus")
-    return result
+    if plan.parameters.mode != "recipe":
+        publish_picture("corpus-samples", lambda: samples_picture(plan), "clean, synthetic noisy, noise times 4")
+    publish_link("corpus-report", published.report, "report with pictures")
 
 
 def _make(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
@@ -72,10 +90,7 @@ def _make(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
     if plan.parameters.mode == "recipe":
         return {"made": 0, "kept": 0}
     todo = task_pending(_unseen(plan), _unseen(cluster), reporter("look", "shards"))
-    bar = progress_artifact("corpus-progress", f"pairs of {plan.parameters.output}")
-    pairs = sum(len(plan.layout.rows(index)) for index in todo)
-    bar(0, pairs)  # here, so that it belongs to the run and not to its first task
-    report = shared("generate", "pairs", pairs, bar)
+    report = shared("generate", "pairs", sum(len(plan.layout.rows(index)) for index in todo))
     # One stream of shards for all groups: each on its own would begin with an idle device and end with one.
     with closing(UnderWay(plan, todo, cluster)) as under_way:
         for group in groups(todo):

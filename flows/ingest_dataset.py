@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.running import pipeline, tail
 from tasks.artifacts import publish_markdown
 from tasks.clusters import ClusterConfig
 from tasks.ingest import IngestSettings, describe, task_ingest
@@ -28,7 +28,9 @@ class IngestParameters(BaseModel):
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
 
 
-@flow(name="ingest_dataset", flow_run_name="ingest-{parameters.adapter}")
+@pipeline(
+    "ingest_dataset", IngestParameters, lambda p: f"ingest {tail(p.output)}: {tail(p.source)} as {tail(p.adapter)}"
+)
 def ingest_dataset(parameters: IngestParameters) -> dict[str, Any]:
     """Read and verify all pairs, write the catalogue. Returns pairs, rejected with reasons, digest."""
     result = task_ingest(

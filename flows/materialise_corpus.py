@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.generate_synthetic_corpus import generate_synthetic_corpus
+from flows.running import part, pipeline, tail
 from tasks.artifacts import log
 from tasks.clusters import ClusterConfig
 from tasks.corpora import recorded_parameters, require_same_recipe
@@ -31,7 +31,11 @@ class MaterialiseParameters(BaseModel):
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
 
 
-@flow(name="materialise_corpus", flow_run_name="materialise-{parameters.output}", persist_result=False)
+@pipeline(
+    "materialise_corpus",
+    MaterialiseParameters,
+    lambda p: f"materialise {tail(p.output)}: {tail(p.recipe)}{part(p.parts)}",
+)
 def materialise_corpus(parameters: MaterialiseParameters) -> dict[str, Any]:
     """As :func:`generate_synthetic_corpus`, of what a corpus of recipes says.
 

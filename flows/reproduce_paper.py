@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
 from flows.paper import TABLES, ReproduceParameters
+from flows.running import pipeline, tail
 from pngmodel.errors import UserError
 from tasks.artifacts import publish_markdown
 from tasks.paper.budget import load_budget
 from tasks.paper.pages import task_write_index, task_write_page
 
 
-@flow(name="reproduce_paper", flow_run_name="paper-{parameters.budget}", persist_result=False)
+@pipeline("reproduce_paper", ReproduceParameters, lambda p: f"paper {tail(p.budget)}: {tail(p.real)}")
 def reproduce_paper(parameters: ReproduceParameters) -> dict[str, Any]:
     """Writes a page per table below ``pages/`` of the output: measured, the paper's figure, what differs.
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
+from flows.running import pipeline, tail
 from tasks.artifacts import publish_markdown, table
 from tasks.progress import reporter
 from tasks.submissions import SubmitParameters, task_submit
 
 
-@flow(name="submit_benchmark", flow_run_name="submit-{parameters.benchmark}", persist_result=False)
+@pipeline("submit_benchmark", SubmitParameters, lambda p: f"submit {p.benchmark}: {tail(p.denoiser)}")
 def submit_benchmark(parameters: SubmitParameters) -> dict[str, Any]:
     """Returns the record of the submission; images of an earlier run are kept."""
     record = task_submit(parameters, reporter("submit", "images"))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.artifacts import publish_markdown
+from flows.running import pipeline, tail
+from tasks.artifacts import log, publish_markdown
 from tasks.clusters import ClusterConfig
 from tasks.configuration import load_yaml
 from tasks.denoisertraining import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, task_train_denoisers
 from tasks.devices import Devices
+from tasks.events import TRAINED, announce_model
 from tasks.progress import reporter
-from tasks.provenance import commit
+from tasks.provenance import commit, content_key
+from tasks.registry import task_add_trained
 from tasks.reporting import trained_table
 
 
@@ -33,6 +36,9 @@ class TrainDenoiserParameters(BaseModel):
     steps: int | None = Field(None, ge=1, description="optimiser steps instead of the configuration's")
     devices: Devices = Field(default_factory=Devices, description="where each is trained")
     max_minutes: float | None = Field(None, gt=0, description="stop resumably after so many minutes of a training")
+    register_as: str | None = Field(
+        None, description="REGISTRY/NAME that the bundles become versions of, where other machines find them"
+    )
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
 
     def works(self) -> list[DenoiserWork]:
@@ -57,15 +63,36 @@ class TrainDenoiserParameters(BaseModel):
         ]
 
 
-@flow(name="train_denoiser", flow_run_name="train-denoiser-{parameters.output}", persist_result=False)
+@pipeline(
+    "train_denoiser",
+    TrainDenoiserParameters,
+    lambda p: (
+        f"train-denoiser {tail(p.output)}: {tail(p.config, 1)} on {len(p.arms) + p.control} arms, {len(p.seeds)} seeds"
+    ),
+)
 def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
     """Returns the bundles by arm and seed; ``finished`` False means that time ended first: run it again."""
     works = parameters.works()
     found = task_train_denoisers(works, parameters.cluster, reporter("denoisers", "trainings"))
     publish_markdown("denoiser-training", lambda: f"# Denoisers trained\n\n{trained_table(found)}")
+    finished = all(result["finished"] for result in found)
+    if finished:
+        _make_known(parameters, found)
     return {
         "output": parameters.output,
-        "finished": all(result["finished"] for result in found),
+        "finished": finished,
         "denoisers": found,
         "commit": commit(),
     }
+
+
+def _make_known(parameters: TrainDenoiserParameters, found: list[dict[str, Any]]) -> None:
+    """Put the bundles where they were asked to be, and tell of all by one event: they are to be compared."""
+    bundles = [str(Path(result["bundle"]).absolute()) for result in found]
+    for result in found:
+        log(f"{result['arm']} seed {result['seed']}: digest {result['digest']}")
+    if (place := parameters.register_as) is not None:
+        notes = [f"{result['arm']} seed {result['seed']}, {parameters.config}" for result in found]
+        bundles = [task_add_trained(*each) for each in zip(bundles, repeat(place), notes, strict=False)]
+    digest = content_key([result["digest"] for result in found])
+    announce_model(TRAINED, "denoiser", model=bundles[-1], digest=digest, denoisers=bundles)

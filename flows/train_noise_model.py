@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.artifacts import publish_markdown, table
+from flows.running import pipeline, tail
+from tasks.artifacts import publish_markdown, publish_picture, table
 from tasks.devices import Devices
-from tasks.evaluation import EvaluateParameters, task_evaluate_noise
+from tasks.evaluation import EvaluateParameters, Evaluation, task_evaluate_noise
+from tasks.events import TRAINED, announce_model, model_kind
 from tasks.progress import reporter
+from tasks.publication import HEADLINE
+from tasks.registry import task_add_trained
+from tasks.reporting import examples_picture, markdown_table
 from tasks.trainingrun import TrainingFile
 from tasks.trainings import load_training, report_step, task_publish_bundle, task_train_stages, task_write_card
 
@@ -28,6 +33,9 @@ class TrainParameters(BaseModel):
     stores: list[str] = Field(default_factory=list, description="patch stores to use instead of the configuration's")
     devices: Devices = Field(default_factory=Devices, description="where it runs")
     max_minutes: float | None = Field(None, gt=0, description="stop resumably after this many minutes of a stage")
+    register_as: str | None = Field(
+        None, description="REGISTRY/NAME that the bundle becomes a version of, where other machines find it"
+    )
 
     def training_config(self) -> TrainingFile:
         """The file, with the stores given here."""
@@ -47,7 +55,7 @@ class TrainParameters(BaseModel):
         return " ".join(words)
 
 
-@flow(name="train_noise_model", flow_run_name="train-{parameters.output}", persist_result=False)
+@pipeline("train_noise_model", TrainParameters, lambda p: f"train {tail(p.output)}: {tail(p.config, 1)}")
 def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
     """Train every stage (PAE and P-DiT; of a baseline one), publish the bundle. Returns its place, digest and steps;
     ``finished`` False means that the time budget ended first: run the same command again."""
@@ -75,5 +83,26 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
             for place, url in enumerate(held_out)
         ]
         task_write_card(Path(result["bundle"]), evaluations)
+        result["model"] = _made_known(parameters, result)
+        _show(evaluations)
     publish_markdown("training", f"# Training\n\n{table(result)}")
     return result
+
+
+def _show(evaluations: list[Evaluation]) -> None:
+    """Figures of the new model beside its baselines, a table and a picture per store."""
+    for place, evaluation in enumerate(evaluations):
+        record = evaluation.record
+        head = f"# {record['protocol']}, {', '.join(record['cameras'])}"
+        publish_markdown(f"training-figures-{place}", f"{head}\n\n{markdown_table(record['figures'], HEADLINE)}")
+        if evaluation.examples:
+            publish_picture(f"training-examples-{place}", partial(examples_picture, evaluation), "real and synthetic")
+
+
+def _made_known(parameters: TrainParameters, result: dict[str, Any]) -> str:
+    """Put the bundle where it was asked to be and tell of it; returns how flows call it."""
+    bundle = str(Path(result["bundle"]).absolute())
+    place = parameters.register_as
+    model = bundle if place is None else task_add_trained(bundle, place, f"{parameters.config}, {parameters.output}")
+    announce_model(TRAINED, model_kind(bundle), model=model, digest=result["digest"], bundle=bundle)
+    return model

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.running import pipeline, tail
 from tasks.artifacts import publish_markdown, table
 from tasks.clusters import ClusterConfig, open_cluster
 from tasks.corpora import task_verify_corpus
@@ -24,7 +24,7 @@ class VerifyParameters(BaseModel):
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
 
 
-@flow(name="verify_corpus", flow_run_name="verify-{parameters.corpus}", persist_result=False)
+@pipeline("verify_corpus", VerifyParameters, lambda p: f"verify {tail(p.corpus)}")
 def verify_corpus(parameters: VerifyParameters) -> dict[str, Any]:
     """Check shards side by side; fails with the names of what is missing or damaged."""
     with open_cluster(parameters.cluster) as cluster:

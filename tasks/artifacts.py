@@ -1,34 +1,101 @@
-"""Prefect artifacts and logs that can never fail a flow, and when a task is worth another try."""
+"""Prefect artifacts and logs that can never fail a flow."""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
-from prefect.client.schemas.objects import State
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from pngmodel.errors import TransientError
-
 _LOG = logging.getLogger(__name__)
+_LARGEST_PICTURE = 190_000  # bytes; beyond 200 kB the UI shows none
+WEB = "PNGNOISE_S3_WEB"
 _TELL_EVERY_SECONDS = 5.0
 
 
-def publish_markdown(key: str, markdown: str | Callable[[], str], description: str | None = None) -> None:
-    """Show ``markdown`` with the current run in Prefect's UI; a failure, in making it too, is only logged."""
+def _in_run() -> bool:
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+
+
+def attempt(what: str, act: Callable[[], Any]) -> Any:
+    """Do what a run can do without; a failure is only logged, and None returned."""
     try:
-        text = markdown if isinstance(markdown, str) else markdown()
-        create_markdown_artifact(
-            markdown=text, key=re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-"), description=description
-        )
+        return act()
     except Exception as error:  # the work is done and published: a picture of it must not undo that
-        _LOG.warning("artifact %s was not stored: %s", key, error)
+        _LOG.warning("%s failed: %s", what, error)
+        return None
+
+
+def _key(name: str) -> str:
+    """What the server takes as a key."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _publish(key: str, publish: Callable[[], None]) -> None:
+    if _in_run():
+        attempt(f"artifact {key}", publish)
+
+
+def publish_markdown(key: str, markdown: str | Callable[[], str], description: str | None = None) -> None:
+    """Show ``markdown`` with the current run in Prefect's UI; a failure, in making it too, is only logged. Outside of a
+    run nothing happens, as with all artifacts."""
+
+    def publish() -> None:
+        text = markdown if isinstance(markdown, str) else markdown()
+        create_markdown_artifact(markdown=text, key=_key(key), description=description)
+
+    _publish(key, publish)
+
+
+def publish_picture(key: str, picture: str | Callable[[], str], description: str) -> None:
+    """Show a picture, a ``data:`` URI, with the current run; left out, with a line in the log, where it is too large
+    for the UI."""
+
+    def publish() -> None:
+        uri = picture if isinstance(picture, str) else picture()
+        if len(uri) > _LARGEST_PICTURE:
+            raise ValueError(f"{len(uri)} bytes are more than the {_LARGEST_PICTURE} that the UI shows")
+        create_image_artifact(image_url=uri, key=_key(key), description=description)
+
+    _publish(key, publish)
+
+
+def publish_link(key: str, url: str, text: str) -> None:
+    """Show a link to a page or store, where a browser can follow it; else its URL as text."""
+
+    def publish() -> None:
+        link = browsable(url)
+        if link is None:
+            create_markdown_artifact(markdown=f"{text}: `{url}`", key=_key(key), description=text)
+        else:
+            create_link_artifact(link=link, link_text=url, key=_key(key), description=text)
+
+    _publish(key, publish)
+
+
+def browsable(url: str) -> str | None:
+    """The ``http`` address of a URL, or None: a browser opens no local file from a page of a server.
+
+    Of ``s3://bucket/key`` it is ``PNGNOISE_S3_WEB/bucket/key``: the address at which browsers reach the storage.
+    """
+    if url.startswith(("http://", "https://")):
+        return url
+    web = os.environ.get(WEB)
+    return f"{web.rstrip('/')}/{url.removeprefix('s3://')}" if web and url.startswith("s3://") else None
 
 
 def progress_artifact(key: str, description: str) -> Callable[[int, int], None]:
@@ -43,26 +110,14 @@ def progress_artifact(key: str, description: str) -> Callable[[int, int], None]:
             return
         told = now
         share = 100.0 * done / max(total, 1)
-        try:
-            if artifact is None:
-                artifact = cast(UUID, create_progress_artifact(share, key=key, description=description))
-            else:
-                update_progress_artifact(artifact, share)
-        except Exception as error:
-            _LOG.warning("artifact %s was not stored: %s", key, error)
+        if artifact is None:
+            artifact = attempt(
+                f"artifact {key}", lambda: create_progress_artifact(share, key=_key(key), description=description)
+            )
+        else:
+            attempt(f"artifact {key}", lambda: update_progress_artifact(artifact, share))
 
     return tell
-
-
-def may_pass(task: Any, run: Any, state: State[Any]) -> bool:
-    """Condition for a retry: what failed the task lies outside and may be over soon."""
-    try:
-        state.result()
-    except TransientError:
-        return True
-    except Exception:
-        return False
-    return False
 
 
 def table(content: dict[str, object]) -> str:

@@ -9,8 +9,6 @@ from functools import lru_cache
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
@@ -35,6 +33,7 @@ from tasks.partners import Pairing, Protocol
 from tasks.provenance import code_version, content_key, device_name, measuring_version
 from tasks.recorded import KEY, read_record
 from tasks.sources import SHIPPED, Reference, ReferenceSource, open_pairs, planned_references
+from tasks.steps import step
 from tasks.stores.filesystem import write_json
 
 HoldOut = Literal["scene", "image", "split"]
@@ -222,4 +221,4 @@ def _held_out_facts(source: ReferenceSource, pairings: tuple[Pairing, ...]) -> d
     return {"pairs": len(references), "scenes": sorted({reference.scene for reference in references})}
 
 
-task_evaluate_c2st = task(cache_policy=NO_CACHE, persist_result=False, name="evaluate_c2st")(evaluate_c2st)
+task_evaluate_c2st = step("evaluate_c2st")(evaluate_c2st)

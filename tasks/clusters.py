@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import TransientError, UserError
 from tasks.configuration import load_yaml
+from tasks.operations import Counted, add
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -108,14 +109,15 @@ class _Dask(Cluster):
 
         def submit(item: Item) -> Any:
             # pure=False: two equal items are two pieces of work.
-            return client.submit(function, item, pure=False, resources=self._config.resources or None)
+            return client.submit(Counted(function), item, pure=False, resources=self._config.resources or None)
 
         limit, asked = _IN_FLIGHT_PER_WORKER * self.workers, time.monotonic()
         submitted = {submit(item): item for item in itertools.islice(waiting, limit)}
         finished = as_completed(list(submitted))
         for future in finished:
             item = submitted.pop(future)
-            result = _result(future, item, self._config)
+            result, counts = _result(future, item, self._config)
+            add(counts)
             future.release()
             if time.monotonic() - asked > _ASK_AGAIN:  # workers that joined meanwhile need work, too
                 limit, asked = _IN_FLIGHT_PER_WORKER * self.workers, time.monotonic()

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.clusters import Cluster
 from tasks.configuration import validate
+from tasks.steps import step
 from tasks.stores.aliases import resolve_alias
 from tasks.stores.corpus import (
     COMMIT,
@@ -217,4 +216,4 @@ def _published(url: str) -> Iterator[str]:
             yield join(url, name.split("/")[0])
 
 
-task_verify_corpus = task(cache_policy=NO_CACHE, name="verify_corpus")(verify_corpus)
+task_verify_corpus = step("verify_corpus")(verify_corpus)

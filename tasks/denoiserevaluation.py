@@ -6,8 +6,6 @@ from collections.abc import Callable
 from statistics import fmean, stdev
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.bundle import bundle_config
@@ -23,6 +21,7 @@ from tasks.generators import bundle_folder
 from tasks.pairsources import pairs_digest
 from tasks.provenance import content_key, device_name, measuring_version
 from tasks.recorded import KEY, read_record
+from tasks.steps import step
 from tasks.stores.filesystem import exists, join, write_json
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
@@ -213,4 +212,4 @@ def publish_record(output: str, record: dict[str, Any]) -> str:
     return place
 
 
-task_measure_all = task(cache_policy=NO_CACHE, persist_result=False, name="measure_denoisers")(measure_all)
+task_measure_all = step("measure_denoisers")(measure_all)

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from torch import Tensor
 
 from pngmodel.metrics.fidelity import psnr
@@ -18,6 +16,7 @@ from tasks.pages import TEMPLATES, data_uri, picture
 from tasks.provenance import content_key
 from tasks.reporting import NAMES, with_spread
 from tasks.sources import planned_references
+from tasks.steps import step
 from tasks.stores.filesystem import join, read_if_there, write_bytes
 
 _COLUMNS = 6
@@ -76,7 +75,6 @@ def write_denoiser_report(
     there = read_if_there(place)
     if there is not None and stamp.encode() in there:
         return place
-    pictures = [_pictures(test.name, record, found) for test in parameters.tests]
     trained = [d["training"] for d in record["denoisers"] if "training" in d]
     arms = {d["arm"] for d in record["denoisers"]}
     steps = ", ".join(sorted({str(t.get("steps", "?")) for t in trained})) or "no"
@@ -89,7 +87,7 @@ def write_denoiser_report(
             {"title": test_title(test, found_), "rows": fidelity_table(record, test)}
             for test, found_ in record["tests"].items()
         ],
-        pictures=pictures,
+        pictures=[_pictures(test.name, record, found) for test in parameters.tests],
         provenance=[
             ("code", record["code"]),
             ("device", record["device"]),
@@ -101,7 +99,14 @@ def write_denoiser_report(
     return place
 
 
-def _pictures(test: str, record: Mapping[str, Any], found: Mapping[Measurement, Rows]) -> dict[str, str]:
+def small_picture(test: str, record: Mapping[str, Any], found: Mapping[Measurement, Rows]) -> str:
+    """Best, median and worst image of a set, small enough for an artifact of the run."""
+    return _pictures(test, record, found, small=True)["uri"]
+
+
+def _pictures(
+    test: str, record: Mapping[str, Any], found: Mapping[Measurement, Rows], *, small: bool = False
+) -> dict[str, str]:
     """Best, median and worst image by what the first compared denoiser gained; one row each."""
     mine = {(w.candidate.arm, w.candidate.seed): w for w in found if w.test == test}
     arms = list(dict.fromkeys(arm for arm, _ in mine if arm != NOISY))
@@ -118,10 +123,10 @@ def _pictures(test: str, record: Mapping[str, Any], found: Mapping[Measurement, 
         "Centre crops with the PSNR of the whole image, first seed of each kind of training data. "
         "All figures are in the table."
     )
-    return {"title": title, "uri": _grid([noisy, *shown], picks), "caption": caption}
+    return {"title": title, "uri": _grid([noisy, *shown], picks, small=small), "caption": caption}
 
 
-def _grid(works: list[Measurement], picks: Mapping[str, int]) -> str:
+def _grid(works: list[Measurement], picks: Mapping[str, int], *, small: bool) -> str:
     source = planned_references(*works[0].source)
     figure = Figure(figsize=(11, 11 / (len(works) + 1) * len(picks) + 0.5), layout="constrained")
     axes = figure.subplots(len(picks), len(works) + 1, squeeze=False)
@@ -139,7 +144,7 @@ def _grid(works: list[Measurement], picks: Mapping[str, int]) -> str:
             axis.set_title(_short(name) + (f"\n{value:.2f} dB" if value is not None else "\n"), fontsize=8)
         name = source.references[k].id
         row[0].set_ylabel(f"{label}\n{name if len(name) <= 22 else '…' + name[-21:]}", fontsize=8)
-    return data_uri(figure)
+    return data_uri(figure, small=small)
 
 
 def _short(name: str) -> str:
@@ -151,4 +156,4 @@ def _centre(image: Tensor) -> Tensor:
     return image[:, y : y + _SIDE, x : x + _SIDE]
 
 
-task_write_denoiser_report = task(cache_policy=NO_CACHE, name="write_denoiser_report")(write_denoiser_report)
+task_write_denoiser_report = step("write_denoiser_report")(write_denoiser_report)

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
@@ -30,6 +28,7 @@ from tasks.pairsamples import PairSamples
 from tasks.pairsources import GeneratedPairs, PairSource, RealPairs, StoredPairs
 from tasks.progress import Progress, report
 from tasks.provenance import content_key
+from tasks.steps import step
 from tasks.stores.aliases import resolve_alias
 from tasks.stores.corpus import COMMIT as CORPUS
 from tasks.stores.filesystem import exists, join
@@ -218,4 +217,4 @@ def train_denoisers(
     return [done[work.arm.name, work.seed] for work in works]
 
 
-task_train_denoisers = task(cache_policy=NO_CACHE, persist_result=False, name="train_denoisers")(train_denoisers)
+task_train_denoisers = step("train_denoisers")(train_denoisers)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -33,6 +31,7 @@ from tasks.partners import Protocol
 from tasks.provenance import code_version, content_key, device_name, measuring_version
 from tasks.recorded import KEY, read_record
 from tasks.sources import SHIPPED, open_pairs
+from tasks.steps import step
 from tasks.stores.filesystem import exists, write_json
 
 Group = TypeVar("Group", str, tuple[str, int])
@@ -212,4 +211,4 @@ def evaluate_noise(
     return Evaluation(record, tuple(examples))
 
 
-task_evaluate_noise = task(cache_policy=NO_CACHE, persist_result=False, name="evaluate_noise")(evaluate_noise)
+task_evaluate_noise = step("evaluate_noise")(evaluate_noise)

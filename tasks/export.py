@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Literal
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
@@ -30,6 +28,7 @@ from tasks.exports.receipts import (
 )
 from tasks.exports.records import ExportPart, ExportRecord
 from tasks.provenance import content_key, packages
+from tasks.steps import step
 from tasks.stores.filesystem import join, read_bytes, remove, sha256, sweep, write_json
 from tasks.stores.plans import begin
 
@@ -187,4 +186,4 @@ def _commit(output: str, settings: Settings, pairs: CorpusPairs, works: list[Exp
     return record
 
 
-task_export_corpus = task(cache_policy=NO_CACHE, name="export_corpus")(export_corpus)
+task_export_corpus = step("export_corpus")(export_corpus)

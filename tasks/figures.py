@@ -30,8 +30,9 @@ def _noises(example: Example) -> dict[str, Array]:
     return {name: np.asarray(rows[name] - example.clean) for name in _COLOURS if name in rows}
 
 
-def grid(examples: Sequence[Example], side: int = 128) -> str:
-    """Clean, real noisy, synthetic noisy and both noise maps times 4, one row per example (centre crops)."""
+def grid(examples: Sequence[Example], side: int = 128, *, small: bool = False) -> str:
+    """Clean, real noisy, synthetic noisy and both noise maps times 4, one row per example (centre crops); ``small`` as
+    in :func:`tasks.pages.data_uri`."""
     titles = ("clean", "real noisy", "synthetic noisy", f"real noise ×{_NOISE_GAIN}", f"synthetic noise ×{_NOISE_GAIN}")
     figure = Figure(figsize=(11, 2.25 * len(examples) + 0.3), layout="constrained")
     axes = figure.subplots(len(examples), len(titles), squeeze=False)
@@ -49,10 +50,10 @@ def grid(examples: Sequence[Example], side: int = 128) -> str:
         row[0].set_ylabel(f"{label}\n{example.camera or 'camera unknown'} ISO {example.iso or '?'}", fontsize=8)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
-    return data_uri(figure)
+    return data_uri(figure, small=small)
 
 
-def corpus_grid(samples: Sequence[tuple[str, Array, Array]]) -> str:
+def corpus_grid(samples: Sequence[tuple[str, Array, Array]], *, small: bool = False) -> str:
     """Pairs of the corpus itself: (label, clean, noisy), each (C, H, W) in [0, 1]; two pairs a row."""
     rows = -(-len(samples) // 2)
     figure = Figure(figsize=(11, 2.0 * rows + 0.3), layout="constrained")
@@ -65,7 +66,7 @@ def corpus_grid(samples: Sequence[tuple[str, Array, Array]]) -> str:
         ):
             axis.imshow(picture(image), interpolation="nearest")
         first.set_title(label, fontsize=8, loc="left")
-    return data_uri(figure)
+    return data_uri(figure, small=small)
 
 
 def histograms(examples: Sequence[Example]) -> str:

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
@@ -39,7 +37,9 @@ from tasks.datasets.naming import NOT_STATED
 from tasks.datasets.records import SIDES, PairRecord, Unpaired
 from tasks.datasets.source import Source
 from tasks.duplicates import near_duplicates
+from tasks.operations import REJECTS, count
 from tasks.provenance import content_key, packages
+from tasks.steps import step
 from tasks.stores.filesystem import exists, join, read_json, remove, sha256, write_bytes, write_json
 from tasks.stores.tables import encode_table
 from tasks.verification import Checked, check_group, grouped
@@ -108,6 +108,7 @@ def ingest(
     checked = _checked(list(unique.values()), settings, cluster, progress)
     rows = _rows(unique, checked, rejected, settings.full_scale)
     rejections = [{"id": r.id, "reason": r.reason} for r in sorted(rejected, key=lambda r: (r.id, r.reason))]
+    count(REJECTS, len(rejections))
     share = len(rejections) / max(1, len(rows) + len(rejections))
     if not rows or share > settings.max_rejected:
         write_json(join(output, _FAILED), {"source": place.url, "rejected": rejections})
@@ -253,4 +254,4 @@ def describe(url: str) -> str:
     return catalogue_markdown(rows, read_json(join(url, REJECTED))["rejected"], read_catalogued)
 
 
-task_ingest = task(cache_policy=NO_CACHE, name="ingest")(ingest)
+task_ingest = step("ingest")(ingest)

@@ -9,8 +9,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from tasks.provenance import code_version, content_key, device_name, measuring_v
 from tasks.recorded import KEY, read_record
 from tasks.scenesplit import divisible, held_out_scenes
 from tasks.sources import Reference
+from tasks.steps import step
 from tasks.stores.filesystem import write_json
 
 ROWS = ("prompts", "noise")
@@ -254,4 +253,4 @@ def _held_out_facts(plan: _Planned, seed: int) -> dict[str, Any]:
     return facts | {"classes_not_tested": [name for name in plan.classes if name not in tested]}
 
 
-task_classify_metadata = task(cache_policy=NO_CACHE, persist_result=False, name="classify_metadata")(classify_metadata)
+task_classify_metadata = step("classify_metadata")(classify_metadata)

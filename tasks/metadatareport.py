@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from tasks.figures import confusion_matrix
 from tasks.metadata import ROWS
 from tasks.pages import TEMPLATES
+from tasks.steps import step
 from tasks.stores.filesystem import write_bytes
 
 NAMES = {
@@ -78,4 +76,4 @@ def write_metadata_report(record: Mapping[str, Any], url: str) -> None:
     write_bytes(url, page.encode())
 
 
-task_write_metadata_report = task(cache_policy=NO_CACHE, name="write_metadata_report")(write_metadata_report)
+task_write_metadata_report = step("write_metadata_report")(write_metadata_report)

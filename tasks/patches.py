@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
@@ -26,6 +24,7 @@ from tasks.catalogue import COMMIT as CATALOGUE
 from tasks.catalogue import load_catalogue, read_catalogued
 from tasks.clusters import ClusterConfig, run_each
 from tasks.datasets.records import PAIR_COLUMNS
+from tasks.steps import step
 from tasks.stores.filesystem import exists, join, read_json
 from tasks.stores.layout import ARRAYS, Layout, part_name, peak
 from tasks.stores.patches import COMMIT, KIND, schema
@@ -397,5 +396,5 @@ def publish(store: ShardWriter) -> str:
     return store.commit(COMMIT, PatchStoreRecord, record).digest
 
 
-task_extract_patches = task(cache_policy=NO_CACHE, name="extract_patches")(extract_patches)
-task_finalise = task(cache_policy=NO_CACHE, name="finalise_store")(finalise)
+task_extract_patches = step("extract_patches")(extract_patches)
+task_finalise = step("finalise_store")(finalise)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tasks.artifacts import log
+from tasks.artifacts import log, progress_artifact
+from tasks.operations import reached
 
 _LOG_EVERY_SECONDS = 30.0
+_BAR_AFTER_SECONDS = 3.0  # what is over sooner needs no bar, and a bar is a request to the server
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,34 @@ class _LogListener:
         log(f"{progress.stage}: {progress.done} of {progress.total} {progress.unit} {progress.note}".rstrip())
 
 
+class _Bars:
+    """Progress artifacts of one run, of stages that take long."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, float] = {}
+        self._bars: dict[str, Callable[[int, int], None]] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        stage, begun = progress.stage, self._begun.setdefault(progress.stage, time.monotonic())
+        if stage not in self._bars:
+            if progress.done >= progress.total or time.monotonic() - begun < _BAR_AFTER_SECONDS:
+                return
+            self._bars[stage] = progress_artifact(f"progress-{stage}", f"{progress.total} {progress.unit}")
+        self._bars[stage](progress.done, progress.total)
+
+
 _listeners: list[Listener] = [_LogListener()]
+_runs: list[_Bars] = []
+
+
+@contextmanager
+def bars() -> Iterator[None]:
+    """Show stages of the block that take long as progress artifacts of the run, whoever listens."""
+    _runs.append(_Bars())
+    try:
+        yield
+    finally:
+        _runs.pop()
 
 
 @contextmanager
@@ -56,33 +85,30 @@ def listen(listener: Listener) -> Iterator[None]:
 def reporter(stage: str, unit: str) -> Callable[[int, int], None]:
     """A callable (done, total) for one stage."""
 
-    def report(done: int, total: int) -> None:
-        _listeners[-1](Progress(stage, done, total, unit))
+    def tell(done: int, total: int) -> None:
+        report(Progress(stage, done, total, unit))
 
-    return report
+    return tell
 
 
-def shared(
-    stage: str, unit: str, total: int, also: Callable[[int, int], None] = lambda done, total: None
-) -> Callable[[int, int], None]:
-    """A callable (done, total) for a stage that is made in pieces, each of which counts from 0 to its own total.
-
-    ``also`` is told how far the whole stage is.
-    """
+def shared(stage: str, unit: str, total: int) -> Callable[[int, int], None]:
+    """A callable (done, total) for a stage that is made in pieces, each of which counts from 0 to its own total."""
     before, last = 0, 0
 
-    def report(done: int, of_piece: int) -> None:
+    def tell(done: int, of_piece: int) -> None:
         nonlocal before, last
         if done < last:  # the next piece has begun
             before += last
         last = done
-        reached = min(before + done, total)  # a piece that is tried again is counted twice
-        _listeners[-1](Progress(stage, reached, total, unit))
-        also(reached, total)
+        so_far = min(before + done, total)  # a piece that is tried again is counted twice
+        report(Progress(stage, so_far, total, unit))
 
-    return report
+    return tell
 
 
 def report(progress: Progress) -> None:
     """Report a whole :class:`Progress`, for stages that have a note to show."""
+    reached(progress.stage, progress.done, progress.total, progress.unit)
     _listeners[-1](progress)
+    if _runs:
+        _runs[-1](progress)

@@ -6,13 +6,12 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pngmodel.errors import UserError
 from tasks.configuration import load_yaml
 from tasks.registry import check_files, named, now, versioned
+from tasks.steps import step
 from tasks.stores.filesystem import read_bytes, read_json
 from tasks.stores.registry import Move, Registered, Version
 
@@ -174,7 +173,8 @@ def _failures(findings: list[dict[str, Any]]) -> list[str]:
 
 
 def promote(parameters: PromoteParameters) -> dict[str, Any]:
-    """Judge a version by its evaluation and make it the champion; the record is kept either way.
+    """Judge a version by its evaluation and make it the champion; the record is kept either way. The champion with the
+    record that made it so stays as it is.
 
     Returns:
         The move: version, previous champion, findings, override.
@@ -194,6 +194,8 @@ def promote(parameters: PromoteParameters) -> dict[str, Any]:
     check_files(registered, version)
     kept = registered.keep_evaluation(version.version, read_bytes(parameters.record))
     champion = registered.champion()
+    if champion is not None and (champion.version, champion.record) == (version.version, kept):
+        return _told(champion)  # asked twice, e.g. by an event that was told again
     theirs, incomparable = None, None
     # A champion that is promoted again, with a newer record, is not compared with itself.
     if champion is not None and champion.version != version.version and rules.no_worse:
@@ -273,6 +275,10 @@ def _move(registered: Registered, champion: Move | None, version: Version, **fac
             f"{registered.url}: the champion was moved by somebody else meanwhile; nothing was changed, look at it "
             "with `pngnoise registry show` and run the same command again"
         )
+    return _told(move)
+
+
+def _told(move: Move) -> dict[str, Any]:
     return move.model_dump(mode="json", exclude={"format", "format_version", "rules"})
 
 
@@ -283,4 +289,4 @@ def findings_table(move: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-task_promote = task(cache_policy=NO_CACHE, name="promote")(promote)
+task_promote = step("promote")(promote)

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel import whitening
@@ -21,6 +19,7 @@ from tasks.clusters import ClusterConfig, run_each
 from tasks.generators import SHIPPED_MODEL, load_generator, model_digest, one_thread
 from tasks.provenance import code_version, content_key, device_name, packages
 from tasks.sources import SHIPPED, Reference, ReferenceSource, open_pairs, planned_references
+from tasks.steps import step
 from tasks.stores.filesystem import (
     exists,
     join,
@@ -266,4 +265,4 @@ def _rows(plan: BankPlan, digests: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-task_build_bank = task(cache_policy=NO_CACHE, name="build_prompt_bank")(build_bank)
+task_build_bank = step("build_prompt_bank")(build_bank)

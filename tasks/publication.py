@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from pngmodel.errors import UserError
 from tasks import figures
@@ -17,9 +15,11 @@ from tasks.croissant import croissant
 from tasks.evaluation import Evaluation
 from tasks.gate import GateRules, Verdict, run_gate
 from tasks.noisecheck import compare, sampled_pairs
+from tasks.operations import REJECTS, count
 from tasks.regenerate import pair_of
 from tasks.reporting import markdown_table, report_page
 from tasks.sources import planned_references
+from tasks.steps import step
 from tasks.stores.aliases import write_alias
 from tasks.stores.corpus import (
     CARD,
@@ -129,6 +129,7 @@ def judge(plan: CorpusPlan, rules: GateRules, cluster: Cluster) -> Judged:
     manifest = None if p.mode == "recipe" else compact_all(plan, rules, cluster)
     if manifest is not None:
         require_whole(manifest, plan)
+        count(REJECTS, sum(manifest.reasons.values()))
         evidence = manifest.evidence()
     else:
         evidence = {"samples": plan.layout.pairs, "reasons": {}, "rejected": [], "by_camera": {}}
@@ -237,6 +238,11 @@ def _shown(plan: CorpusPlan, pair: int) -> tuple[str, figures.Array, figures.Arr
     return references[plan.sample(pair).reference].id, clean, noisy
 
 
+def samples_picture(plan: CorpusPlan) -> str:
+    """Pairs of the corpus, small enough for an artifact of its run."""
+    return figures.corpus_grid([_shown(plan, pair) for pair in sampled_pairs(plan, _SHOWN)], small=True)
+
+
 def _told(noise: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in noise.items())
 
@@ -300,5 +306,5 @@ A corpus without `{COMMIT}` is not finished: do not read it. `pngnoise verify <t
 """
 
 
-task_publish = task(cache_policy=NO_CACHE, name="publish_corpus")(publish)
-task_judge = task(cache_policy=NO_CACHE, persist_result=False, name="quality_gate")(judge)
+task_publish = step("publish_corpus")(publish)
+task_judge = step("quality_gate")(judge)

@@ -9,7 +9,9 @@ from typing import Any
 
 from pngmodel.bundle import CARD, bundle_config, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
+from tasks.artifacts import log
 from tasks.generators import bundle_folder
+from tasks.steps import step
 from tasks.stores.filesystem import (
     create_bytes,
     exists,
@@ -102,6 +104,13 @@ def add_version(bundle: str, place: str, note: str | None = None) -> dict[str, A
         if registered.create_version(record):
             return _facts(registered, record) | {"added": True}
     raise UserError(f"{registered.url}: others add versions all the time; run the same command again")
+
+
+def add_trained(bundle: str, place: str, note: str | None = None) -> str:
+    """:func:`add_version` at the end of a training; returns ``REGISTRY/NAME@NUMBER``, what flows take as a model."""
+    added = add_version(bundle, place, note)
+    log(f"{added['name']}: digest {added['digest']}" + ("" if added["added"] else ", was there already"))
+    return f"{place.rstrip('/').rpartition('/')[0]}/{added['name']}"
 
 
 def _upload(folder: Path, url: str) -> dict[str, str]:
@@ -205,3 +214,6 @@ def fetch_version(place: str, output: str) -> dict[str, Any]:
         target.rmdir()
     working.replace(target)
     return facts
+
+
+task_add_trained = step("register")(add_trained)

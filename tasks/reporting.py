@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from pngmodel.metrics.protocols import DRAW_METRICS, METRICS
 from tasks import figures
-from tasks.evaluation import Evaluation
+from tasks.evaluation import Evaluation, Example
 from tasks.pages import TEMPLATES
+from tasks.steps import step
 from tasks.stores.filesystem import write_bytes
 
 ARROWS = {"lower": "↓", "higher": "↑", "one": "→1", "zero": "→0"}
@@ -96,11 +94,10 @@ def report_page(
         tables += [figures_table(rows, f"{camera}, {protocol}") for camera, rows in record["cameras"].items()]
     if len(record.get("settings", ())) > len(record["cameras"]):
         tables += [figures_table(rows, f"{setting}, {protocol}") for setting, rows in record["settings"].items()]
-    step = max(1, len(examples) // _ROWS_OF_GRID)
     pictures = [
         {
             "title": "Real and synthetic noise on the same image",
-            "uri": figures.grid(examples[::step][:_ROWS_OF_GRID]),
+            "uri": figures.grid(_spread(evaluation)),
             "caption": "Centre crops. Noise maps are multiplied by 4 around mid grey; they should look alike in grain, "
             "colour and strength, and must not be the same.",
         },
@@ -146,6 +143,17 @@ def report_page(
             *provenance,
         ],
     )
+
+
+def examples_picture(evaluation: Evaluation) -> str:
+    """Real and synthetic noise on the same images, small enough for an artifact of the run."""
+    return figures.grid(_spread(evaluation), small=True)
+
+
+def _spread(evaluation: Evaluation) -> list[Example]:
+    """Some examples, evenly spread."""
+    examples = evaluation.examples
+    return list(examples[:: max(1, len(examples) // _ROWS_OF_GRID)][:_ROWS_OF_GRID])
 
 
 def write_report(evaluation: Evaluation, url: str) -> None:
@@ -214,4 +222,4 @@ def spread_text(row: Mapping[str, Any]) -> str:
     return f"{row['auc_spread']:.3f}" if "auc_spread" in row else "–"
 
 
-task_write_report = task(cache_policy=NO_CACHE, name="write_report")(write_report)
+task_write_report = step("write_report")(write_report)

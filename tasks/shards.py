@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from pngmodel import whitening
-from tasks.artifacts import may_pass
 from tasks.cleansources import read_clean
 from tasks.clusters import Cluster, open_cluster
 from tasks.generators import load_generator, one_thread
+from tasks.operations import PAIRS, count, model_time
 from tasks.pipelining import pipelined
 from tasks.promptbank import entry_of
 from tasks.sources import planned_references
+from tasks.steps import step
 from tasks.stores.aliases import refuse_shadows
 from tasks.stores.corpus import CLEAN_IMAGES, COMMIT, PLACES, SCHEMA, SURVEYED, published_corpus, writer
 from tasks.stores.filesystem import encode_json, join, list_files, remove, sha256, write_if_other
@@ -97,9 +96,9 @@ def _draw(loaded: _Loaded) -> _Drawn:
         prompts = [loaded.entries[position].prompts for position in batch]
         seeds = [loaded.samples[position].seed for position in batch]
         clean = np.stack([loaded.cleans[position] for position in batch])
-        for position, noisy in zip(
-            batch, np.asarray(generator.generate(clean, prompts=prompts, seed=seeds)), strict=True
-        ):
+        with model_time():
+            drawn = np.asarray(generator.generate(clean, prompts=prompts, seed=seeds))
+        for position, noisy in zip(batch, drawn, strict=True):
             noisies[position] = noisy
     return _Drawn(loaded, noisies)
 
@@ -140,6 +139,7 @@ def _store(drawn: _Drawn) -> int:
             chunks[array].append(layout.codec.encode(pair[array]))
     store = writer(work.job.parameters.output, layout, work.job.recipe)
     store.write(work.index, chunks, pa.Table.from_pylist(rows, SCHEMA))
+    count(PAIRS, len(rows))
     return work.index
 
 
@@ -314,13 +314,6 @@ def make_corpus_shards(plan: CorpusPlan, progress: Progress = lambda done, total
     return {"made": len(todo), "kept": len(plan.mine) - len(todo)}
 
 
-task_begin = task(cache_policy=NO_CACHE, name="begin_corpus")(begin)
-task_pending = task(cache_policy=NO_CACHE, persist_result=False, name="look_for_shards")(pending)
-task_make_pending = task(
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    name="make_shards",
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=may_pass,
-)(make_pending)
+task_begin = step("begin_corpus")(begin)
+task_pending = step("look_for_shards")(pending)
+task_make_pending = step("make_shards")(make_pending)

@@ -23,8 +23,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
@@ -35,6 +33,7 @@ from tasks.denoisers import CLASSICAL, denoiser_digest, load_denoiser
 from tasks.generators import one_thread
 from tasks.matlab73 import matlab73
 from tasks.provenance import content_key, device_name
+from tasks.steps import step
 from tasks.stores.filesystem import exists, local_path, read_json, remove, sweep, write_bytes, write_json
 from tasks.stores.plans import begin
 from tasks.unpaired import denoised
@@ -289,4 +288,4 @@ def _assemble_sidd(root: Path, form: Form, description: dict[str, str]) -> dict[
     return {"seconds_per_megapixel": seconds / (pixels / 1e6)}
 
 
-task_submit = task(cache_policy=NO_CACHE, persist_result=False, name="submit")(submit)
+task_submit = step("submit")(submit)

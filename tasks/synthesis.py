@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import ConfigDict, Field, model_validator
 
 from pngmodel.baselines import BASELINES
@@ -29,6 +27,7 @@ from tasks.generators import SHIPPED_MODEL, bundle_folder, model_digest
 from tasks.promptbank import KEPT_ENTRIES, Name, Place
 from tasks.provenance import code_version, device_name, packages
 from tasks.sources import SHIPPED, ReferenceSource, open_references, planned_references
+from tasks.steps import step
 from tasks.stores.corpus import ARRAYS_OF_MODE
 from tasks.stores.layout import Layout
 from tasks.survey import Asked, Survey, survey
@@ -334,4 +333,4 @@ def _refuse_other_model(parameters: CorpusParameters, references: ReferenceSourc
         )
 
 
-task_plan_corpus = task(cache_policy=NO_CACHE, name="plan_corpus")(plan_corpus)
+task_plan_corpus = step("plan_corpus")(plan_corpus)

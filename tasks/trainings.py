@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from lightning_fabric import Fabric
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from pngmodel.bundle import CARD, FORMAT, bundle_config
 from pngmodel.errors import UserError
@@ -20,6 +18,7 @@ from tasks.configuration import read_yaml, validate
 from tasks.devices import Devices, run_on
 from tasks.evaluation import Evaluation
 from tasks.progress import Progress, report
+from tasks.steps import step
 from tasks.stores.filesystem import write_bytes
 from tasks.training import TrainingConfig, model_card
 from tasks.trainingrun import Report, TrainingFile, TrainingRun, silent
@@ -82,6 +81,6 @@ def report_step(step: TrainingProgress) -> None:
     report(Progress(f"train {step.stage}", step.step, step.steps, "steps", f"loss {step.loss:.3g}"))
 
 
-task_train_stages = task(cache_policy=NO_CACHE, name="train_stages")(train_stages)
-task_publish_bundle = task(cache_policy=NO_CACHE, name="publish_bundle")(publish_bundle)
-task_write_card = task(cache_policy=NO_CACHE, name="write_model_card")(write_card)
+task_train_stages = step("train_stages")(train_stages)
+task_publish_bundle = step("publish_bundle")(publish_bundle)
+task_write_card = step("write_model_card")(write_card)

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.denoisers import ImageDenoiser
@@ -27,6 +25,7 @@ from tasks.denoisers import CLASSICAL, denoiser_digest, load_denoiser
 from tasks.generators import one_thread
 from tasks.patches import Progress, publish, share
 from tasks.provenance import device_name
+from tasks.steps import step
 from tasks.stores.layout import ARRAYS, CLEAN, NOISY, peak
 from tasks.stores.patches import KIND, PatchStore, schema
 from tasks.stores.shardfile import Pixels
@@ -149,4 +148,4 @@ def denoised(noisy: Pixels, full_scale: float, denoiser: ImageDenoiser) -> Pixel
     return np.ascontiguousarray((np.round(out) if whole else out).astype(noisy.dtype))
 
 
-task_estimate_clean = task(cache_policy=NO_CACHE, name="estimate_clean")(estimate_clean)
+task_estimate_clean = step("estimate_clean")(estimate_clean)

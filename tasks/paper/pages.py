@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
+from tasks.steps import step
 from tasks.stores.filesystem import join, write_bytes
 
 NONE = "–"
@@ -65,5 +63,5 @@ def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
-task_write_page = task(cache_policy=NO_CACHE, name="write_page")(write_page)
-task_write_index = task(cache_policy=NO_CACHE, name="write_index")(write_index)
+task_write_page = step("write_page")(write_page)
+task_write_index = step("write_index")(write_index)

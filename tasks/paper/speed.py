@@ -6,8 +6,6 @@ import time
 from typing import Any
 
 import torch
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from torch import Tensor
 
 from pngmodel.baselines.naflow import NAFlow, NAFlowConfig, NAFlowGenerator
@@ -17,6 +15,7 @@ from tasks.generators import load_generator, model_digest
 from tasks.provenance import commit, content_key, device_name, measuring_version
 from tasks.recorded import recorded
 from tasks.sources import SHIPPED, open_references
+from tasks.steps import step
 
 SIDES = (256, 512)
 
@@ -57,4 +56,4 @@ def measure_speed(model: str, device: str, repeats: int, place: str) -> dict[str
     return recorded(place, content_key(facts), make)
 
 
-task_measure_speed = task(cache_policy=NO_CACHE, persist_result=False, name="measure_speed")(measure_speed)
+task_measure_speed = step("measure_speed")(measure_speed)

@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore
 
 from pngmodel.errors import IntegrityError, TransientError, UserError
+from tasks.operations import BYTES_READ, BYTES_WRITTEN, count
 
 _TEMPORARY = ".writing"
 _ATTEMPTS = 5
@@ -103,7 +104,9 @@ def _whole(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
     # s3fs would ask for the size first, to fetch large files by several requests at once, and list the folder of a
     # missing one. What runs side by side here is whole files, so one request each is as fast.
     alone = {"max_concurrency": 1} if "s3" in fs.protocol else {}
-    return bytes(fs.cat_file(path, **alone))
+    content = bytes(fs.cat_file(path, **alone))
+    count(BYTES_READ, len(content))
+    return content
 
 
 def open_file(url: str, block: int = 4 << 20) -> BinaryIO:
@@ -288,16 +291,23 @@ def write_bytes(url: str, content: bytes) -> None:
     fs, path = filesystem(url)
     with _explained(url, "writing"):
         if not isinstance(fs, LocalFileSystem):
-            fs.pipe_file(path, content)
+            fs.pipe_file(path, content, **_kind(path, fs))
+            count(BYTES_WRITTEN, len(content))
             return
         for attempt in range(_ATTEMPTS):
             try:
                 with _whole_beside(Path(path), content) as working:
                     working.replace(path)
+                count(BYTES_WRITTEN, len(content))
                 return
             except FileNotFoundError:  # another run of the same work was finished meanwhile, and swept
                 if attempt == _ATTEMPTS - 1:
                     raise
+
+
+def _kind(path: str, fs: fsspec.AbstractFileSystem) -> dict[str, str]:
+    """What object storage is to say of a page, so that a browser shows it and does not save it."""
+    return {"ContentType": "text/html; charset=utf-8"} if "s3" in fs.protocol and path.endswith(".html") else {}
 
 
 @contextmanager
@@ -335,6 +345,7 @@ def create_bytes(url: str, content: bytes) -> bool:
             if isinstance(error, FileExistsError) or _http_status(error) in (409, 412):
                 return False
             raise
+    count(BYTES_WRITTEN, len(content))
     return True
 
 

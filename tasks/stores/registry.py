@@ -96,6 +96,12 @@ def meant(place: str) -> Meant | None:
     return Meant(registry or slash or ".", match["name"], match["which"])
 
 
+def is_version(place: str) -> bool:
+    """Whether ``place`` names one version for good: by its number, and not as the champion of the day."""
+    said = meant(place)
+    return said is not None and said.which != CHAMPION
+
+
 def check_name(name: str) -> str:
     """The name of a model, if it can be one.
 
