@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
-.PHONY: help install quickstart ui test test-unit lint format faults bench clean
+.PHONY: help install quickstart ui up down status test test-unit lint format faults bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -37,6 +37,15 @@ quickstart: $(STAMP) ## the main job on shipped data: a corpus with report under
 ui: $(STAMP) ## Prefect's UI with the history of this checkout's runs
 	@echo "open http://127.0.0.1:4200 (Ctrl-C stops it)"
 	$(BIN)/prefect server start --host 127.0.0.1 --port 4200
+
+up: $(STAMP) ## the team's stack on this machine: Prefect, S3, workers, deployments; prints the URLs
+	$(BIN)/python -m infra.local up
+
+down: $(STAMP) ## end exactly what `make up` started; its data stay in .stack
+	$(BIN)/python -m infra.local down
+
+status: $(STAMP) ## which parts of the stack run, and where
+	$(BIN)/python -m infra.local status
 
 test: $(STAMP) ## all tests that run on any machine
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n $(JOBS) --dist loadfile

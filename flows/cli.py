@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows import benchmark_cli, corpus_cli, denoiser_cli, generation_cli, metadata_cli, registry_cli
+from flows import benchmark_cli, corpus_cli, denoiser_cli, generation_cli, metadata_cli, registry_cli, team_cli
 from flows.console import (
     USER_ERROR,
     prepare_prefect,
@@ -333,7 +333,7 @@ def doctor(json: Json = False) -> None:
 
 
 app.registered_commands += generation_cli.commands.registered_commands + denoiser_cli.commands.registered_commands
-app.registered_commands += benchmark_cli.commands.registered_commands
+app.registered_commands += benchmark_cli.commands.registered_commands + team_cli.commands.registered_commands
 evaluation.registered_commands += denoiser_cli.evaluations.registered_commands
 evaluation.registered_commands += metadata_cli.evaluations.registered_commands
 

@@ -45,7 +45,7 @@ def evaluate_denoiser(parameters: EvaluateDenoiserParameters) -> dict[str, Any]:
 
 
 def _tell(parameters: EvaluateDenoiserParameters, record: dict[str, Any], place: str) -> None:
-    """Of the versions of a registry among the denoisers, tell the one with the highest mean PSNR: it may be promoted."""
+    """Tell which version of a registry among the denoisers has the highest mean PSNR: it may be promoted."""
     digests = {denoiser_digest(name): name for name in parameters.denoisers if is_version(name)}
     for found in record["denoisers"]:
         log(f"{found['arm']} seed {found['seed']}: digest {found['digest']}")

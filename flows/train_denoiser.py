@@ -14,9 +14,9 @@ from tasks.clusters import ClusterConfig
 from tasks.configuration import load_yaml
 from tasks.denoisertraining import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, task_train_denoisers
 from tasks.devices import Devices
-from tasks.events import TRAINED, announce_model
+from tasks.events import announce_denoisers
 from tasks.progress import reporter
-from tasks.provenance import commit, content_key
+from tasks.provenance import commit
 from tasks.registry import task_add_trained
 from tasks.reporting import trained_table
 
@@ -94,5 +94,4 @@ def _make_known(parameters: TrainDenoiserParameters, found: list[dict[str, Any]]
     if (place := parameters.register_as) is not None:
         notes = [f"{result['arm']} seed {result['seed']}, {parameters.config}" for result in found]
         bundles = [task_add_trained(*each) for each in zip(bundles, repeat(place), notes, strict=False)]
-    digest = content_key([result["digest"] for result in found])
-    announce_model(TRAINED, "denoiser", model=bundles[-1], digest=digest, denoisers=bundles)
+    announce_denoisers(bundles, [result["digest"] for result in found])

@@ -14,6 +14,7 @@ from pngmodel.bundle import bundle_config
 from pngmodel.errors import UserError
 from tasks.artifacts import log
 from tasks.generators import bundle_folder
+from tasks.provenance import content_key
 
 Kind = Literal["noise", "denoiser", "baseline"]
 KINDS: dict[str, Kind] = {
@@ -51,6 +52,12 @@ def announce_model(event: str, kind: Kind, *, model: str, digest: str, **more: A
     """
     labels = {"prefect.resource.id": f"png.model.{digest}", "prefect.resource.name": model, "png.kind": kind}
     _emit(event, labels, {"model": model, "digest": digest, "kind": kind} | more)
+
+
+def announce_denoisers(models: list[str], digests: list[str]) -> None:
+    """Tell of denoisers that were trained to be compared, by one event: ``denoisers`` of its payload are all of
+    them, ``digest`` is that of their digests."""
+    announce_model(TRAINED, "denoiser", model=models[-1], digest=content_key(digests), denoisers=models)
 
 
 def announce_corpus(url: str, digest: str, **more: Any) -> None:

@@ -1,0 +1,151 @@
+"""Bring a Prefect server up to the files of infra/: work pools and queues, deployments, automations, notifications.
+
+Called again it changes nothing that is as the files say. Switches that people set in the UI, of schedules, stay.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pngmodel.errors import UserError
+from tasks.configuration import load_yaml
+
+HOME, GPU_SLOTS, CPU_SLOTS = "PNGNOISE_HOME", "PNGNOISE_GPU_SLOTS", "PNGNOISE_CPU_SLOTS"
+WEBHOOK = "PNGNOISE_FAILURE_WEBHOOK"
+INFRA = Path("infra")
+_QUEUES = {"cpu": ("default",), "gpu": ("evaluation", "corpora", "training")}
+"""Queues of each pool, the most urgent first."""
+_BLOCK = "pngnoise-failures"
+
+
+class AutomationFile(BaseModel):
+    """infra/automations.yaml: Prefect's own form, with two keys more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    automations: list[dict[str, Any]] = Field(
+        description="each an automation of Prefect's; `needs`: environment variable without which it is left out; "
+        "`block` of an action: TYPE/NAME of the block that it uses"
+    )
+
+
+def provision(deployments: Path, automations: Path) -> dict[str, Any]:
+    """Make the server like these files; returns what is there now.
+
+    Raises:
+        UserError: a file is wrong, no server answers, or `prefect deploy` refuses a deployment.
+    """
+    for file in (deployments, automations):
+        if not file.is_file():
+            raise UserError(f"{file}: no such file; call this from the folder that holds infra/, or name the file")
+    rules = load_yaml(automations, AutomationFile).automations
+    with get_client(sync_client=True) as client:
+        if (down := client.api_healthcheck()) is not None:
+            raise UserError(f"PREFECT_API_URL {client.api_url}: no server answers ({down}); start it, e.g. `make up`")
+        pools = [_pool(client, name, slots) for name, slots in _slots().items()]
+        switches = _switches(client)
+        _deploy(deployments)
+        _restore(client, switches)
+        made = [name for rule in rules if (name := _automation(client, dict(rule), automations))]
+        found = sorted(f"{d.name}" for d in client.read_deployments(limit=200))
+    return {"server": str(client.api_url), "work_pools": pools, "deployments": found, "automations": made}
+
+
+def _slots() -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
+    for pool, name, default in (("cpu", CPU_SLOTS, None), ("gpu", GPU_SLOTS, "1")):
+        value = os.environ.get(name) or default
+        if value is not None and not (value.isdecimal() and int(value) > 0):
+            raise UserError(f"{name} is {value!r}; give the number of runs at once, 1 or more")
+        found[pool] = None if value is None else int(value)
+    return found
+
+
+def _pool(client: SyncPrefectClient, name: str, slots: int | None) -> str:
+    """A pool with its queues. One of another type that is there, e.g. kubernetes, keeps all but its limit."""
+    try:
+        kind = client.read_work_pool(name).type
+        client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=slots))
+    except ObjectNotFound:
+        kind = client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=slots)).type
+    there = {queue.name: queue for queue in client.read_work_queues(work_pool_name=name)}
+    for priority, queue in enumerate(_QUEUES[name], 1):
+        if queue not in there:
+            client.create_work_queue(name=queue, work_pool_name=name, priority=priority)
+        elif there[queue].priority != priority:
+            client.update_work_queue(there[queue].id, priority=priority)
+    return f"{name} ({kind}, {slots or 'any number of'} at once)"
+
+
+def _switches(client: SyncPrefectClient) -> dict[tuple[str, str], bool]:
+    """Whether each schedule is on, by deployment and slug."""
+    return {
+        (deployment.name, schedule.slug): schedule.active
+        for deployment in client.read_deployments(limit=200)
+        for schedule in deployment.schedules
+        if schedule.slug
+    }
+
+
+def _restore(client: SyncPrefectClient, switches: dict[tuple[str, str], bool]) -> None:
+    for deployment in client.read_deployments(limit=200):
+        for schedule in deployment.schedules:
+            active = switches.get((deployment.name, schedule.slug or ""))
+            if active is not None and active != schedule.active:
+                client.update_deployment_schedule(deployment.id, schedule.id, active=active)
+
+
+def _deploy(file: Path) -> None:
+    """All deployments of the file, by Prefect's own command, which also replaces their triggers."""
+    environment = os.environ | {HOME: os.environ.get(HOME) or str(Path.cwd())}
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        told = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise UserError(f"{file}: `prefect deploy` failed: {told}")
+
+
+def _automation(client: SyncPrefectClient, rule: dict[str, Any], file: Path) -> str | None:
+    """Create or update one automation; returns its name, or None where its environment variable is not set."""
+    if (needed := rule.pop("needs", None)) and not os.environ.get(needed):
+        return None
+    for action in rule.get("actions", ()):
+        if "block" in action:
+            action["block_document_id"] = str(_block(client, action.pop("block")))
+    try:
+        automation = AutomationCore.model_validate(rule)
+    except ValidationError as error:
+        raise UserError(f"{file}: automation {rule.get('name')!r}: {error}") from None
+    there = client.read_automations_by_name(automation.name)
+    if there:
+        client.update_automation(there[0].id, automation)
+        for double in there[1:]:
+            client.delete_automation(double.id)
+    else:
+        client.create_automation(automation)
+    return automation.name
+
+
+def _block(client: SyncPrefectClient, reference: str) -> Any:
+    """Id of the block TYPE/NAME; the one for failures is made from the environment, where its secret URL stands."""
+    kind, _, name = reference.partition("/")
+    if name == _BLOCK:
+        block = CustomWebhookNotificationBlock(
+            name=_BLOCK, url=os.environ[WEBHOOK], json_data={"text": "{{subject}}\n{{body}}"}
+        )
+        return block.save(_BLOCK, overwrite=True)
+    try:
+        return client.read_block_document_by_name(name, kind).id
+    except ObjectNotFound:
+        raise UserError(f"automations: there is no block {reference}; create it with `prefect block`") from None

@@ -1,0 +1,1 @@
+"""How the product is run: deployments, the stack of one machine, containers, Kubernetes."""

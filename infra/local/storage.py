@@ -1,0 +1,63 @@
+"""The S3-compatible server of the stack: its environment, its command, its bucket."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import s3fs
+
+from pngmodel.errors import UserError
+
+_REQUIREMENTS = Path(__file__).with_name("s3-requirements.txt")
+
+
+def server_command(folder: Path) -> list[str]:
+    """The server's program, installed on first use.
+
+    Raises:
+        UserError: pip fails.
+    """
+    environment, stamp = folder / "environment", folder / "environment" / "installed"
+    if not stamp.exists() or stamp.read_text() != _REQUIREMENTS.read_text():
+        python = str(environment / "bin" / "python")
+        for command in (
+            [sys.executable, "-m", "venv", str(environment)],
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(_REQUIREMENTS)],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise UserError(
+                    f"{environment}: the S3-compatible server cannot be installed: {done.stderr.strip()[-800:]}; or "
+                    "name a server that is there: AWS_ENDPOINT_URL"
+                )
+        stamp.write_text(_REQUIREMENTS.read_text())
+    return [str(environment / "bin" / "ministack")]
+
+
+def server_environment(folder: Path, port: int) -> dict[str, str]:
+    """What makes it serve S3 alone, on loopback, and keep everything on disk."""
+    return {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "SERVICES": "s3",
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(folder / "objects"),
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(folder / "state"),
+    }
+
+
+def make_bucket(storage: str, environment: Mapping[str, str]) -> None:
+    """The bucket of ``s3://bucket/...``, if it is not there."""
+    bucket = storage.removeprefix("s3://").split("/")[0]
+    files = s3fs.S3FileSystem(
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        key=environment.get("AWS_ACCESS_KEY_ID"),
+        secret=environment.get("AWS_SECRET_ACCESS_KEY"),
+        skip_instance_cache=True,
+    )
+    if not files.exists(bucket):
+        files.mkdir(bucket)
