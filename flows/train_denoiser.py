@@ -33,7 +33,10 @@ class TrainDenoiserParameters(BaseModel):
     steps: int | None = Field(None, ge=1, description="optimiser steps instead of the configuration's")
     devices: Devices = Field(default_factory=Devices, description="where each is trained")
     max_minutes: float | None = Field(None, gt=0, description="stop resumably after so many minutes of a training")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"),
+        description="where denoisers are trained, side by side where it has several workers",
+    )
 
     def works(self) -> list[DenoiserWork]:
         """One training per arm and seed, seeds first: the first comparison is there early."""
