@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
-.PHONY: help install quickstart ui up down status test test-unit lint format faults bench clean
+.PHONY: help install quickstart ui up down status test test-unit lint format reference faults bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -65,6 +65,9 @@ format: $(STAMP) ## rewrite files in the house style
 
 faults: $(STAMP) ## long: kill runs at many moments and compare every byte
 	$(BIN)/pytest -m slow tests/faults
+
+reference: $(STAMP) ## rewrite docs/reference/ from the models of configuration
+	$(BIN)/python -m flows.reference
 
 bench: $(STAMP) ## long: generation beside the baselines and NAFlow, corpora at scale; ratios within one run
 	$(BIN)/python benchmarks/generation.py

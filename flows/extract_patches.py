@@ -20,11 +20,13 @@ class PatchParameters(BaseModel):
 
     catalogue: str = Field(description="folder or URL written by ingest_dataset")
     output: str = Field(description="folder or URL of the patch store")
-    geometry: Geometry = Field(default_factory=lambda: Geometry())
+    geometry: Geometry = Field(default_factory=lambda: Geometry(), description="how an image is cut")
     shard: int = Field(64, ge=1, description="patches per shard; one shard is one object of every array")
-    select: Selection = Field(default_factory=lambda: Selection())
+    select: Selection = Field(default_factory=lambda: Selection(), description="which images are cut")
     parts: str | None = Field(None, description="'i/n': make part i of n only; finalise_store completes the store")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="local"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="local"), description="where shards are made"
+    )
 
 
 @pipeline("extract_patches", PatchParameters, lambda p: f"patches {tail(p.output)}: {tail(p.catalogue)}{part(p.parts)}")

@@ -23,7 +23,9 @@ class FinaliseParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     store: str = Field(description="folder or URL that extract_patches or generate_synthetic_corpus wrote parts to")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="local"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="local"), description="where shards are checked"
+    )
 
 
 @pipeline("finalise_store", FinaliseParameters, lambda p: f"finalise {tail(p.store)}")

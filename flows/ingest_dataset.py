@@ -24,8 +24,12 @@ class IngestParameters(BaseModel):
         "folders, tiff, clean, or a YAML rule file of configs/datasets/"
     )
     output: str = Field(description="folder or URL of the catalogue")
-    settings: IngestSettings = Field(default_factory=IngestSettings)
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+    settings: IngestSettings = Field(
+        default_factory=IngestSettings, description="what is asked of the dataset beyond its layout"
+    )
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"), description="where images are looked at"
+    )
 
 
 @pipeline(

@@ -28,7 +28,9 @@ class MaterialiseParameters(BaseModel):
     device: str | None = Field(None, description="cpu, cuda or cuda:N; default: the recipe's")
     parts: str | None = Field(None, description="i/n: make part i of n and do not publish")
     override_gate: str | None = Field(None, description="publish although the gate fails, for this reason")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"), description="where shards are made"
+    )
 
 
 @pipeline(

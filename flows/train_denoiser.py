@@ -39,7 +39,10 @@ class TrainDenoiserParameters(BaseModel):
     register_as: str | None = Field(
         None, description="REGISTRY/NAME that the bundles become versions of, where other machines find them"
     )
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"),
+        description="where denoisers are trained, side by side where it has several workers",
+    )
 
     def works(self) -> list[DenoiserWork]:
         """One training per arm and seed, seeds first: the first comparison is there early."""

@@ -21,7 +21,9 @@ class VerifyParameters(BaseModel):
     corpus: str = Field(description="folder, URL or alias of a published corpus")
     sample: int | None = Field(None, ge=1, description="only so many shards, drawn by the seed; default all")
     seed: int = Field(0, ge=0, description="which shards are drawn")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"), description="where shards are checked"
+    )
 
 
 @pipeline("verify_corpus", VerifyParameters, lambda p: f"verify {tail(p.corpus)}")

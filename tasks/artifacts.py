@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
@@ -65,13 +64,14 @@ def publish_picture(key: str, picture: str | Callable[[], str], description: str
     """Show a picture, a ``data:`` URI, with the current run; left out, with a line in the log, where it is too large
     for the UI."""
 
-    def publish() -> None:
+    def markdown() -> str:
         uri = picture if isinstance(picture, str) else picture()
         if len(uri) > _LARGEST_PICTURE:
             raise ValueError(f"{len(uri)} bytes are more than the {_LARGEST_PICTURE} that the UI shows")
-        create_image_artifact(image_url=uri, key=_key(key), description=description)
+        # Of an artifact of kind image the UI prints the whole URI, and a data URI is a hundred kilobytes of letters.
+        return f"## {description}\n\n![{description}]({uri})\n"
 
-    _publish(key, publish)
+    publish_markdown(key, markdown, description)
 
 
 def publish_link(key: str, url: str, text: str) -> None:

@@ -40,8 +40,8 @@ class BaselineTrainingConfig(TrainingFile):
 
     baseline: str = Field(description=f"one of {', '.join(TRAINED)}")
     settings: dict[str, Any] = Field(default_factory=dict, description="the baseline's sizes, e.g. {steps: 8}")
-    data: BaselineData
-    train: StageSettings
+    data: BaselineData = Field(description="what is trained on")
+    train: StageSettings = Field(description="its one stage")
 
     def chosen(self, source: str) -> TrainedBaseline:
         """What belongs to the baseline's name."""

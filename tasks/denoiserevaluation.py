@@ -49,7 +49,10 @@ class EvaluateDenoiserParameters(BaseModel):
     output: str = Field(
         "runs/denoiser-evaluation", description=f"folder or URL for {RECORD}, {REPORT} and what was measured"
     )
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"),
+        description="where work is done; one denoiser on one set of pairs is a task",
+    )
 
 
 def measurements(parameters: EvaluateDenoiserParameters) -> list[Measurement]:

@@ -44,8 +44,8 @@ class DenoiserTrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    denoiser: DenoiserConfig
-    train: DenoiserSettings
+    denoiser: DenoiserConfig = Field(description="which network")
+    train: DenoiserSettings = Field(description="how it is trained")
 
 
 class Arm(BaseModel):

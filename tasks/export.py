@@ -51,7 +51,9 @@ class ExportParameters(BaseModel):
     pairs_per_file: int | None = Field(
         None, ge=1, description="pairs per tar, table or run of images, one task each; default: a shard of the corpus"
     )
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"), description="where files are written"
+    )
 
 
 def export_corpus(

@@ -57,7 +57,9 @@ def _keep(facts: dict[str, Any]) -> None:
     shown = {
         key: value for key, value in facts.items() if value is not None and key not in ("stages", "format_version")
     }
-    publish_markdown("run-figures", f"# Run\n\n{table(shown | {'stages': '; '.join(stages) or 'none'})}")
+    publish_markdown(
+        "run-figures", f"# Run\n\n{table(shown | {'stages': '; '.join(stages) or 'none'})}", "for operators"
+    )
     if root := os.environ.get(PLACE):
         write_json(join(root, facts["flow"], f"{facts['run']}.json"), facts)
 

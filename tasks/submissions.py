@@ -67,7 +67,9 @@ class SubmitParameters(BaseModel):
     paper_title: str = Field("", description="SIDD: title of the paper")
     venue: str = Field("", description="SIDD: where it appeared")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"), description="where images are denoised"
+    )
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ class TrainingConfig(TrainingFile):
 
     preset: str = Field(description=f"one of {', '.join(PRESETS)}")
     model: dict[str, Any] = Field(default_factory=dict, description="preset fields to change, e.g. {depth: 4}")
-    data: TrainingData
-    pae: StageSettings
-    pdit: PDiTSettings
+    data: TrainingData = Field(description="what is trained on")
+    pae: StageSettings = Field(description="stage 1, the prompt autoencoder")
+    pdit: PDiTSettings = Field(description="stage 2, the P-DiT")
 
     def model_settings(self, source: str) -> ModelConfig:
         """The preset with this file's changes, validated."""

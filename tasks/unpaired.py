@@ -45,7 +45,9 @@ class EstimateParameters(BaseModel):
     output: str = Field(description="folder or URL of the new patch store")
     parts: str | None = Field(None, description="'i/n': make part i of n only; finalise_store completes the store")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"), description="where shards are made"
+    )
 
 
 @dataclass(frozen=True)

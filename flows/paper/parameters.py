@@ -31,7 +31,9 @@ class ReproduceParameters(BaseModel):
     estimator: str = Field("nlm", description="denoiser that estimates clean images where there are no pairs")
     tables: list[str] = Field(default_factory=list, description="only these; default all")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"), description="where the work of all tables is done"
+    )
 
     def place(self, *names: str) -> str:
         """A place below the output."""

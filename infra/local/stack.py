@@ -132,7 +132,7 @@ class Stack:
         self.ledger.start(name, [*command, "--name", name, "--limit", str(limit)], self.environment | device)
 
     def _sample_data(self) -> None:
-        """A patch store of the shipped samples, where no other was named, so that deployments have something to read."""
+        """A patch store of the shipped samples, where no other was named: deployments have something to read."""
         if self.settings.patches is not None:
             return
         place = f"{self.settings.storage}/data/samples"

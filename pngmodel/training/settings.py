@@ -21,14 +21,19 @@ class StageSettings(BaseModel):
     batch: int = Field(ge=1, description="samples per step, over all devices and accumulated parts")
     accumulate: int = Field(1, ge=1, description="parts that a device works off its share of a batch in")
     crop: int = Field(ge=16, multiple_of=8, description="side of the training crops in pixels")
-    optimiser: Literal["adam", "adamw", "radam"] = Field("radam")
+    optimiser: Literal["adam", "adamw", "radam"] = Field("radam", description="which of torch's optimisers")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the mean and the square of gradients")
-    weight_decay: float = Field(0.0, ge=0)
-    learning_rate: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="that optimiser's weight decay")
+    learning_rate: float = Field(2e-4, gt=0, description="at the start; see final_learning_rate")
     final_learning_rate: float | None = Field(None, gt=0, description="cosine to this at the end; none = constant")
     gradient_clip: float | None = Field(0.1, gt=0, description="largest norm of the whole gradient; none: any")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the weights' moving average, warmed up")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(
+        0,
+        ge=0,
+        description="of everything drawn in the stage. Of the noise model, stage 1's is also that of the first "
+        "weights, stage 2's that of the samples of both",
+    )
     compile: bool = Field(False, description="torch.compile the network; pays on CUDA")
     checkpoint_every: int = Field(250, ge=1, description="steps between resumable checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that stay")

@@ -57,8 +57,8 @@ class Case(BaseModel):
     scene: str | None = Field(
         None, description="scene; default: the group (?P<scene>...) or what (?P<pair>...) catches"
     )
-    camera: str | None = None
-    iso: int | None = Field(None, ge=1, le=10_000_000)
+    camera: str | None = Field(None, description="camera; default: the group (?P<camera>...)")
+    iso: int | None = Field(None, ge=1, le=10_000_000, description="ISO value; default: the group (?P<iso>...)")
     split: str | None = Field(None, description="train, validation, ...")
 
 

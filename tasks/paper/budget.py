@@ -24,8 +24,8 @@ class AblationBudget(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     config: str = Field(description="training configuration that the variants start from")
-    pae_steps: int = Field(ge=1)
-    pdit_steps: int = Field(ge=1)
+    pae_steps: int = Field(ge=1, description="training steps of every variant's autoencoder")
+    pdit_steps: int = Field(ge=1, description="training steps of every variant's P-DiT")
     variants: dict[str, dict[str, Any]] = Field(description="name -> keys of `model` that are changed")
     limit: int | None = Field(None, ge=1, description="pairs that each is measured on")
 
@@ -35,10 +35,10 @@ class C2stBudget(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    steps: int = Field(ge=1)
-    seeds: int = Field(ge=1)
+    steps: int = Field(ge=1, description="training steps of every classifier")
+    seeds: int = Field(ge=1, description="classifiers per generator")
     averages: list[int] = Field([1], description="pixels averaged before looking: 1, 2, 4")
-    limit: int | None = Field(None, ge=2)
+    limit: int | None = Field(None, ge=2, description="at most so many pairs, evenly spread")
 
 
 class MetadataBudget(BaseModel):
@@ -46,9 +46,9 @@ class MetadataBudget(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    steps: int = Field(ge=1)
-    seeds: int = Field(ge=1)
-    limit: int | None = Field(None, ge=4)
+    steps: int = Field(ge=1, description="training steps of every network")
+    seeds: int = Field(ge=1, description="networks of each kind")
+    limit: int | None = Field(None, ge=4, description="at most so many pairs, evenly spread")
 
 
 class Budget(BaseModel):
@@ -63,9 +63,9 @@ class Budget(BaseModel):
     scales: list[int] = Field(min_length=1, description="draws of the table of scales, each at most `scale`")
     limit: int | None = Field(None, ge=1, description="pairs of every test set, for denoisers")
     noise_limit: int | None = Field(None, ge=1, description="pairs of every test set, for noise metrics")
-    c2st: C2stBudget
-    ablation: AblationBudget
-    metadata: MetadataBudget
+    c2st: C2stBudget = Field(description="the classifiers of the two-sample test")
+    ablation: AblationBudget = Field(description="the noise models of the ablation")
+    metadata: MetadataBudget = Field(description="the networks that tell cameras")
     speed_repeats: int = Field(3, ge=1, description="images per side of the table of speeds")
 
 

@@ -1,0 +1,1 @@
+"""The reference of configuration: what the pydantic models say of their keys, as pages of Markdown."""
