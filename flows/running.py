@@ -41,9 +41,10 @@ def pipeline(
         @functools.wraps(function)
         def run(parameters: Parameters) -> dict[str, Any]:
             asked = resolved(parameters, _scheduled())
-            attempt(f"name of the run {name}", lambda: _rename(called(asked)))
+            title = called(asked)
+            attempt(f"name of the run {name}", lambda: _rename(title))
             log(f"{name}, commit {commit()}")
-            with recorded(name), bars():
+            with recorded(name, title), bars():
                 return function(asked)
 
         run.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]

@@ -32,12 +32,12 @@ _MOST = 200  # runs that are counted as waiting
 
 
 @contextmanager
-def recorded(flow: str) -> Iterator[None]:
-    """Keep the figures of a run of ``flow``, which is the block, whether it fails or not.
+def recorded(flow: str, name: str) -> Iterator[None]:
+    """Keep the figures of a run of ``flow`` called ``name``, which is the block, whether it fails or not.
 
     The file is ``PNGNOISE_RUN_METRICS/FLOW/RUN.json``; without that variable there is only the table.
     """
-    facts: dict[str, Any] = {"format_version": FORMAT_VERSION, "flow": flow, "run": flow_run.get_id()}
+    facts: dict[str, Any] = {"format_version": FORMAT_VERSION, "flow": flow, "run": flow_run.get_id(), "name": name}
     facts |= {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "state": "completed"}
     try:
         with metered() as run:
@@ -52,7 +52,6 @@ def recorded(flow: str) -> Iterator[None]:
 
 def _keep(facts: dict[str, Any]) -> None:
     facts["queue_depth"] = attempt("queue depth", _waiting)
-    facts["name"] = flow_run.get_name()
     stages = [f"{name}: {at['done']} of {at['total']} {at['unit']}" for name, at in facts["stages"].items()]
     shown = {
         key: value for key, value in facts.items() if value is not None and key not in ("stages", "format_version")

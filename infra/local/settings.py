@@ -59,7 +59,6 @@ class StackSettings(BaseSettings):
         folder = self.stack.absolute()
         defaults = {
             "PREFECT_API_URL": self.api,
-            "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -79,7 +78,8 @@ class StackSettings(BaseSettings):
                 defaults["PNGNOISE_S3_WEB"] = self.endpoint
         if self.own_storage:
             defaults |= {"AWS_ACCESS_KEY_ID": _OWN_KEY, "AWS_SECRET_ACCESS_KEY": _OWN_KEY}
-        found = defaults | dict(os.environ)
+        # A database of its own, also where the caller has one for the runs of single commands.
+        found = defaults | dict(os.environ) | {"PREFECT_HOME": str(folder / "prefect")}
         if secret := found.get("PREFECT_SERVER_API_AUTH_STRING"):
             found.setdefault("PREFECT_API_AUTH_STRING", secret)
         return found

@@ -1,0 +1,247 @@
+"""The pipeline as a team runs it, from nothing: make up, train, everything that follows by itself, the UI, make down.
+
+One story in one stack, in the order of the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.timeout(600)
+HEARTBEATS = 90  # seconds without one, after which a run counts as lost
+
+
+def killed(team: Any, name: str) -> None:
+    """kill -9 of a worker with the flow runs that it started, as a machine that loses power."""
+    worker = next(
+        one for one in json.loads(Path(team.folder / "stack/processes.json").read_text()) if one["name"] == name
+    )
+    process = psutil.Process(worker["pid"])
+    for victim in [process, *process.children(recursive=True)]:
+        victim.kill()
+
+
+def test_up_from_nothing(team: Any) -> None:
+    said = team.make("up").stdout
+    assert team.api.removesuffix("/api") in said
+    assert team.endpoint in said
+    names = {d["name"] for d in team.ask("POST", "deployments/filter", limit=200)}
+    assert {"corpus", "train", "evaluate-noise", "evaluate-denoiser", "promote", "catch-up"} <= names
+    schedules = [s for d in team.ask("POST", "deployments/filter", limit=200) for s in d["schedules"]]
+    assert {s["slug"] for s in schedules} == {"nightly", "weekly", "hourly"}
+    assert not any(s["active"] for s in schedules)
+    pool = team.ask("GET", "work_pools/gpu")
+    assert (pool["type"], pool["concurrency_limit"]) == ("process", 1)
+    form = team.deployment("corpus")["parameter_openapi_schema"]
+    fields = form["definitions"]["CorpusParameters"]["properties"]
+    assert fields["scale"]["description"] == "independent noisy draws per clean patch"
+    assert fields["mode"]["enum"] == ["pairs", "noisy", "recipe"]
+    assert json.loads(team.object("data/samples/patches/store.json"))["layout"]["pairs"] == 32
+
+
+def test_a_killed_worker_is_started_again_and_nothing_is_made_twice(team: Any) -> None:
+    """The run that was lost with it is marked as crashed later, see below."""
+    lost = team.run("doomed", output="{storage}/corpora/doomed/{date}", scale=200, shard=4)
+    team.until(lambda: team.artifacts(lost).get("progress-generate"), "the start of the run", 90)
+    before = {d["name"]: d["id"] for d in team.ask("POST", "deployments/filter", limit=200)}
+    automations = team.ask("POST", "automations/filter", limit=200)
+    nightly = team.deployment("corpus")["schedules"][0]
+    team.ask(
+        "PATCH",
+        f"deployments/{before['train']}/schedules/{team.deployment('train')['schedules'][0]['id']}",
+        active=True,
+    )
+    killed(team, "worker-cpu")
+    said = team.make("up").stdout
+    assert "prefect-server runs already" in said
+    assert "starting worker-cpu" in said
+    assert {d["name"]: d["id"] for d in team.ask("POST", "deployments/filter", limit=200)} == before
+    again = team.ask("POST", "automations/filter", limit=200)
+    assert sorted(a["name"] for a in again) == sorted(a["name"] for a in automations)
+    assert team.deployment("train")["schedules"][0]["active"], "a switch that somebody set was set back"
+    assert team.deployment("corpus")["schedules"][0]["active"] == nightly["active"]
+    assert team.ask("GET", f"flow_runs/{lost}")["state"]["type"] == "RUNNING"
+
+
+def test_training_is_followed_by_evaluation_promotion_and_a_corpus(team: Any) -> None:
+    team.run("train")
+    trained = team.ended("train")
+    assert trained["state"]["type"] == "COMPLETED", trained["state"]["message"]
+    evaluated = team.ended("evaluate-noise")
+    assert evaluated["state"]["type"] == "COMPLETED", evaluated["state"]["message"]
+    assert evaluated["parameters"]["parameters"]["model"] == "s3://pngnoise/models/noise@1"
+    assert evaluated["created_by"]["type"] == "AUTOMATION"
+    promoted = team.ended("promote")
+    assert promoted["state"]["type"] == "COMPLETED", promoted["state"]["message"]
+    champion = json.loads(team.object("models/noise/champion.json"))
+    assert champion["version"] == 1
+    made = team.ended("corpus")
+    assert made["state"]["type"] == "COMPLETED", made["state"]["message"]
+    corpus = json.loads(team.object(f"corpora/champion/{champion['digest'][:12]}/corpus.json"))
+    assert corpus["layout"]["pairs"] == 48
+    assert made["name"] == f"corpus champion/{champion['digest'][:12]}: models/noise@1 on samples/patches, 2 draws"
+
+
+def test_every_run_says_what_it_did(team: Any) -> None:
+    for name in ("train", "evaluate-noise", "promote", "corpus"):
+        run = team.runs(name)[0]
+        shown = team.artifacts(run["id"])
+        assert run["id"] in shown["run-figures"]
+        figures = json.loads(team.object(f"runs/{run_flow(team, run)}/{run['id']}.json"))
+        assert (figures["state"], figures["name"]) == ("completed", run["name"])
+        assert figures["seconds"] > 0
+        assert figures["queue_depth"] is not None
+    assert figures["pairs"] == 48
+    assert figures["bytes_written"] > 48 * 128 * 128
+    assert 0 < figures["model_busy_share"] < 1
+    shown = team.artifacts(team.runs("corpus")[0]["id"])
+    digest = json.loads(team.object("models/noise/champion.json"))["digest"]
+    assert "| AWGN |" in shown["corpus"]
+    assert "data:image/jpeg;base64," in shown["corpus-samples"]
+    assert f"{team.endpoint}/pngnoise/corpora/champion" in shown["corpus-report"]
+    run = {"flow_run_id": {"any_": [team.runs("corpus")[0]["id"]]}}
+    told = [line["message"] for line in team.ask("POST", "logs/filter", logs=run, limit=200)]
+    assert any(digest in line for line in told)
+
+
+def run_flow(team: Any, run: dict[str, Any]) -> str:
+    return str(team.ask("GET", f"flows/{run['flow_id']}")["name"])
+
+
+def test_a_denoiser_of_the_new_corpus_is_evaluated_and_refused_by_the_gate(team: Any) -> None:
+    """30 steps make no champion: the refusal is a failed run that says why."""
+    assert team.ended("train-denoiser")["state"]["type"] == "COMPLETED"
+    evaluated = team.ended("evaluate-denoiser")
+    assert evaluated["state"]["type"] == "COMPLETED", evaluated["state"]["message"]
+    assert len(evaluated["parameters"]["parameters"]["denoisers"]) == 2
+    refused = team.ended("promote", 2)
+    assert refused["state"]["type"] == "FAILED"
+    assert re.search(r"not promoted.*sidd\.psnr is \d+\.\d+, has to be at least 30", refused["state"]["message"])
+    assert json.loads(team.object("models/denoiser/versions/000002.json"))["version"] == 2
+
+
+def test_a_cron_schedule_produces_a_run(team: Any) -> None:
+    """The nightly corpus, of the champion, every minute: with one release of a dependency none is ever made."""
+    deployment = team.deployment("corpus")
+    place = f"deployments/{deployment['id']}/schedules/{deployment['schedules'][0]['id']}"
+    team.ask("PATCH", place, active=True, schedule={"cron": "* * * * *", "timezone": "UTC"})
+    try:
+        made = team.ended("corpus", 2)
+    finally:
+        team.ask("PATCH", place, active=False)
+    assert made["state"]["type"] == "COMPLETED", made["state"]["message"]
+    assert made["auto_scheduled"]
+    day = made["expected_start_time"][:10]
+    alias = json.loads(team.object("corpora/nightly/latest.json"))
+    assert alias["corpus"] == day
+    recorded = json.loads(team.object(f"corpora/nightly/{day}/sources.json"))
+    assert recorded["seed"] == int(day.replace("-", ""))
+
+
+def test_a_lost_run_is_marked_as_crashed(team: Any) -> None:
+    lost = team.ended("doomed", seconds=2 * HEARTBEATS)
+    assert lost["state"]["type"] == "CRASHED"
+    assert "No sign of life" in lost["state"]["message"]
+
+
+def test_the_ui_shows_the_run(team: Any, browser: Any, look: Callable[..., None], picture: Callable[..., Path]) -> None:
+    run, ui = team.runs("corpus")[0], team.api.removesuffix("/api")
+    browser.get(f"{ui}/v2/runs/flow-run/{run['id']}")
+    look(browser, run["name"], "Completed", "Work Pool", "generate_synthetic_corpus, commit")
+    time.sleep(3)  # the graph is drawn on a canvas, after the rest
+    drawn = browser.execute_script(
+        "const c = document.querySelector('canvas'); return c ? [c.width, c.height, c.toDataURL().length] : null"
+    )
+    assert drawn is not None
+    assert min(drawn[:2]) > 100
+    assert drawn[2] > 2000, "the graph of the run's tasks is empty"
+    picture(browser, "run")
+    browser.get(f"{ui}/v2/runs/flow-run/{run['id']}?tab=TaskRuns")
+    look(browser, "plan_corpus", "shards-0-0", "quality_gate", "publish_corpus")
+    browser.get(f"{ui}/v2/runs/flow-run/{run['id']}?tab=Artifacts")
+    look(browser, "corpus-samples", "corpus-report", "run-figures")
+    picture(browser, "artifacts")
+
+
+def test_the_ui_shows_artifacts_and_their_pictures(
+    team: Any, browser: Any, look: Callable[..., None], widths: Callable[..., list[int]], picture: Callable[..., Path]
+) -> None:
+    ui = team.api.removesuffix("/api")
+    for deployment, key, words in (
+        ("corpus", "corpus-samples", "synthetic noisy"),
+        ("evaluate-noise", "noise-examples", "real and synthetic noise"),
+        ("evaluate-denoiser", "denoised-sidd", "best, median and worst"),
+    ):
+        wanted = {"id": {"any_": [team.runs(deployment)[0]["id"]]}}
+        found = team.ask("POST", "artifacts/filter", flow_runs=wanted, artifacts={"key": {"any_": [key]}})
+        browser.get(f"{ui}/v2/artifacts/artifact/{found[0]['id']}")
+        look(browser, words)
+        team.until(lambda: widths(browser), f"the picture of {key}", 30)
+        assert min(widths(browser)) > 300
+        picture(browser, key)
+    found = team.ask("POST", "artifacts/filter", artifacts={"key": {"any_": ["corpus"]}})
+    browser.get(f"{ui}/v2/artifacts/artifact/{found[0]['id']}")
+    look(browser, "Figures", "heteroscedastic Gaussian", "floor (perfect generator)")
+    picture(browser, "corpus")
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("dashboard", ("Flow Runs", "Task Runs")),
+        ("runs", ("corpus champion/", "evaluate-A models/noise@1")),
+        ("deployments", ("evaluate-noise", "corpus")),
+        ("automations", ("pngnoise lost runs", "evaluate-noise")),
+        ("work-pools", ("cpu", "gpu")),
+    ],
+)
+def test_pages_of_the_ui(
+    team: Any, browser: Any, look: Callable[..., None], picture: Callable[..., Path], page: str, words: tuple[str, ...]
+) -> None:
+    browser.get(f"{team.api.removesuffix('/api')}/v2/{page}")
+    look(browser, *words)
+    picture(browser, page)
+
+
+def test_the_form_of_a_deployment_shows_typed_parameters(
+    team: Any, browser: Any, look: Callable[..., None], picture: Callable[..., Path]
+) -> None:
+    place = f"deployments/deployment/{team.deployment('corpus')['id']}/run"
+    browser.get(f"{team.api.removesuffix('/api')}/v2/{place}")
+    look(browser, "independent noisy draws per clean patch", "another seed is another corpus")
+    picture(browser, "form")
+
+
+def test_the_report_opens_from_storage(
+    team: Any, browser: Any, look: Callable[..., None], widths: Callable[..., list[int]], picture: Callable[..., Path]
+) -> None:
+    link = re.search(r"\((http[^)]+)\)", team.artifacts(team.runs("corpus")[0]["id"])["corpus-report"])
+    assert link is not None
+    assert urlsplit(link[1]).path.endswith("/report.html")
+    browser.get(link[1])
+    look(browser, "Synthetic noise corpus", "48 noisy/clean pairs")
+    assert len(widths(browser)) >= 5
+    assert min(widths(browser)) > 300
+    picture(browser, "report")
+
+
+def test_down_leaves_no_process(team: Any) -> None:
+    assert len(team.processes()) >= 4
+    said = team.make("down").stdout
+    assert "worker-gpu-0" in said
+    assert team.processes() == []
+    for address in (team.api, team.endpoint):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", urlsplit(address).port)) != 0
+    assert json.loads((team.folder / "stack/processes.json").read_text()) == []
+    team.make("down")  # twice is no error
