@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 import psutil
 
 from pngmodel.errors import UserError
+
+_KILL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Started:
         """The process, None when it has ended; another one that got its number is not it."""
         try:
             found = psutil.Process(self.pid)
-            return found if found.create_time() == self.born and found.status() != psutil.STATUS_ZOMBIE else None
+            return found if found.create_time() == self.born and _lives(found) else None
         except psutil.NoSuchProcess:
             return None
 
@@ -96,7 +99,7 @@ def end(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    return list(psutil.wait_procs(processes, timeout=seconds)[1])
+    return _waited(processes, seconds)
 
 
 def kill(processes: list[psutil.Process]) -> None:
@@ -104,4 +107,19 @@ def kill(processes: list[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(processes, timeout=10)
+    _waited(processes, _KILL_SECONDS)
+
+
+def _waited(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if _lives(process)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it still does something: what nobody has asked about since it ended (a zombie) does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

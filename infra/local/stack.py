@@ -88,6 +88,8 @@ class Stack:
     def down(self) -> list[str]:
         """End all that was started, runs first, so that they can say that they end; returns the names."""
         started = self.ledger.all()
+        if not started:
+            return []
         workers = [one for one in started if one.name not in (S3, SERVER)]
         everything = [p for one in started for p in [one.process(), *descendants(one)] if p is not None]
         end([run for one in workers for run in descendants(one)], _RUN_SECONDS)
@@ -97,7 +99,7 @@ class Stack:
             [one for one in started if one.name == SERVER],
         ):
             end([process for one in group if (process := one.process())], _STOP_SECONDS)
-        kill([process for process in everything if process.is_running()])
+        kill(everything)
         self.ledger.forget([one.name for one in started])
         return [one.name for one in started]
 

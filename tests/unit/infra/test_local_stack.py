@@ -1,0 +1,158 @@
+"""The one-machine stack's settings and processes, without the programs that it starts."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local.processes import Ledger, Started, descendants, end, kill
+from infra.local.settings import load_settings
+from infra.local.stack import Stack
+from pngmodel.errors import UserError
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+PARENT = "import subprocess, sys, time; subprocess.Popen({child}, start_new_session=True); time.sleep(600)"
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in os.environ:
+        if name.startswith(("PNGNOISE_", "PREFECT_", "AWS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    found = Ledger(tmp_path / "stack")
+    yield found
+    kill([p for one in found.all() for p in [*descendants(one), one.process()] if p is not None])
+
+
+def test_processes_are_known_by_birth_and_not_by_number_alone(ledger: Ledger) -> None:
+    one = ledger.start("sleeper", SLEEP, {})
+    assert ledger.running("sleeper") == one
+    assert Started(one.name, one.pid, one.born + 1, one.log).process() is None
+    assert Ledger(ledger.folder).running("sleeper") == one
+    end([psutil.Process(one.pid)], 10)
+    assert ledger.running("sleeper") is None
+    ledger.forget(["sleeper"])
+    assert ledger.all() == []
+
+
+def test_started_processes_heed_sigterm_and_write_logs(ledger: Ledger) -> None:
+    one = ledger.start("talker", [sys.executable, "-c", "print('hello', flush=True); import time; time.sleep(600)"], {})
+    deadline = time.monotonic() + 20
+    while "hello" not in Path(one.log).read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    psutil.Process(one.pid).send_signal(signal.SIGTERM)
+    assert psutil.wait_procs([psutil.Process(one.pid)], timeout=10)[1] == []
+
+
+def test_descendants_in_sessions_of_their_own_are_found(ledger: Ledger) -> None:
+    one = ledger.start("parent", [sys.executable, "-c", PARENT.format(child=SLEEP)], {})
+    deadline = time.monotonic() + 20
+    while not descendants(one):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (child,) = descendants(one)
+    assert child.pid != one.pid
+    assert end([child], 10) == []
+
+
+def test_what_does_not_end_by_itself_is_returned_and_killed() -> None:
+    deaf = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, text=True)
+    assert deaf.stdout is not None
+    assert deaf.stdout.readline() == "deaf\n"
+    left = end([psutil.Process(deaf.pid)], 0.5)
+    assert [p.pid for p in left] == [deaf.pid]
+    kill(left)
+    assert deaf.wait(10) is not None
+
+
+def test_a_damaged_list_of_processes_is_an_error_in_words(ledger: Ledger) -> None:
+    ledger.folder.mkdir()
+    (ledger.folder / "processes.json").write_text("[{")
+    with pytest.raises(UserError, match=r"processes\.json: is damaged .*delete it"):
+        ledger.all()
+    (ledger.folder / "processes.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PNGNOISE_PREFECT_PORT", "web", r"PNGNOISE_PREFECT_PORT is 'web'"),
+        ("PNGNOISE_GPU_SLOTS", "0", r"PNGNOISE_GPU_SLOTS is '0': .*greater than or equal to 1"),
+    ],
+)
+def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=words):
+        load_settings()
+
+
+def test_the_environment_of_the_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PNGNOISE_STACK", str(tmp_path))
+    monkeypatch.setenv("PREFECT_HOME", "/somewhere/else")
+    own = load_settings()
+    assert own.own_storage
+    assert own.own_server
+    found = own.environment()
+    assert found["PREFECT_HOME"] == str(tmp_path / "prefect")
+    assert found["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
+    assert found["AWS_ENDPOINT_URL"] == found["PNGNOISE_S3_WEB"] == "http://127.0.0.1:9008"
+    assert (found["PREFECT_SERVER_ANALYTICS_ENABLED"], found["DO_NOT_TRACK"]) == ("false", "1")
+    assert "PREFECT_API_AUTH_STRING" not in found
+
+
+def test_what_is_there_already_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://s3.example")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "theirs")
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example/api")
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:secret")
+    found = load_settings()
+    assert not found.own_storage
+    assert not found.own_server
+    environment = found.environment()
+    assert environment["AWS_ACCESS_KEY_ID"] == "theirs"
+    assert environment["PREFECT_API_AUTH_STRING"] == "user:secret"
+    assert "PNGNOISE_S3_WEB" not in environment
+
+
+def test_a_taken_port_is_said_with_the_variable_that_chooses_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setenv("PNGNOISE_STACK", str(tmp_path / "stack"))
+        monkeypatch.setenv("PNGNOISE_PREFECT_PORT", str(port))
+        monkeypatch.setenv("PNGNOISE_STORAGE", str(tmp_path / "storage"))
+        with pytest.raises(UserError, match=f"port {port} .* is taken .*PNGNOISE_PREFECT_PORT"):
+            Stack(load_settings(), lambda line: None).up()
+    assert Ledger(tmp_path / "stack").all() == []
+
+
+def test_gpu_workers_have_one_slot_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PNGNOISE_GPU_SLOTS", "3")
+    workers = Stack(load_settings()).workers
+    assert [slots for pool, slots in workers.values() if pool == "gpu"] == [1, 1, 1]
+
+
+def test_down_of_nothing_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PNGNOISE_STACK", str(tmp_path / "stack"))
+    assert Stack(load_settings()).down() == []
+    assert not (tmp_path / "stack").exists()
