@@ -129,12 +129,27 @@ def _automation(client: SyncPrefectClient, rule: dict[str, Any], file: Path) -> 
         raise UserError(f"{file}: automation {rule.get('name')!r}: {error}") from None
     there = client.read_automations_by_name(automation.name)
     if there:
-        client.update_automation(there[0].id, automation)
+        # One that is as the file says is left alone: with an update the server forgets which runs it is watching.
+        if _content(there[0]) != _content(automation):
+            client.update_automation(there[0].id, automation)
         for double in there[1:]:
             client.delete_automation(double.id)
     else:
         client.create_automation(automation)
     return automation.name
+
+
+def _content(automation: AutomationCore) -> Any:
+    """What an automation says, without what the server adds to it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items() if key not in ("id", "created", "updated")}
+        if isinstance(value, list):
+            return sorted(map(plain, value), key=str)
+        return value
+
+    return plain(automation.model_dump(mode="json"))
 
 
 def _block(client: SyncPrefectClient, reference: str) -> Any:

@@ -1,4 +1,4 @@
-"""The commands for whoever runs the server of a team: `pngnoise deploy`."""
+"""The commands for whoever runs the server of a team: `pngnoise deploy`, `pngnoise metrics`."""
 
 from __future__ import annotations
 
@@ -33,3 +33,16 @@ def deploy(
 
         found = provision(file, automations)
     show(found, as_json=json, title="Provisioned")
+
+
+@commands.command(epilog=example("PNGNOISE_RUN_METRICS=s3://pngnoise/runs pngnoise metrics --port 9108"))
+def metrics(
+    port: Annotated[int, typer.Option(help="port to serve at")] = 9108,
+    address: Annotated[str, typer.Option(help="address to serve at; 0.0.0.0: all of this machine's")] = "127.0.0.1",
+) -> None:
+    """Serve the figures of the newest runs, and the depth of the queues, to Prometheus."""
+    with user_errors():
+        from flows.exporter import serve
+
+        print(f"http://{address}:{port}/metrics")
+        serve(port, address)

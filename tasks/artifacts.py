@@ -21,7 +21,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 _LOG = logging.getLogger(__name__)
-_LARGEST_PICTURE = 190_000  # bytes; beyond 200 kB the UI shows none
+_LARGEST_PICTURE = 190_000  # characters; beyond 200 kB the UI shows none
 WEB = "PNGNOISE_S3_WEB"
 _TELL_EVERY_SECONDS = 5.0
 
@@ -67,7 +67,7 @@ def publish_picture(key: str, picture: str | Callable[[], str], description: str
     def markdown() -> str:
         uri = picture if isinstance(picture, str) else picture()
         if len(uri) > _LARGEST_PICTURE:
-            raise ValueError(f"{len(uri)} bytes are more than the {_LARGEST_PICTURE} that the UI shows")
+            raise ValueError(f"{len(uri)} characters are more than the {_LARGEST_PICTURE} that the UI shows")
         # Of an artifact of kind image the UI prints the whole URI, and a data URI is a hundred kilobytes of letters.
         return f"## {description}\n\n![{description}]({uri})\n"
 

@@ -14,6 +14,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 mpl.use("Agg")
+LARGEST_SMALL = 180_000
+"""Characters of a data URI that Prefect's UI still shows."""
+_SMALLER = (72, 64, 56, 48, 40, 32)  # dots per inch: noise hardly compresses
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -32,17 +35,24 @@ TEXTS = Environment(
 def data_uri(figure: Figure, *, small: bool = False) -> str:
     """A figure as a data URI, so that a page opens without a network.
 
-    ``small``: a JPEG that Prefect's UI shows in an artifact (it wants less than 200 kB); else a PNG.
+    ``small``: a JPEG that Prefect's UI shows in an artifact, which has to be less than 200 kB; else a PNG.
     """
-    buffer = io.BytesIO()
     with warnings.catch_warnings():
         # names in scripts that the font lacks are drawn as boxes; the page's text has them
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-        if small:
-            figure.savefig(buffer, format="jpeg", dpi=64, pil_kwargs={"quality": 75})
-        else:
+        if not small:
+            buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    kind = "jpeg" if small else "png"
+            return _uri("png", buffer)
+        for dpi in _SMALLER:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="jpeg", dpi=dpi, pil_kwargs={"quality": 75})
+            if len(uri := _uri("jpeg", buffer)) < LARGEST_SMALL:
+                break
+    return uri
+
+
+def _uri(kind: str, buffer: io.BytesIO) -> str:
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

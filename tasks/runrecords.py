@@ -19,15 +19,16 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
 from tasks.artifacts import attempt, publish_markdown, table
 from tasks.operations import metered
 from tasks.provenance import commit
-from tasks.stores.filesystem import join, write_json
+from tasks.stores.filesystem import join, list_files, read_json, write_json
 
 PLACE = "PNGNOISE_RUN_METRICS"
 FORMAT_VERSION = 1
+_LATEST = "latest.json"
 _MOST = 200  # runs that are counted as waiting
 
 
@@ -35,7 +36,8 @@ _MOST = 200  # runs that are counted as waiting
 def recorded(flow: str, name: str) -> Iterator[None]:
     """Keep the figures of a run of ``flow`` called ``name``, which is the block, whether it fails or not.
 
-    The file is ``PNGNOISE_RUN_METRICS/FLOW/RUN.json``; without that variable there is only the table.
+    The file is ``PNGNOISE_RUN_METRICS/FLOW/RUN.json``, and ``latest.json`` beside it that of the run that ended
+    last; without that variable there is only the table.
     """
     facts: dict[str, Any] = {"format_version": FORMAT_VERSION, "flow": flow, "run": flow_run.get_id(), "name": name}
     facts |= {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "state": "completed"}
@@ -60,16 +62,23 @@ def _keep(facts: dict[str, Any]) -> None:
         "run-figures", f"# Run\n\n{table(shown | {'stages': '; '.join(stages) or 'none'})}", "for operators"
     )
     if root := os.environ.get(PLACE):
-        write_json(join(root, facts["flow"], f"{facts['run']}.json"), facts)
+        for name in (f"{facts['run']}.json", _LATEST):
+            write_json(join(root, facts["flow"], name), facts)
 
 
 def _waiting() -> int | None:
     """Runs of this run's work pool that should have begun and have not; None outside of one."""
-    if flow_run.get_parent_deployment_id() is None:
+    if deployment.get_id() is None:
         return None
     with get_client(sync_client=True) as client:
         pool = client.read_flow_run(UUID(flow_run.get_id())).work_pool_name
         return None if pool is None else waiting_in(pool)
+
+
+def newest_records(root: str) -> dict[str, dict[str, Any]]:
+    """The record of the run of every flow that ended last, below ``PNGNOISE_RUN_METRICS``, by flow."""
+    places = [name for name in list_files(root) if name.endswith(f"/{_LATEST}")]
+    return {name.removesuffix(f"/{_LATEST}"): read_json(join(root, name)) for name in places}
 
 
 def waiting_in(pool: str) -> int:

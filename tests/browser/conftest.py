@@ -7,9 +7,12 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +149,25 @@ class Team:
         return found
 
 
+@contextmanager
+def listening(heard: list[dict[str, Any]]) -> Iterator[str]:
+    """A webhook that keeps what it is told; yields its URL."""
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/secret-path"
+    server.shutdown()
+
+
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """The files of infra/ with trainings of seconds and one deployment more, on ports of its own."""
@@ -169,7 +191,9 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         "OMP_NUM_THREADS": "1",
     }
     mine = Team(folder, variables, f"http://127.0.0.1:{prefect}/api", f"http://127.0.0.1:{s3}")
-    yield mine
+    with listening(mine.notified) as url:
+        mine.variables["PNGNOISE_FAILURE_WEBHOOK"] = url
+        yield mine
     mine.make("down", check=False)
     for process in mine.processes():
         process.kill()

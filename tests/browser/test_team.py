@@ -68,6 +68,9 @@ def test_a_killed_worker_is_started_again_and_nothing_is_made_twice(team: Any) -
     assert {d["name"]: d["id"] for d in team.ask("POST", "deployments/filter", limit=200)} == before
     again = team.ask("POST", "automations/filter", limit=200)
     assert sorted(a["name"] for a in again) == sorted(a["name"] for a in automations)
+    lost_runs = [a for a in [*automations, *again] if a["name"] == "pngnoise lost runs"]
+    watching = [a["trigger"]["id"] for a in lost_runs]
+    assert len(set(watching)) == 1, "with a new trigger the server forgets the run that it was watching"
     assert team.deployment("train")["schedules"][0]["active"], "a switch that somebody set was set back"
     assert team.deployment("corpus")["schedules"][0]["active"] == nightly["active"]
     assert team.ask("GET", f"flow_runs/{lost}")["state"]["type"] == "RUNNING"
@@ -128,6 +131,11 @@ def test_a_denoiser_of_the_new_corpus_is_evaluated_and_refused_by_the_gate(team:
     assert refused["state"]["type"] == "FAILED"
     assert re.search(r"not promoted.*sidd\.psnr is \d+\.\d+, has to be at least 30", refused["state"]["message"])
     assert json.loads(team.object("models/denoiser/versions/000002.json"))["version"] == 2
+
+
+def test_a_failure_is_notified(team: Any) -> None:
+    heard = team.until(lambda: list(team.notified), "the notification", 30)
+    assert any("promote_model Failed" in note["text"] and "has to be at least 30" in note["text"] for note in heard)
 
 
 def test_a_cron_schedule_produces_a_run(team: Any) -> None:
