@@ -1,7 +1,7 @@
 """Corpora at scale: speed beside the model's, memory, planning, workers, scheduling, requests. Ratios within one run.
 
 .venv/bin/python benchmarks/corpora.py throughput [--model shipped] [--pairs 48] [--rounds 1] [--json figures.json]
-.venv/bin/python benchmarks/corpora.py {memory,planning,workers,overhead,storage} --help
+.venv/bin/python benchmarks/corpora.py {memory,planning,workers,overhead,orchestration,storage} --help
 .venv/bin/python benchmarks/corpora.py all
 
 throughput  pairs/s from clean files to stored shards (disk, object storage), and one step after another, over the
@@ -9,6 +9,7 @@ throughput  pairs/s from clean files to stored shards (disk, object storage), an
 memory      resident and peak memory of a worker over a short and a long run
 planning    time and memory to plan 10 million shards of catalogued photographs, and to compute their keys
 workers     pairs/s of two Dask workers of one thread each over one
+orchestration  time of a whole corpus of 20 shards by the flow over that by the plain functions
 overhead    time of the run by Dask and by Prefect's tasks over the plain loop at shards of about a second
 storage     requests per shard as an S3 client sends them, and bytes per pair, row and shard on storage
 
@@ -24,6 +25,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; worker processes inherit it
 
 import corpus_memory
+import corpus_orchestration
 import corpus_planning
 import corpus_storage
 import corpus_throughput
@@ -37,6 +39,7 @@ _BENCHMARKS = {
     "planning": (corpus_planning.add_options, corpus_planning.measure),
     "workers": (corpus_workers.add_options, corpus_workers.measure_workers),
     "overhead": (corpus_workers.add_overhead_options, corpus_workers.measure_overhead),
+    "orchestration": (corpus_orchestration.add_options, corpus_orchestration.measure),
     "storage": (corpus_storage.add_options, corpus_storage.measure),
 }
 

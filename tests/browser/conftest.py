@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -189,6 +191,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         "PNGNOISE_PREFECT_PORT": str(prefect),
         "PNGNOISE_S3_PORT": str(s3),
         "OMP_NUM_THREADS": "1",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # a minute by default, which a test would wait
     }
     mine = Team(folder, variables, f"http://127.0.0.1:{prefect}/api", f"http://127.0.0.1:{s3}")
     with listening(mine.notified) as url:
@@ -201,13 +204,14 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Callable[[webdriver.Chrome, str], Path]:
-    """Keep what a browser shows as NAME.png."""
+    """Keep what a browser shows as NAME.jpg: pages with noise are megabytes as PNG."""
     folder = Path(PICTURES) if PICTURES else tmp_path_factory.mktemp("pictures")
     folder.mkdir(parents=True, exist_ok=True)
 
     def keep(browser: webdriver.Chrome, name: str) -> Path:
-        browser.save_screenshot(str(folder / f"{name}.png"))
-        return folder / f"{name}.png"
+        shot = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+        shot.save(folder / f"{name}.jpg", quality=80)
+        return folder / f"{name}.jpg"
 
     return keep
 

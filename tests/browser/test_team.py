@@ -95,6 +95,17 @@ def test_training_is_followed_by_evaluation_promotion_and_a_corpus(team: Any) ->
     assert made["name"] == f"corpus champion/{champion['digest'][:12]}: models/noise@1 on samples/patches, 2 draws"
 
 
+def switch_nightly(team: Any, *, on: bool) -> None:
+    deployment = team.deployment("corpus")
+    place = f"deployments/{deployment['id']}/schedules/{deployment['schedules'][0]['id']}"
+    team.ask("PATCH", place, active=on, schedule={"cron": "* * * * *", "timezone": "UTC"})
+
+
+def test_a_schedule_is_switched_on(team: Any) -> None:
+    switch_nightly(team, on=True)  # its run is awaited below, after others
+    assert team.deployment("corpus")["schedules"][0]["active"]
+
+
 def test_every_run_says_what_it_did(team: Any) -> None:
     for name in ("train", "evaluate-noise", "promote", "corpus"):
         run = team.runs(name)[0]
@@ -138,15 +149,12 @@ def test_a_failure_is_notified(team: Any) -> None:
     assert any("promote_model Failed" in note["text"] and "has to be at least 30" in note["text"] for note in heard)
 
 
-def test_a_cron_schedule_produces_a_run(team: Any) -> None:
+def test_the_cron_schedule_has_produced_a_run(team: Any) -> None:
     """The nightly corpus, of the champion, every minute: with one release of a dependency none is ever made."""
-    deployment = team.deployment("corpus")
-    place = f"deployments/{deployment['id']}/schedules/{deployment['schedules'][0]['id']}"
-    team.ask("PATCH", place, active=True, schedule={"cron": "* * * * *", "timezone": "UTC"})
     try:
         made = team.ended("corpus", 2)
     finally:
-        team.ask("PATCH", place, active=False)
+        switch_nightly(team, on=False)
     assert made["state"]["type"] == "COMPLETED", made["state"]["message"]
     assert made["auto_scheduled"]
     day = made["expected_start_time"][:10]
@@ -209,7 +217,7 @@ def test_the_ui_shows_artifacts_and_their_pictures(
         ("dashboard", ("Flow Runs", "Task Runs")),
         ("runs", ("corpus champion/", "evaluate-A models/noise@1")),
         ("deployments", ("evaluate-noise", "corpus")),
-        ("automations", ("pngnoise lost runs", "evaluate-noise")),
+        ("automations", ("a noise model was trained: evaluate it", "evaluate-noise")),
         ("work-pools", ("cpu", "gpu")),
     ],
 )
