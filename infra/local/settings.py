@@ -37,7 +37,8 @@ class StackSettings(BaseSettings):
     @property
     def own_storage(self) -> bool:
         """Whether the stack starts an S3-compatible server: unless the environment names one, or says no."""
-        return self.own_s3 and self.storage.startswith("s3://") and not os.environ.get("AWS_ENDPOINT_URL")
+        named = os.environ.get("AWS_ENDPOINT_URL") or self._own_endpoint  # a shell may have it for its own commands
+        return self.own_s3 and self.storage.startswith("s3://") and named.rstrip("/") == self._own_endpoint
 
     @property
     def own_server(self) -> bool:
@@ -55,7 +56,11 @@ class StackSettings(BaseSettings):
         """Address of the S3-compatible server; empty: the provider's own."""
         if not self.own_s3:
             return os.environ.get("AWS_ENDPOINT_URL", "")
-        return os.environ.get("AWS_ENDPOINT_URL") or f"http://127.0.0.1:{self.s3_port}"
+        return os.environ.get("AWS_ENDPOINT_URL") or self._own_endpoint
+
+    @property
+    def _own_endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.s3_port}"
 
     def environment(self) -> dict[str, str]:
         """What every process of the stack sees. Secrets come from the caller's environment and are written nowhere."""

@@ -168,6 +168,12 @@ def test_empty_variables_count_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.environment()["PREFECT_API_URL"] == found.api
 
 
+def test_a_shell_that_knows_the_stack_may_start_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9008")
+    monkeypatch.setenv("PREFECT_API_URL", "http://localhost:4200/api")
+    assert (load_settings().own_storage, load_settings().own_server) == (True, True)
+
+
 def test_amazons_own_storage_needs_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PNGNOISE_OWN_S3", "false")
     found = load_settings()
