@@ -38,7 +38,7 @@ def test_up_from_nothing(team: Any) -> None:
     names = {d["name"] for d in team.ask("POST", "deployments/filter", limit=200)}
     assert {"corpus", "train", "evaluate-noise", "evaluate-denoiser", "promote", "catch-up"} <= names
     schedules = [s for d in team.ask("POST", "deployments/filter", limit=200) for s in d["schedules"]]
-    assert {s["slug"] for s in schedules} == {"nightly", "weekly", "hourly"}
+    assert {s["slug"] for s in schedules} == {"nightly", "weekly", "daily"}
     assert not any(s["active"] for s in schedules)
     pool = team.ask("GET", "work_pools/gpu")
     assert (pool["type"], pool["concurrency_limit"]) == ("process", 1)
