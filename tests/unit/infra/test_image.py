@@ -141,9 +141,23 @@ def test_what_the_image_needs_besides_is_pinned_once() -> None:
 
     further, base = pins(INFRA / "docker" / "constraints-hpc.txt"), pins(ROOT / "constraints.txt")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    needs = extras["hpc"]
+    needs = [*extras["hpc"], *extras["gpu"]]
     assert {re.split(r"[<>=]", need)[0] for need in needs} <= set(further) | set(base)
     assert not set(further) & set(base)
+
+
+@pytest.mark.parametrize(("target", "gpu"), [("cpu", False), ("cuda", True)])
+def test_a_target_installs_the_extras_that_it_needs(target: str, gpu: bool) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (lists,) = (rest for word, rest in stages()["build"] if word == "RUN")
+    made = {}
+    for program, name in re.findall(r"python -c '([^']+)' > (\S+)", lists):
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        made[name] = done.stdout.split("\n")
+    (install,) = (rest for word, rest in stages()[f"build-{target}"] if word == "RUN" and " -r " in rest)
+    installed = {need for name in re.findall(r" -r (\S+)", install) for need in made[name]}
+    assert set(extras["hpc"]) <= installed
+    assert (set(extras["gpu"]) <= installed) is gpu
 
 
 @pytest.mark.parametrize(
