@@ -18,6 +18,7 @@ from tasks.denoiserevaluation import (
 from tasks.denoiserreport import fidelity_markdown, small_picture, task_write_denoiser_report
 from tasks.denoisers import denoiser_digest
 from tasks.events import EVALUATED, announce_model
+from tasks.placeholders import is_for_gate
 from tasks.progress import reporter
 from tasks.stores.registry import is_version
 
@@ -35,12 +36,12 @@ def evaluate_denoiser(parameters: EvaluateDenoiserParameters) -> dict[str, Any]:
     record = record_of(parameters, found)
     place = publish_record(parameters.output, record)
     report = task_write_denoiser_report(parameters, record, found)
+    _tell(parameters, record, place)
     publish_markdown("denoiser-evaluation", lambda: f"# Denoisers\n\n{fidelity_markdown(record)}\n\n{report}")
     for test in parameters.tests:
         picture = partial(small_picture, test.name, record, found)
         publish_picture(f"denoised-{test.name}", picture, "best, median and worst image")
     publish_link("denoiser-report", report, "report with pictures")
-    _tell(parameters, record, place)
     return record | {"record": place, "report": report}
 
 
@@ -49,6 +50,8 @@ def _tell(parameters: EvaluateDenoiserParameters, record: dict[str, Any], place:
     digests = {denoiser_digest(name): name for name in parameters.denoisers if is_version(name)}
     for found in record["denoisers"]:
         log(f"{found['arm']} seed {found['seed']}: digest {found['digest']}")
+    if not is_for_gate(place):
+        return
     versions = [found for found in record["denoisers"] if found["digest"] in digests]
     if versions:
         best = max(versions, key=lambda v: fmean(v["figures"][f"{test.name}.psnr"] for test in parameters.tests))

@@ -8,6 +8,7 @@ from flows.running import pipeline, tail
 from tasks.artifacts import log, publish_link, publish_markdown, publish_picture
 from tasks.evaluation import EvaluateParameters, task_evaluate_noise
 from tasks.events import EVALUATED, announce_model
+from tasks.placeholders import is_for_gate
 from tasks.progress import reporter
 from tasks.provenance import commit
 from tasks.publication import HEADLINE
@@ -23,15 +24,19 @@ def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
     evaluation = task_evaluate_noise(parameters, reporter("evaluate", "pairs"))
     if parameters.report and evaluation.examples:
         task_write_report(evaluation, parameters.report)
-    figures = markdown_table(evaluation.record["figures"], HEADLINE)
-    note = simplified_note(evaluation.record)
-    publish_markdown("noise-evaluation", f"# Noise evaluation ({evaluation.record['protocol']})\n\n{figures}{note}")
+    record = evaluation.record
+    digest = record["model"]["digest"]
+    log(f"{parameters.model}: digest {digest}, references {record['references']}")
+    if parameters.output and is_for_gate(parameters.output) and is_version(parameters.model):
+        announce_model(EVALUATED, "noise", model=parameters.model, digest=digest, record=parameters.output)
+    publish_markdown("noise-evaluation", lambda: _figures(record))
     if evaluation.examples:
         publish_picture("noise-examples", lambda: examples_picture(evaluation), "real and synthetic noise")
     if parameters.report:
         publish_link("noise-report", parameters.report, "report with pictures")
-    digest = evaluation.record["model"]["digest"]
-    log(f"{parameters.model}: digest {digest}, references {evaluation.record['references']}")
-    if parameters.output and is_version(parameters.model):
-        announce_model(EVALUATED, "noise", model=parameters.model, digest=digest, record=parameters.output)
-    return evaluation.record | {"name": parameters.model, "commit": commit()}
+    return record | {"name": parameters.model, "commit": commit()}
+
+
+def _figures(record: dict[str, Any]) -> str:
+    figures, note = markdown_table(record["figures"], HEADLINE), simplified_note(record)
+    return f"# Noise evaluation ({record['protocol']})\n\n{figures}{note}"

@@ -35,7 +35,7 @@ class RunFigures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One reading; what cannot be read is left out."""
-        records = attempt("records of runs", lambda: newest_records(self._root)) or {}
+        records = attempt("records of runs", lambda: newest_records(self._root, _flows())) or {}
         for figure, words in SHOWN.items():
             gauge = GaugeMetricFamily(f"pngnoise_{figure}", words, labels=["flow"])
             for flow, record in records.items():
@@ -50,6 +50,11 @@ class RunFigures(Collector):
         for pool, waiting in (attempt("queues", _queues) or {}).items():
             depth.add_metric([pool], float(waiting))
         yield depth
+
+
+def _flows() -> list[str]:
+    with get_client(sync_client=True) as client:
+        return [flow.name for flow in client.read_flows(limit=200)]
 
 
 def _queues() -> dict[str, int]:

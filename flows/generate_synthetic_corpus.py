@@ -69,16 +69,20 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
             name_alias(plan, published)
         else:
             published = _publish(plan, rules, cluster)
-    _show(plan, published, shards)
     announce_corpus(published.url, published.digest, model=parameters.model, pairs=published.pairs)
+    _show(plan, published, shards)
     return asdict(published) | {"shards": shards}
 
 
 def _show(plan: CorpusPlan, published: Published, shards: dict[str, int]) -> None:
     """What the run's page shows: numbers, figures beside their baselines, pictures, and where the rest is."""
-    summary = {k: v for k, v in asdict(published).items() if k != "figures"} | {"shards": shards}
-    figures = markdown_table(published.figures, HEADLINE)
-    publish_markdown("corpus", f"# Corpus\n\n{table(summary)}\n## Figures\n\n{figures}", "a published corpus")
+
+    def summary() -> str:
+        facts = {k: v for k, v in asdict(published).items() if k != "figures"}
+        facts |= {f"shards {name}": number for name, number in shards.items()}
+        return f"# Corpus\n\n{table(facts)}\n## Figures\n\n{markdown_table(published.figures, HEADLINE)}"
+
+    publish_markdown("corpus", summary, "a published corpus")
     if plan.parameters.mode != "recipe":
         publish_picture("corpus-samples", lambda: samples_picture(plan), "clean, synthetic noisy, noise times 4")
     publish_link("corpus-report", published.report, "report with pictures")

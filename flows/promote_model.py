@@ -8,14 +8,19 @@ from flows.running import pipeline, tail
 from tasks.artifacts import log, publish_markdown
 from tasks.events import PROMOTED, announce_model, model_kind
 from tasks.promotion import PromoteParameters, findings_table, task_promote
+from tasks.registry import versioned
 
 
 @pipeline("promote_model", PromoteParameters, lambda p: f"promote {tail(p.version)}")
 def promote_model(parameters: PromoteParameters) -> dict[str, Any]:
-    """Returns the move of the champion; fails, with the figures and limits in words, when the gate does."""
+    """Returns the last move of the champion; fails, with the figures and limits in words, when the gate does."""
+    kind, version = model_kind(parameters.version), versioned(parameters.version)[1].version
     move = task_promote(parameters)
-    publish_markdown("promotion", f"# {parameters.version} is champion\n\n{move['reason']}\n\n{findings_table(move)}")
-    log(f"{parameters.version}: digest {move['digest']}, record {move['record']}, was version {move['previous']}")
-    kind = model_kind(parameters.version)
-    announce_model(PROMOTED, kind, model=parameters.version, digest=move["digest"], previous=move["previous"])
+    if move["version"] == version:
+        log(f"{parameters.version}: digest {move['digest']}, record {move['record']}, was version {move['previous']}")
+        announce_model(PROMOTED, kind, model=parameters.version, digest=move["digest"], previous=move["previous"])
+    else:
+        log(f"{parameters.version}: was promoted with this record before; champion is version {move['version']}")
+    title = f"# Champion is version {move['version']}"
+    publish_markdown("promotion", lambda: f"{title}\n\n{move['reason']}\n\n{findings_table(move)}")
     return move

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.events.schemas.automations import AutomationCore
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.types import SecretDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pngmodel.errors import UserError
@@ -26,6 +30,7 @@ WEBHOOK = "PNGNOISE_FAILURE_WEBHOOK"
 INFRA = Path("infra")
 _QUEUES = {"cpu": ("default",), "gpu": ("evaluation", "corpora", "training")}
 """Queues of each pool, the most urgent first."""
+_NEW_SLOTS = {"cpu": None, "gpu": 1}
 _BLOCK = "pngnoise-failures"
 
 
@@ -53,19 +58,35 @@ def provision(deployments: Path, automations: Path) -> dict[str, Any]:
     with get_client(sync_client=True) as client:
         if (down := client.api_healthcheck()) is not None:
             raise UserError(f"PREFECT_API_URL {client.api_url}: no server answers ({down}); start it, e.g. `make up`")
-        pools = [_pool(client, name, slots) for name, slots in _slots().items()]
+        with _authenticated(str(client.api_url)):
+            pools = [_pool(client, name, slots) for name, slots in _slots().items()]
         switches = _switches(client)
-        _deploy(deployments)
-        _restore(client, switches)
+        try:
+            _deploy(deployments)
+        finally:  # it may have come halfway, and the next call would take what it left for people's wishes
+            _restore(client, switches)
         made = [name for rule in rules if (name := _automation(client, dict(rule), automations))]
         found = sorted(f"{d.name}" for d in client.read_deployments(limit=200))
     return {"server": str(client.api_url), "work_pools": pools, "deployments": found, "automations": made}
 
 
+@contextmanager
+def _authenticated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise UserError(
+            f"{url}: wants a password; set PREFECT_API_AUTH_STRING to user:password of that server"
+        ) from None
+
+
 def _slots() -> dict[str, int | None]:
+    """Slots by pool that the environment says; None where it says nothing."""
     found: dict[str, int | None] = {}
-    for pool, name, default in (("cpu", CPU_SLOTS, None), ("gpu", GPU_SLOTS, "1")):
-        value = os.environ.get(name) or default
+    for pool, name in (("cpu", CPU_SLOTS), ("gpu", GPU_SLOTS)):
+        value = os.environ.get(name) or None
         if value is not None and not (value.isdecimal() and int(value) > 0):
             raise UserError(f"{name} is {value!r}; give the number of runs at once, 1 or more")
         found[pool] = None if value is None else int(value)
@@ -73,19 +94,22 @@ def _slots() -> dict[str, int | None]:
 
 
 def _pool(client: SyncPrefectClient, name: str, slots: int | None) -> str:
-    """A pool with its queues. One of another type that is there, e.g. kubernetes, keeps all but its limit."""
+    """A pool with its queues. One that is there keeps its type, e.g. kubernetes, and its limit unless another is asked
+    for; a new pool gpu has one slot."""
     try:
-        kind = client.read_work_pool(name).type
-        client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=slots))
+        pool = client.read_work_pool(name)
+        if slots is not None and slots != pool.concurrency_limit:
+            client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=slots))
     except ObjectNotFound:
-        kind = client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=slots)).type
+        new = WorkPoolCreate(name=name, type="process", concurrency_limit=slots or _NEW_SLOTS[name])
+        pool = client.create_work_pool(new)
     there = {queue.name: queue for queue in client.read_work_queues(work_pool_name=name)}
     for priority, queue in enumerate(_QUEUES[name], 1):
         if queue not in there:
             client.create_work_queue(name=queue, work_pool_name=name, priority=priority)
         elif there[queue].priority != priority:
             client.update_work_queue(there[queue].id, priority=priority)
-    return f"{name} ({kind}, {slots or 'any number of'} at once)"
+    return f"{name} ({pool.type}, {client.read_work_pool(name).concurrency_limit or 'any number of'} at once)"
 
 
 def _switches(client: SyncPrefectClient) -> dict[tuple[str, str], bool]:
@@ -129,6 +153,7 @@ def _automation(client: SyncPrefectClient, rule: dict[str, Any], file: Path) -> 
         raise UserError(f"{file}: automation {rule.get('name')!r}: {error}") from None
     there = client.read_automations_by_name(automation.name)
     if there:
+        automation.enabled = there[0].enabled  # a switch that somebody set
         # One that is as the file says is left alone: with an update the server forgets which runs it is watching.
         if _content(there[0]) != _content(automation):
             client.update_automation(there[0].id, automation)
@@ -157,7 +182,10 @@ def _block(client: SyncPrefectClient, reference: str) -> Any:
     kind, _, name = reference.partition("/")
     if name == _BLOCK:
         block = CustomWebhookNotificationBlock(
-            name=_BLOCK, url=os.environ[WEBHOOK], json_data={"text": "{{subject}}\n{{body}}"}
+            name=_BLOCK,
+            url="{{webhook}}",
+            secrets=SecretDict({"webhook": os.environ[WEBHOOK]}),  # who knows the URL can write there
+            json_data={"text": "{{subject}}\n{{body}}"},
         )
         return block.save(_BLOCK, overwrite=True)
     try:

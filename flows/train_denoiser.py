@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +65,14 @@ class TrainDenoiserParameters(BaseModel):
         ]
 
 
+def _data(p: TrainDenoiserParameters) -> str:
+    return ", ".join([*map(tail, p.real), *(arm.name for arm in p.arms)])
+
+
 @pipeline(
     "train_denoiser",
     TrainDenoiserParameters,
-    lambda p: (
-        f"train-denoiser {tail(p.output)}: {tail(p.config, 1)} on {len(p.arms) + p.control} arms, {len(p.seeds)} seeds"
-    ),
+    lambda p: f"train-denoiser {tail(p.output)}: {tail(p.config, 1)} on {_data(p)}, {len(p.seeds)} seeds",
 )
 def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
     """Returns the bundles by arm and seed; ``finished`` False means that time ended first: run it again."""
@@ -91,10 +92,12 @@ def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
 
 def _make_known(parameters: TrainDenoiserParameters, found: list[dict[str, Any]]) -> None:
     """Put the bundles where they were asked to be, and tell of all by one event: they are to be compared."""
-    bundles = [str(Path(result["bundle"]).absolute()) for result in found]
     for result in found:
         log(f"{result['arm']} seed {result['seed']}: digest {result['digest']}")
-    if (place := parameters.register_as) is not None:
-        notes = [f"{result['arm']} seed {result['seed']}, {parameters.config}" for result in found]
-        bundles = [task_add_trained(*each) for each in zip(bundles, repeat(place), notes, strict=False)]
-    announce_denoisers(bundles, [result["digest"] for result in found])
+    if (place := parameters.register_as) is None:
+        return
+    models = [
+        task_add_trained(result["bundle"], place, f"{result['arm']} seed {result['seed']}, {parameters.config}")
+        for result in found
+    ]
+    announce_denoisers(models, [result["digest"] for result in found])

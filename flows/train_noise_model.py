@@ -55,7 +55,12 @@ class TrainParameters(BaseModel):
         return " ".join(words)
 
 
-@pipeline("train_noise_model", TrainParameters, lambda p: f"train {tail(p.output)}: {tail(p.config, 1)}")
+def _called(p: TrainParameters) -> str:
+    data = ", ".join(map(tail, p.stores)) or "the file's stores"
+    return f"train {tail(p.output)}: {tail(p.config, 1)} on {data}"
+
+
+@pipeline("train_noise_model", TrainParameters, _called)
 def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
     """Train every stage (PAE and P-DiT; of a baseline one), publish the bundle. Returns its place, digest and steps;
     ``finished`` False means that the time budget ended first: run the same command again."""
@@ -83,26 +88,23 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
             for place, url in enumerate(held_out)
         ]
         task_write_card(Path(result["bundle"]), evaluations)
-        result["model"] = _made_known(parameters, result)
+        if parameters.register_as is not None:  # for others; a bundle of an ablation is not
+            note = f"{parameters.config}, {parameters.output}"
+            result["model"] = task_add_trained(result["bundle"], parameters.register_as, note)
+            announce_model(TRAINED, model_kind(result["bundle"]), model=result["model"], digest=result["digest"])
         _show(evaluations)
-    publish_markdown("training", f"# Training\n\n{table(result)}")
+    publish_markdown("training", lambda: f"# Training\n\n{table(result)}")
     return result
 
 
 def _show(evaluations: list[Evaluation]) -> None:
     """Figures of the new model beside its baselines, a table and a picture per store."""
     for place, evaluation in enumerate(evaluations):
-        record = evaluation.record
-        head = f"# {record['protocol']}, {', '.join(record['cameras'])}"
-        publish_markdown(f"training-figures-{place}", f"{head}\n\n{markdown_table(record['figures'], HEADLINE)}")
+        publish_markdown(f"training-figures-{place}", partial(_figures, evaluation.record))
         if evaluation.examples:
             publish_picture(f"training-examples-{place}", partial(examples_picture, evaluation), "real and synthetic")
 
 
-def _made_known(parameters: TrainParameters, result: dict[str, Any]) -> str:
-    """Put the bundle where it was asked to be and tell of it; returns how flows call it."""
-    bundle = str(Path(result["bundle"]).absolute())
-    place = parameters.register_as
-    model = bundle if place is None else task_add_trained(bundle, place, f"{parameters.config}, {parameters.output}")
-    announce_model(TRAINED, model_kind(bundle), model=model, digest=result["digest"], bundle=bundle)
-    return model
+def _figures(record: dict[str, Any]) -> str:
+    head = f"# {record['protocol']}, {', '.join(record['cameras'])}"
+    return f"{head}\n\n{markdown_table(record['figures'], HEADLINE)}"

@@ -23,14 +23,14 @@ def unevaluated(registered: Registered) -> list[Version]:
 def tell_again(model: str) -> list[str]:
     """Announce the unevaluated versions of ``REGISTRY/NAME`` as trained; returns what flows call them.
 
-    Denoisers are told together, since they are to be compared.
+    Denoisers are told together, since they are to be compared. Of baselines nobody waits for an evaluation.
     """
     registered = named(model)
     versions = unevaluated(registered)
-    names = [f"{registered.url}@{version.version}" for version in versions]
-    if not versions:
+    names = [registered.place(version.version) for version in versions]
+    kind = KINDS[versions[0].kind] if versions else "baseline"
+    if kind == "baseline":
         return []
-    kind = KINDS[versions[0].kind]
     if kind == "denoiser":
         announce_denoisers(names, [version.digest for version in versions])
     else:

@@ -1,7 +1,8 @@
 """Events that other runs begin upon: a model was trained, evaluated, promoted; a corpus was published.
 
-An event is a hint and no record: it is lost when the server is down at that moment. So whatever an event starts finds
-out by itself what is done already, and `catch_up` tells again what nobody took up.
+An event is a hint and no record: it is lost when the server is down at that moment, and nobody learns of it. So
+whatever an event starts finds out by itself what is done already, and `catch_up` tells again of models that nobody
+evaluated.
 """
 
 from __future__ import annotations
@@ -72,6 +73,6 @@ def _emit(event: str, labels: dict[str, str], payload: dict[str, Any]) -> None:
     try:
         emit_event(event=event, resource=labels, payload=payload)
     except Exception as error:
-        log(f"event {event} was not sent ({error}); the flow catch_up tells it again")
+        log(f"event {event} was not sent ({error})")
         return
     log(f"event {event}: {labels['prefect.resource.name']}, digest {payload['digest']}")

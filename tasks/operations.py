@@ -18,7 +18,8 @@ _EVERY_SECONDS = 5.0
 PAIRS, REJECTS, RETRIES = "pairs", "rejects", "retries"
 BYTES_WRITTEN, BYTES_READ, MODEL_SECONDS = "bytes_written", "bytes_read", "model_seconds"
 COUNTS = (PAIRS, REJECTS, RETRIES, BYTES_WRITTEN, BYTES_READ, MODEL_SECONDS)
-"""What is counted: pairs made, samples or files rejected, tries after the first, bytes, seconds in the model."""
+"""What is counted: pairs made, samples or files rejected, tries after the first, bytes of whole files and objects (not
+those of checkpoints and LMDB databases, which other libraries write), seconds in the model while corpora are made."""
 
 _lock = threading.Lock()
 _counts: Counter[str] = Counter()
@@ -86,6 +87,7 @@ def metered() -> Iterator[Metered]:
     """Figures of what is counted in the block: all :data:`COUNTS`, ``seconds``, ``pairs_per_second``, ``stages`` (by
     name: done, total, unit), ``model_busy_share`` (time in the model over the block's time; workers side by side make
     it more than 1) and ``gpu_busy_share`` (mean utilisation as the driver says it; None without CUDA or nvidia-ml-py).
+    Figures of pairs and of the model are None where no corpus was made.
     """
     found = Metered()
     with _lock:
@@ -101,10 +103,13 @@ def metered() -> Iterator[Metered]:
                 counts = {name: _counts[name] - before[name] for name in COUNTS}
                 stages = {name: dict(zip(("done", "total", "unit"), at, strict=True)) for name, at in _stages.items()}
                 _stages.update(outer | _stages)  # a flow within a flow belongs to both
+            made, computed = counts[PAIRS] or None, counts[MODEL_SECONDS] or None
             found.figures = {name: round(amount, 3) for name, amount in counts.items()} | {
                 "seconds": round(seconds, 3),
-                "pairs_per_second": round(counts[PAIRS] / seconds, 3),
-                "model_busy_share": round(counts[MODEL_SECONDS] / seconds, 3),
+                "pairs": made,
+                "pairs_per_second": made and round(made / seconds, 3),
+                "model_seconds": computed and round(computed, 3),
+                "model_busy_share": computed and round(computed / seconds, 3),
                 "gpu_busy_share": round(fmean(samples) / 100, 3) if samples else None,
                 "stages": stages,
             }
@@ -122,7 +127,7 @@ def _gpu_samples() -> Iterator[list[int]]:
         while torch.cuda.is_available() and not ended.wait(_EVERY_SECONDS):
             try:
                 samples.append(int(torch.cuda.utilization()))
-            except (ImportError, RuntimeError):  # ModuleNotFoundError: nvidia-ml-py is not installed
+            except Exception:  # nvidia-ml-py is not installed, or does not tell it of this kind of device
                 return
 
     thread = threading.Thread(target=sample, daemon=True)

@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel
 
-from pngmodel.errors import UserError
-
 Model = TypeVar("Model", bound=BaseModel)
 STORAGE, PATCHES, WORK, DEVICE = "PNGNOISE_STORAGE", "PNGNOISE_PATCHES", "PNGNOISE_WORK", "PNGNOISE_DEVICE"
 PLACEHOLDERS = {
@@ -35,8 +33,7 @@ def resolved(parameters: Model, when: datetime | None = None) -> Model:
         parameters: of a flow.
         when: what ``{date}`` means; default now.
 
-    Raises:
-        UserError: a word in braces is none of these.
+    Other words in braces stay as they are: names of clusters and paths may hold some.
     """
     when = (when or datetime.now(UTC)).astimezone(UTC)
     content = parameters.model_dump(exclude_unset=True)
@@ -49,27 +46,36 @@ def resolved(parameters: Model, when: datetime | None = None) -> Model:
     return type(parameters).model_validate(changed)
 
 
+def is_for_gate(record: str) -> bool:
+    """Whether an evaluation record lies below ``{storage}/evaluations``: those are told to the gate, others are not."""
+    return record.startswith(f"{_storage()}/evaluations/")
+
+
+def _storage() -> str:
+    return os.environ.get(STORAGE, "runs").rstrip("/")
+
+
 def _replaced(value: Any, when: datetime) -> Any:
     if isinstance(value, dict):
         return {key: _replaced(item, when) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_replaced(item, when) for item in value)
     if isinstance(value, str):
-        return _BRACES.sub(lambda found: _meaning(found[1], when, value), value)
+        return _BRACES.sub(lambda found: _meaning(found[1], when), value)
     return value
 
 
-def _meaning(name: str, when: datetime, value: str) -> str:
-    storage = os.environ.get(STORAGE, "runs").rstrip("/")
+def _meaning(name: str, when: datetime) -> str:
     match name:
         case "date":
             return f"{when:%Y-%m-%d}"
         case "storage":
-            return storage
+            return _storage()
         case "patches":
-            return os.environ.get(PATCHES) or f"{storage}/data/samples/patches"
+            return os.environ.get(PATCHES) or f"{_storage()}/data/samples/patches"
         case "work":
             return os.environ.get(WORK, "runs").rstrip("/")
         case "device":
             return os.environ.get(DEVICE) or ("cuda" if torch.cuda.is_available() else "cpu")
-    raise UserError(f"{value!r}: {{{name}}} means nothing here; {', '.join('{' + n + '}' for n in PLACEHOLDERS)} do")
+        case _:
+            return f"{{{name}}}"

@@ -173,11 +173,11 @@ def _failures(findings: list[dict[str, Any]]) -> list[str]:
 
 
 def promote(parameters: PromoteParameters) -> dict[str, Any]:
-    """Judge a version by its evaluation and make it the champion; the record is kept either way. The champion with the
-    record that made it so stays as it is.
+    """Judge a version by its evaluation and make it the champion; the record is kept either way. What was
+    promoted with this record before moves nothing, also after a rollback, unless ``override`` says why.
 
     Returns:
-        The move: version, previous champion, findings, override.
+        The last move: version, previous champion, findings, override.
 
     Raises:
         UserError: the gate fails and nobody overrides (names every figure and limit), the record is of another model,
@@ -194,8 +194,9 @@ def promote(parameters: PromoteParameters) -> dict[str, Any]:
     check_files(registered, version)
     kept = registered.keep_evaluation(version.version, read_bytes(parameters.record))
     champion = registered.champion()
-    if champion is not None and (champion.version, champion.record) == (version.version, kept):
-        return _told(champion)  # asked twice, e.g. by an event that was told again
+    promoted = {(move.version, move.record) for move in registered.moves() if move.action == "promote"}
+    if champion is not None and (version.version, kept) in promoted and parameters.override is None:
+        return _told(champion)  # asked twice, e.g. by an event that was told again; maybe rolled back since
     theirs, incomparable = None, None
     # A champion that is promoted again, with a newer record, is not compared with itself.
     if champion is not None and champion.version != version.version and rules.no_worse:

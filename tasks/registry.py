@@ -110,7 +110,7 @@ def add_trained(bundle: str, place: str, note: str | None = None) -> str:
     """:func:`add_version` at the end of a training; returns ``REGISTRY/NAME@NUMBER``, what flows take as a model."""
     added = add_version(bundle, place, note)
     log(f"{added['name']}: digest {added['digest']}" + ("" if added["added"] else ", was there already"))
-    return f"{place.rstrip('/').rpartition('/')[0]}/{added['name']}"
+    return named(place).place(int(added["name"].rpartition("@")[2]))
 
 
 def _upload(folder: Path, url: str) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +25,7 @@ from prefect.runtime import deployment, flow_run
 from tasks.artifacts import attempt, publish_markdown, table
 from tasks.operations import metered
 from tasks.provenance import commit
-from tasks.stores.filesystem import join, list_files, read_json, write_json
+from tasks.stores.filesystem import join, read_if_there, write_json
 
 PLACE = "PNGNOISE_RUN_METRICS"
 FORMAT_VERSION = 1
@@ -75,10 +76,10 @@ def _waiting() -> int | None:
         return None if pool is None else waiting_in(pool)
 
 
-def newest_records(root: str) -> dict[str, dict[str, Any]]:
-    """The record of the run of every flow that ended last, below ``PNGNOISE_RUN_METRICS``, by flow."""
-    places = [name for name in list_files(root) if name.endswith(f"/{_LATEST}")]
-    return {name.removesuffix(f"/{_LATEST}"): read_json(join(root, name)) for name in places}
+def newest_records(root: str, flows: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The record of the run that ended last of each of these flows that has one, below ``PNGNOISE_RUN_METRICS``."""
+    found = {flow: read_if_there(join(root, flow, _LATEST)) for flow in flows}
+    return {flow: json.loads(content) for flow, content in found.items() if content is not None}
 
 
 def waiting_in(pool: str) -> int:

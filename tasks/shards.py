@@ -34,7 +34,7 @@ _BATCH = 16  # images in one call of the generator
 _READERS = 4  # images that are decoded at once
 _STRETCH = 16  # shards that a worker of a cluster gets at most at once, to load one and store another beside each
 _CHECKS = 16  # shards that a worker looks at in one task
-_GROUPS = 20
+_GROUPS = 10
 
 
 @dataclass(frozen=True)

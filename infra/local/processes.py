@@ -1,11 +1,11 @@
-"""Processes that outlive the command which started them, known by number and time of birth."""
+"""Processes that outlive the command which started them, known by their number and by marks in their environment."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,36 +14,28 @@ import psutil
 
 from pngmodel.errors import UserError
 
+STACK, PART, RUN = "PNGNOISE_STACK_FOLDER", "PNGNOISE_STACK_PART", "PREFECT__FLOW_RUN_ID"
 _KILL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Started:
-    """One process of the stack."""
+    """One part of a stack."""
 
     name: str
     pid: int
-    born: float
     log: str
-
-    def process(self) -> psutil.Process | None:
-        """The process, None when it has ended; another one that got its number is not it."""
-        try:
-            found = psutil.Process(self.pid)
-            return found if found.create_time() == self.born and _lives(found) else None
-        except psutil.NoSuchProcess:
-            return None
 
 
 class Ledger:
-    """Which processes a stack has started, in a file beside their logs."""
+    """Which parts a stack has started, in a file beside their logs."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._file = folder / "processes.json"
+        self.folder = folder.absolute()
+        self._file = self.folder / "processes.json"
 
     def all(self) -> list[Started]:
-        """Every process that was started and not ended by the stack, in order."""
+        """Every part that was started and not ended by the stack, in order."""
         if not self._file.exists():
             return []
         try:
@@ -53,9 +45,18 @@ class Ledger:
                 f"{self._file}: is damaged ({error}); end the processes that it should list, then delete it"
             ) from None
 
+    def process(self, one: Started) -> psutil.Process | None:
+        """The process of a part, None when it has ended; another one that got its number has not its marks."""
+        with suppress(psutil.Error):
+            found = psutil.Process(one.pid)
+            marks = found.environ()
+            if lives(found) and (marks.get(STACK), marks.get(PART)) == (str(self.folder), one.name):
+                return found
+        return None
+
     def running(self, name: str) -> Started | None:
-        """The process of this name, if it runs."""
-        return next((one for one in self.all() if one.name == name and one.process() is not None), None)
+        """The part of this name, if it runs."""
+        return next((one for one in self.all() if one.name == name and self.process(one) is not None), None)
 
     def start(self, name: str, command: list[str], environment: Mapping[str, str]) -> Started:
         """Start a process that stays; what it says goes to ``NAME.log``."""
@@ -66,20 +67,33 @@ class Ledger:
             # which processes that a shell sends into the background do not.
             child = subprocess.Popen(
                 command,
-                env=dict(environment),
+                env=dict(environment) | {STACK: str(self.folder), PART: name},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        one = Started(name, child.pid, psutil.Process(child.pid).create_time(), str(log))
+        one = Started(name, child.pid, str(log))
         self._write([*(other for other in self.all() if other.name != name), one])
         return one
 
     def forget(self, names: Iterable[str]) -> None:
-        """Take processes off the list."""
+        """Take parts off the list."""
         gone = set(names)
         self._write([one for one in self.all() if one.name not in gone])
+
+    def members(self) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+        """All living processes of the stack with their environments: parts, what they started, and what that did,
+        in whatever session and whoever is its parent by now."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                marks = process.environ()
+                if marks.get(STACK) == str(self.folder) and lives(process):
+                    yield process, marks
+
+    def runs(self) -> list[psutil.Process]:
+        """Flow runs, with what they started."""
+        return [process for process, marks in self.members() if RUN in marks]
 
     def _write(self, entries: list[Started]) -> None:
         working = self._file.with_suffix(".writing")
@@ -87,18 +101,12 @@ class Ledger:
         working.replace(self._file)
 
 
-def descendants(one: Started) -> list[psutil.Process]:
-    """All that a process has started, and those have started; flow runs have sessions of their own, so no signal to a
-    group reaches them."""
-    process = one.process()
-    return process.children(recursive=True) if process is not None else []
-
-
 def end(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
     """Ask processes to end, and wait; returns those that did not."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
+            process.resume()  # one that is suspended hears it now
     return _waited(processes, seconds)
 
 
@@ -110,16 +118,16 @@ def kill(processes: list[psutil.Process]) -> None:
     _waited(processes, _KILL_SECONDS)
 
 
-def _waited(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    deadline = time.monotonic() + seconds
-    while (left := [process for process in processes if _lives(process)]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return left
-
-
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
     """Whether it still does something: what nobody has asked about since it ended (a zombie) does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _waited(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if lives(process)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left

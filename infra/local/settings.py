@@ -27,6 +27,7 @@ class StackSettings(BaseSettings):
         1, ge=1, description="runs of the pool gpu at once, each by a worker of its own; more than devices: they share"
     )
     storage: str = Field("s3://pngnoise", description="where corpora, models and records go")
+    own_s3: bool = Field(True, description="false: s3:// is Amazon's, or what the AWS_ variables say; none is started")
     patches: str | None = Field(
         None, description="patch store of real pairs; default: one of the shipped samples is made"
     )
@@ -35,14 +36,15 @@ class StackSettings(BaseSettings):
 
     @property
     def own_storage(self) -> bool:
-        """Whether the stack starts an S3-compatible server: unless the environment names one."""
-        return self.storage.startswith("s3://") and not os.environ.get("AWS_ENDPOINT_URL")
+        """Whether the stack starts an S3-compatible server: unless the environment names one, or says no."""
+        named = os.environ.get("AWS_ENDPOINT_URL") or self._own_endpoint  # a shell may have it for its own commands
+        return self.own_s3 and self.storage.startswith("s3://") and named.rstrip("/") == self._own_endpoint
 
     @property
     def own_server(self) -> bool:
         """Whether the stack starts a Prefect server: unless PREFECT_API_URL names another one."""
         url = os.environ.get("PREFECT_API_URL")
-        return url is None or url == self.api
+        return not url or url.rstrip("/").replace("//localhost:", "//127.0.0.1:") == self.api
 
     @property
     def api(self) -> str:
@@ -51,8 +53,14 @@ class StackSettings(BaseSettings):
 
     @property
     def endpoint(self) -> str:
-        """Address of the S3-compatible server."""
-        return os.environ.get("AWS_ENDPOINT_URL") or f"http://127.0.0.1:{self.s3_port}"
+        """Address of the S3-compatible server; empty: the provider's own."""
+        if not self.own_s3:
+            return os.environ.get("AWS_ENDPOINT_URL", "")
+        return os.environ.get("AWS_ENDPOINT_URL") or self._own_endpoint
+
+    @property
+    def _own_endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.s3_port}"
 
     def environment(self) -> dict[str, str]:
         """What every process of the stack sees. Secrets come from the caller's environment and are written nowhere."""
@@ -72,14 +80,15 @@ class StackSettings(BaseSettings):
             "PNGNOISE_RUN_METRICS": f"{self.storage}/runs",
             "PNGNOISE_GPU_SLOTS": str(self.gpu_slots),
         }
-        if self.storage.startswith("s3://"):
+        if self.storage.startswith("s3://") and self.endpoint:
             defaults |= {"AWS_ENDPOINT_URL": self.endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
             if urlsplit(self.endpoint).hostname in ("127.0.0.1", "localhost"):
                 defaults["PNGNOISE_S3_WEB"] = self.endpoint
         if self.own_storage:
             defaults |= {"AWS_ACCESS_KEY_ID": _OWN_KEY, "AWS_SECRET_ACCESS_KEY": _OWN_KEY}
         # A database of its own, also where the caller has one for the runs of single commands.
-        found = defaults | dict(os.environ) | {"PREFECT_HOME": str(folder / "prefect")}
+        given = {name: value for name, value in os.environ.items() if value}
+        found = defaults | given | {"PREFECT_HOME": str(folder / "prefect")}
         if secret := found.get("PREFECT_SERVER_API_AUTH_STRING"):
             found.setdefault("PREFECT_API_AUTH_STRING", secret)
         return found

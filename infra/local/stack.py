@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -9,12 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from infra.local.processes import Ledger, Started, descendants, end, kill
+import psutil
+
+from infra.local.processes import Ledger, Started, end, kill
 from infra.local.settings import StackSettings
 from infra.local.storage import make_bucket, server_command, server_environment
 from pngmodel.errors import UserError
@@ -46,6 +50,13 @@ class Stack:
         Raises:
             UserError: a port is taken, or a part does not start; says where its log is. What runs goes on.
         """
+        for file in (self.settings.deployments, self.settings.automations):
+            if not file.is_file():
+                raise UserError(f"{file}: no such file; call this from the folder of the checkout, or name the file")
+        with self._alone():
+            self._up()
+
+    def _up(self) -> None:
         if self.settings.own_storage:
             folder = self.ledger.folder / S3
             self._serve(
@@ -73,35 +84,52 @@ class Stack:
             self._say("deploying infra/ ...")
             files = ["--file", str(self.settings.deployments), "--automations", str(self.settings.automations)]
             self._pngnoise("deploy", *files, PNGNOISE_CPU_SLOTS=str(self.settings.cpu_slots))
+            self._end_orphans()
             for name in self.workers:
                 self._work(name)
             samples.result()
 
     def status(self) -> dict[str, Any]:
         """Which parts run, and the addresses."""
-        running = {one.name: f"process {one.pid}" if one.process() else "ENDED" for one in self.ledger.all()}
+        running = {one.name: f"process {one.pid}" if self.ledger.process(one) else "ENDED" for one in self.ledger.all()}
         addresses = {"prefect": self.environment["PREFECT_API_URL"].removesuffix("/api")}
-        if self.settings.storage.startswith("s3://"):
+        if self.settings.storage.startswith("s3://") and self.settings.endpoint:
             addresses["s3"] = self.settings.endpoint
-        return {"processes": running, "addresses": addresses, "storage": self.settings.storage}
+        return {
+            "folder": str(self.ledger.folder),
+            "processes": running,
+            "addresses": addresses,
+            "storage": self.settings.storage,
+        }
 
     def down(self) -> list[str]:
         """End all that was started, runs first, so that they can say that they end; returns the names."""
-        started = self.ledger.all()
-        if not started:
-            return []
-        workers = [one for one in started if one.name not in (S3, SERVER)]
-        everything = [p for one in started for p in [one.process(), *descendants(one)] if p is not None]
-        end([run for one in workers for run in descendants(one)], _RUN_SECONDS)
-        for group in (
-            workers,
-            [one for one in started if one.name == S3],
-            [one for one in started if one.name == SERVER],
-        ):
-            end([process for one in group if (process := one.process())], _STOP_SECONDS)
-        kill(everything)
-        self.ledger.forget([one.name for one in started])
+        with self._alone():
+            started = self.ledger.all()
+            alive = {one.name: process for one in started if (process := self.ledger.process(one))}
+            servers = [name for name in (S3, SERVER) if name in alive]
+            workers = [process for name, process in alive.items() if name not in servers]
+            for worker in workers:
+                with suppress(psutil.NoSuchProcess):
+                    worker.suspend()  # or it would begin the next run when one ends
+            end(self.ledger.runs(), _RUN_SECONDS)
+            for group in (workers, *([alive[name]] for name in servers)):
+                end(group, _STOP_SECONDS)
+            kill([process for process, _ in self.ledger.members()])
+            if started:
+                self.ledger.forget([one.name for one in started])
         return [one.name for one in started]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one command at a time starts and ends parts."""
+        self.ledger.folder.mkdir(parents=True, exist_ok=True)
+        with (self.ledger.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"{self.ledger.folder}: another command starts or ends it; wait for it") from None
+            yield
 
     def _serve(
         self,
@@ -136,6 +164,14 @@ class Stack:
         device = _device(name) if pool == "gpu" else {}
         self.ledger.start(name, [*command, "--name", name, "--limit", str(limit)], self.environment | device)
 
+    def _end_orphans(self) -> None:
+        """Runs whose worker has ended would share the device with those of the next one."""
+        workers = {process.pid for one in self.ledger.all() if (process := self.ledger.process(one))}
+        orphans = [run for run in self.ledger.runs() if not workers & {parent.pid for parent in run.parents()}]
+        if orphans:
+            self._say(f"ending {len(orphans)} processes of runs whose worker has ended ...")
+            kill(end(orphans, _RUN_SECONDS))
+
     def _sample_data(self) -> None:
         """A patch store of the shipped samples, where no other was named: deployments have something to read."""
         if self.settings.patches is not None:
@@ -165,7 +201,7 @@ class Stack:
         return done.returncode == 0
 
     def _require(self, one: Started) -> None:
-        if one.process() is None:
+        if self.ledger.process(one) is None:
             last = Path(one.log).read_text(errors="replace")[-1500:]
             self.ledger.forget([one.name])
             raise UserError(f"{one.name}: ended at once; the end of {one.log}:\n{last}")

@@ -120,6 +120,10 @@ class Registered:
         self.registry, self.name = registry, check_name(name)
         self.url = join(registry, name)
 
+    def place(self, number: int) -> str:
+        """``REGISTRY/NAME@NUMBER``: what is given where a model is asked for."""
+        return f"{self.url}@{number}"
+
     def versions(self) -> list[int]:
         """Numbers of the versions, in order."""
         return self._numbers("versions")

@@ -42,6 +42,7 @@ DOOMED = {
     "tags": ["pngnoise"],
     "work_pool": {"name": "cpu", "job_variables": {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}},
 }
+_TRIES = 5
 BROWSER = os.environ.get("PNGNOISE_BROWSER", "chromium")
 PICTURES = os.environ.get("PNGNOISE_PICTURES")
 """Where screenshots go: docs/pictures by `make pictures`, else test output."""
@@ -84,9 +85,13 @@ class Team:
         return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-3000:]}" for file in files)
 
     def ask(self, method: str, path: str, **content: Any) -> Any:
-        """One request to the API of the server."""
-        answer = httpx.request(method, f"{self.api}/{path}", json=content or None, timeout=30)
-        answer.raise_for_status()
+        """One request to the API of the server; again where its SQLite was busy, as Prefect's own client does."""
+        for attempt in range(_TRIES):
+            answer = httpx.request(method, f"{self.api}/{path}", json=content or None, timeout=30)
+            if answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+                break
+            time.sleep(1 + attempt)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
     def deployment(self, name: str) -> dict[str, Any]:

@@ -62,20 +62,20 @@ def test_every_flow_has_one_deployment() -> None:
     assert len(DEPLOYMENTS) == len(FILE["deployments"])
 
 
-@pytest.mark.parametrize("name", DEPLOYMENTS)
-def test_parameters_fit_the_flow_before_and_after_placeholders(name: str) -> None:
-    model = model_of(DEPLOYMENTS[name])
-    for who, parameters in given(DEPLOYMENTS[name]):
-        assert list(parameters) == ["parameters"], who
-        found = resolved(model.model_validate(parameters["parameters"]))
-        assert not re.search(r"\{[a-z]", str(found.model_dump())), who
+GIVEN = [(name, *each) for name, deployment in DEPLOYMENTS.items() for each in given(deployment)]
 
 
-@pytest.mark.parametrize("name", DEPLOYMENTS)
-def test_files_that_parameters_name_are_there(name: str) -> None:
-    for _, parameters in given(DEPLOYMENTS[name]):
-        for place in re.findall(r"configs/[\w/]+\.yaml", str(parameters)):
-            assert Path(place).is_file()
+@pytest.mark.parametrize(("name", "who", "parameters"), GIVEN, ids=[f"{name} {who}" for name, who, _ in GIVEN])
+def test_parameters_fit_the_flow_before_and_after_placeholders(name: str, who: str, parameters: dict[str, Any]) -> None:
+    assert list(parameters) == ["parameters"], who
+    found = resolved(model_of(DEPLOYMENTS[name]).model_validate(parameters["parameters"]))
+    assert not re.search(r"\{[a-z]", str(found.model_dump())), who
+
+
+def test_files_that_parameters_name_are_there() -> None:
+    places = re.findall(r"configs/[\w/]+\.yaml", str(GIVEN))
+    assert len(set(places)) >= 4
+    assert [place for place in places if not Path(place).is_file()] == []
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local.processes import Ledger, Started, descendants, end, kill
+from infra.local.processes import RUN, Ledger, Started, end, kill
 from infra.local.settings import load_settings
 from infra.local.stack import Stack
 from pngmodel.errors import UserError
@@ -20,6 +20,8 @@ from pngmodel.errors import UserError
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 PARENT = "import subprocess, sys, time; subprocess.Popen({child}, start_new_session=True); time.sleep(600)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+
+DEAF_CHILD = [sys.executable, "-c", DEAF]
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +37,14 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     found = Ledger(tmp_path / "stack")
     yield found
-    kill([p for one in found.all() for p in [*descendants(one), one.process()] if p is not None])
+    kill([process for process, _ in found.members()])
 
 
-def test_processes_are_known_by_birth_and_not_by_number_alone(ledger: Ledger) -> None:
+def test_processes_are_known_by_their_marks_and_not_by_number_alone(ledger: Ledger) -> None:
     one = ledger.start("sleeper", SLEEP, {})
     assert ledger.running("sleeper") == one
-    assert Started(one.name, one.pid, one.born + 1, one.log).process() is None
+    assert ledger.process(Started("another", one.pid, one.log)) is None
+    assert Ledger(ledger.folder / "other").process(one) is None
     assert Ledger(ledger.folder).running("sleeper") == one
     end([psutil.Process(one.pid)], 10)
     assert ledger.running("sleeper") is None
@@ -59,15 +62,42 @@ def test_started_processes_heed_sigterm_and_write_logs(ledger: Ledger) -> None:
     assert psutil.wait_procs([psutil.Process(one.pid)], timeout=10)[1] == []
 
 
-def test_descendants_in_sessions_of_their_own_are_found(ledger: Ledger) -> None:
-    one = ledger.start("parent", [sys.executable, "-c", PARENT.format(child=SLEEP)], {})
+def test_runs_are_found_whoever_is_their_parent(ledger: Ledger) -> None:
+    """A run has a session of its own, and another parent when its worker was killed."""
+    one = ledger.start("worker-cpu", [sys.executable, "-c", PARENT.format(child=SLEEP)], {RUN: "some run"})
     deadline = time.monotonic() + 20
-    while not descendants(one):
+    while len(ledger.runs()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    (child,) = descendants(one)
-    assert child.pid != one.pid
-    assert end([child], 10) == []
+    kill([psutil.Process(one.pid)])
+    (run,) = ledger.runs()
+    assert run.pid != one.pid
+    assert end([run], 10) == []
+    assert ledger.runs() == []
+
+
+def test_down_ends_runs_that_ignore_it_and_whose_worker_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PNGNOISE_STACK", str(tmp_path / "stack"))
+    monkeypatch.setattr("infra.local.stack._RUN_SECONDS", 0.5)
+    stack = Stack(load_settings(), lambda line: None)
+    stack.ledger.start("worker-cpu", SLEEP, {})
+    lost = stack.ledger.start("worker-gpu-0", [sys.executable, "-c", PARENT.format(child=DEAF_CHILD)], {RUN: "a run"})
+    deadline = time.monotonic() + 20
+    while len(stack.ledger.runs()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    kill([psutil.Process(lost.pid)])
+    assert stack.down() == ["worker-cpu", "worker-gpu-0"]
+    assert list(stack.ledger.members()) == []
+
+
+def test_two_commands_at_once_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PNGNOISE_STACK", str(tmp_path / "stack"))
+    stack = Stack(load_settings(), lambda line: None)
+    with stack._alone(), pytest.raises(UserError, match="another command starts or ends it"):
+        Stack(load_settings(), lambda line: None).down()
 
 
 def test_what_does_not_end_by_itself_is_returned_and_killed() -> None:
@@ -129,6 +159,28 @@ def test_what_is_there_already_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "PNGNOISE_S3_WEB" not in environment
 
 
+def test_empty_variables_count_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL", "PREFECT_API_URL"):
+        monkeypatch.setenv(name, "")
+    found = load_settings()
+    assert (found.own_storage, found.own_server) == (True, True)
+    assert found.environment()["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9008"
+    assert found.environment()["PREFECT_API_URL"] == found.api
+
+
+def test_a_shell_that_knows_the_stack_may_start_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9008")
+    monkeypatch.setenv("PREFECT_API_URL", "http://localhost:4200/api")
+    assert (load_settings().own_storage, load_settings().own_server) == (True, True)
+
+
+def test_amazons_own_storage_needs_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PNGNOISE_OWN_S3", "false")
+    found = load_settings()
+    assert not found.own_storage
+    assert "AWS_ENDPOINT_URL" not in found.environment()
+
+
 def test_a_taken_port_is_said_with_the_variable_that_chooses_another(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -155,4 +207,3 @@ def test_gpu_workers_have_one_slot_each(monkeypatch: pytest.MonkeyPatch) -> None
 def test_down_of_nothing_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PNGNOISE_STACK", str(tmp_path / "stack"))
     assert Stack(load_settings()).down() == []
-    assert not (tmp_path / "stack").exists()

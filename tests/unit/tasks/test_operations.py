@@ -74,10 +74,20 @@ def test_progress_is_kept_as_stages() -> None:
 def test_time_in_the_model_is_a_share_of_the_run() -> None:
     with metered() as run:
         with model_time():
-            time.sleep(0.05)
-        time.sleep(0.05)
-    assert 0.3 < run.figures["model_busy_share"] < 0.7
-    assert run.figures["gpu_busy_share"] is None
+            time.sleep(0.02)
+        time.sleep(0.02)
+    figures = run.figures
+    assert 0.02 <= figures["model_seconds"] < figures["seconds"]
+    assert figures["model_busy_share"] == pytest.approx(figures["model_seconds"] / figures["seconds"], abs=2e-2)
+    assert figures["gpu_busy_share"] is None
+
+
+def test_what_was_not_done_has_no_figure() -> None:
+    with metered() as run:
+        pass
+    assert run.figures["pairs"] is None
+    assert run.figures["pairs_per_second"] is None
+    assert run.figures["model_busy_share"] is None
 
 
 def test_a_name_that_nobody_shows_is_refused() -> None:
