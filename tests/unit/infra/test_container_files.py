@@ -6,6 +6,7 @@ Each is read by its own tool: the real Compose, kubectl's kustomize, Kubernetes'
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import kubernetes_validate
 import pytest
@@ -34,6 +35,9 @@ SECRETS = {
 }
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|AUTH|ACCESS_KEY|CONNECTION_URL")
 Manifest = dict[str, Any]
+DEPLOYMENTS = yaml.safe_load((INFRA / "prefect.yaml").read_text())["deployments"]
+WORKERS = ["worker-cpu", "worker-gpu"]
+FOLDERS = ["base", "overlays/gpu"]
 
 
 def tool(name: str, *arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -43,14 +47,15 @@ def tool(name: str, *arguments: str | Path, env: dict[str, str] | None = None) -
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT, env=clean)
 
 
-def compose(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def compose(*arguments: str, env: dict[str, str], gpu: bool = False) -> subprocess.CompletedProcess[str]:
+    files = ["-f", "infra/compose.yaml", *(["-f", "infra/compose.gpu.yaml"] if gpu else [])]
     # Without the .env that a developer may have beside the file.
-    return tool("docker-compose", "--env-file", os.devnull, "-f", "infra/compose.yaml", *arguments, env=env)
+    return tool("docker-compose", "--env-file", os.devnull, *files, *arguments, env=env)
 
 
 @functools.cache
-def services(profile: str = "gpu") -> dict[str, Manifest]:
-    result = compose("--profile", profile, "config", "--format", "json", env=SECRETS)
+def services(gpu: bool = True, **further: str) -> dict[str, Manifest]:
+    result = compose("config", "--format", "json", env=SECRETS | further, gpu=gpu)
     assert result.returncode == 0, result.stderr
     found: dict[str, Manifest] = json.loads(result.stdout)["services"]
     return found
@@ -94,6 +99,38 @@ def values_of(found: Any, key: str) -> Iterator[Any]:
             yield from values_of(value, key)
 
 
+def environment_of(name: str, folder: str) -> dict[str, str]:
+    """What a pod sees that is no secret."""
+    found = container(pods(folder)[name])
+    assert found["envFrom"] == [{"configMapRef": {"name": "pngnoise-client"}}]
+    config: dict[str, str] = named("ConfigMap", "pngnoise-client", folder)["data"]
+    return config | {entry["name"]: entry.get("value", "") for entry in found["env"]}
+
+
+def chosen(selector: Manifest, labels: dict[str, str]) -> bool:
+    """Whether a selector of Kubernetes takes something with these labels."""
+    test = {"In": lambda e: labels.get(e["key"]) in e["values"], "Exists": lambda e: e["key"] in labels}
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        test[e["operator"]](e) for e in selector.get("matchExpressions", [])
+    )
+
+
+def callers(policy: str, called: dict[str, str], folder: str) -> set[str]:
+    """Who of the pods a network policy lets in to a pod with the labels ``called``."""
+    spec = named("NetworkPolicy", policy, folder)["spec"]
+    assert chosen(spec["podSelector"], called)
+    makers = [m for m in built(folder) if "template" in m.get("spec", {})]
+    labels = {m["metadata"]["name"]: m["spec"]["template"]["metadata"]["labels"] for m in makers}
+    selectors = [s["podSelector"] for rule in spec["ingress"] for s in rule["from"] if "podSelector" in s]
+    return {name for name, own in labels.items() if any(chosen(s, own) for s in selectors)}
+
+
+def may_use_a_cluster(deployment: Manifest) -> bool:
+    module, name = deployment["entrypoint"].replace("/", ".").split(".py:")
+    parameters = get_type_hints(getattr(importlib.import_module(module), name).fn)["parameters"]
+    return "ClusterConfig" in parameters.model_json_schema().get("$defs", {})
+
+
 def image_files() -> str:
     paths = [p for p in INFRA.rglob("*") if p.is_file()]
     return "\n".join(p.read_text() for p in [*paths, ROOT / "configs" / "clusters" / "kubernetes.yaml"])
@@ -109,7 +146,7 @@ def test_yaml_passes_its_linter() -> None:
 
 def test_compose_accepts_the_file_once_all_secrets_are_there() -> None:
     assert compose("config", "-q", env=SECRETS).returncode == 0
-    assert set(services()) - set(services("none")) == {"worker-gpu"}  # a machine without a GPU starts the others
+    assert compose("config", "-q", env=SECRETS, gpu=True).returncode == 0
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -123,7 +160,7 @@ def test_compose_names_the_secret_that_is_missing(name: str, value: str | None) 
 
 
 @pytest.mark.parametrize("version", ["1.29", "1.37"])
-@pytest.mark.parametrize("folder", ["base", "overlays/gpu"])
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_kubernetes_knows_every_field(folder: str, version: str) -> None:
     example = yaml.safe_load((KUBERNETES / "secret.example.yaml").read_text())
     for manifest in [*built(folder), example]:
@@ -183,9 +220,27 @@ def test_a_pod_is_restricted_and_has_a_read_only_root(name: str) -> None:
     assert pod["enableServiceLinks"] is False
 
 
-def test_only_the_worker_that_starts_dask_clusters_has_a_token_and_it_can_make_no_pod() -> None:
-    assert [name for name, pod in pods().items() if pod.get("automountServiceAccountToken", True)] == ["worker-cpu"]
-    assert pods()["worker-cpu"]["serviceAccountName"] == named("ServiceAccount", "worker-cpu")["metadata"]["name"]
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_workers_that_run_flows_with_clusters_may_start_them_and_reach_them(folder: str) -> None:
+    pools = {deployment["work_pool"]["name"] for deployment in DEPLOYMENTS if may_use_a_cluster(deployment)}
+    assert "gpu" in pools  # corpora
+    (subject,) = named("RoleBinding", "dask-clusters", folder)["subjects"]
+    assert named("ServiceAccount", subject["name"], folder)
+    for pool in pools:
+        pod = pods(folder)[f"worker-{pool}"]
+        assert pod["serviceAccountName"] == subject["name"]
+        assert pod.get("automountServiceAccountToken", True)
+        assert f"worker-{pool}" in callers("dask", {"dask.org/cluster-name": "x"}, folder)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_who_calls_the_server_is_let_in(folder: str) -> None:
+    asking = {name for name, pod in pods(folder).items() if list(values_of(pod, "configMapRef"))}
+    assert callers("server", {"app.kubernetes.io/name": "server"}, folder) == asking == {"deploy", "samples", *WORKERS}
+
+
+def test_only_workers_have_a_token_and_they_can_make_no_pod() -> None:
+    assert [name for name, pod in pods().items() if pod.get("automountServiceAccountToken", True)] == WORKERS
     writes = {"create", "update", "patch", "delete", "*"}
     for rule in named("Role", "dask-clusters")["rules"]:
         assert "secrets" not in rule["resources"]
@@ -209,10 +264,9 @@ def test_a_service_knows_only_the_secrets_that_it_needs() -> None:
     def knows(secret: str) -> set[str]:
         return {n for n, s in services().items() if SECRETS[secret] in json.dumps(s.get("environment", {}))}
 
-    workers = {"worker-cpu", "worker-gpu"}
     assert knows("PNGNOISE_DB_PASSWORD") == {"postgres", "server"}
-    assert knows("PNGNOISE_API_AUTH") == {"server", "deploy"} | workers
-    assert knows("PNGNOISE_S3_SECRET_KEY") == {"s3", "bucket", "deploy"} | workers
+    assert knows("PNGNOISE_API_AUTH") == {"server", "deploy", "samples", *WORKERS}
+    assert knows("PNGNOISE_S3_SECRET_KEY") == {"s3", "bucket", "deploy", "samples", *WORKERS}
     mine = {key for pod in [pods()["server"]] for key in values_of(pod, "key")}
     assert mine == {"POSTGRES_PASSWORD", "PREFECT_API_AUTH_STRING"}
 
@@ -258,7 +312,10 @@ def test_programs_and_options_that_are_started_exist() -> None:
     commands = [s["command"] for s in services().values() if s["image"].startswith("pngnoise")]
     commands += [c["args"] for c in map(container, pods().values()) if c["image"].startswith("pngnoise")]
     for command in commands:
-        assert Path(sys.executable).with_name(command[0]).exists(), command
+        if command[0] == "sh":
+            assert (ROOT / command[1]).exists(), command
+        else:
+            assert Path(sys.executable).with_name(command[0]).exists(), command
     for verb in ("worker", "server"):
         known = tool("prefect", verb, "start", "--help", env={"COLUMNS": "200"}).stdout
         used = {word for c in commands if c[:2] == ["prefect", verb] for word in c if word.startswith("--")}
@@ -296,16 +353,30 @@ def test_references_within_kubernetes_lead_somewhere() -> None:
 # Workers.
 
 
-@pytest.mark.parametrize("pool", ["cpu", "gpu"])
-def test_a_worker_beats_and_asks_for_its_own_pool(pool: str) -> None:
-    config = named("ConfigMap", "pngnoise-client")["data"]
-    pod = container(pods()[f"worker-{pool}"])
-    in_pod = config | {entry["name"]: entry.get("value", "") for entry in pod["env"]}
-    assert pod["envFrom"] == [{"configMapRef": {"name": "pngnoise-client"}}]
-    service = services()[f"worker-{pool}"]
-    for command, environment in ((service["command"], service["environment"]), (pod["args"], in_pod)):
+@pytest.mark.parametrize("gpu", [False, True])
+def test_every_pool_of_the_deployments_has_one_worker(gpu: bool) -> None:
+    """A run in a pool that nobody asks is Late for ever."""
+    asked = {deployment["work_pool"]["name"] for deployment in DEPLOYMENTS}
+    inside = [container(pod)["args"] for pod in pods(FOLDERS[gpu]).values() if "args" in container(pod)]
+    for commands in ([s["command"] for s in services(gpu).values() if s["command"]], inside):
+        polled = [c[c.index("--pool") + 1] for c in commands if c[:2] == ["prefect", "worker"]]
+        assert sorted(polled) == sorted(asked) == ["cpu", "gpu"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "gpu", "device"),
+    [("cpu", False, "cpu"), ("gpu", False, "cpu"), ("cpu", True, "cpu"), ("gpu", True, "cuda")],
+)
+def test_a_worker_beats_and_asks_for_its_own_pool(pool: str, gpu: bool, device: str) -> None:
+    name = f"worker-{pool}"
+    service, pod = services(gpu)[name], container(pods(FOLDERS[gpu])[name])
+    for started, command, environment in (
+        (service, service["command"], service["environment"]),
+        (pod, pod["args"], environment_of(name, FOLDERS[gpu])),
+    ):
         assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
-        assert environment["PNGNOISE_DEVICE"] == {"cpu": "cpu", "gpu": "cuda"}[pool]
+        assert environment["PNGNOISE_DEVICE"] == device
+        assert started["image"] == f"pngnoise-{device}:{VERSION}"
         assert environment["PNGNOISE_STORAGE"].startswith("s3://")
         assert {"PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"} <= set(
             environment
@@ -313,25 +384,58 @@ def test_a_worker_beats_and_asks_for_its_own_pool(pool: str) -> None:
         assert command[command.index("--pool") + 1] == pool
         assert command[command.index("--type") + 1] == "process"
         assert "--with-healthcheck" in command
+    assert service["build"]["target"] == device
 
 
-def test_two_trainings_never_share_a_device() -> None:
-    service, pod = services()["worker-gpu"], container(pods()["worker-gpu"])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_two_trainings_never_share_a_device(gpu: bool) -> None:
+    service, pod = services(gpu)["worker-gpu"], container(pods(FOLDERS[gpu])["worker-gpu"])
     for command in (service["command"], pod["args"]):
         assert command[command.index("--limit") + 1] == "1"
-    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
-    assert device["count"] == 1
-    assert device["capabilities"] == ["gpu"]
-    assert pod["resources"]["limits"]["nvidia.com/gpu"] == 1
-    assert named("Deployment", "worker-gpu")["spec"]["replicas"] == 1
-    assert named("ConfigMap", "pngnoise-client")["data"]["PNGNOISE_GPU_SLOTS"] == "1"
-    assert services()["deploy"]["environment"]["PNGNOISE_GPU_SLOTS"] == "1"
+    assert named("Deployment", "worker-gpu", FOLDERS[gpu])["spec"]["replicas"] == 1
+    assert environment_of("worker-gpu", FOLDERS[gpu])["PNGNOISE_GPU_SLOTS"] == "1"
+    assert services(gpu)["deploy"]["environment"]["PNGNOISE_GPU_SLOTS"] == "1"
+
+
+def test_one_worker_has_a_gpu_and_nobody_else_asks_for_one() -> None:
+    (device,) = services()["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
+    assert container(pods()["worker-gpu"])["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert {t["key"] for t in pods()["worker-gpu"]["tolerations"]} == {"nvidia.com/gpu"}
-    everybody_else = [p for n, p in pods().items() if n != "worker-gpu"] + [
-        s for n, s in services().items() if n != "worker-gpu"
-    ]
-    assert "gpu:" not in json.dumps(everybody_else)
-    assert "worker-gpu" not in pods("base")
+    without = [*services(False).values(), *pods("base").values()]
+    others = [found for group in (services(), pods()) for name, found in group.items() if name != "worker-gpu"]
+    for text in map(json.dumps, [*without, *others]):
+        assert not re.search(r"nvidia|cuda", text)
+
+
+# Something to read.
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_samples_run_once_by_themselves_with_what_they_need(gpu: bool) -> None:
+    service, job = services(gpu)["samples"], named("Job", "samples", FOLDERS[gpu])["spec"]["template"]["spec"]
+    assert service["command"] == container(job)["args"] == ["sh", "infra/docker/samples.sh"]
+    assert service["restart"] == "on-failure:5"
+    assert job["restartPolicy"] == "OnFailure"
+    assert {"server", "bucket"} <= set(service["depends_on"])
+    needed = {"PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PNGNOISE_STORAGE", "PNGNOISE_PATCHES", "AWS_ENDPOINT_URL"}
+    assert needed | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= set(service["environment"])
+    assert needed | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= set(environment_of("samples", FOLDERS[gpu]))
+
+
+@pytest.mark.parametrize("name", ["samples", *WORKERS])
+def test_a_store_of_ones_own_is_passed_on(name: str) -> None:
+    assert services()[name]["environment"]["PNGNOISE_PATCHES"] == ""
+    assert services(PNGNOISE_PATCHES="s3://mine")[name]["environment"]["PNGNOISE_PATCHES"] == "s3://mine"
+    assert environment_of(name, "base")["PNGNOISE_PATCHES"] == ""
+
+
+def test_the_readme_has_every_variable_that_is_passed_on() -> None:
+    text = (INFRA / "README.md").read_text()
+    passed = {v for s in services().values() for v in s.get("environment", {})} | set(
+        named("ConfigMap", "pngnoise-client")["data"]
+    )
+    assert [v for v in sorted(passed) if v.startswith("PNGNOISE_") and f"`{v}`" not in text] == []
 
 
 def test_the_server_asks_for_a_password_and_sends_no_analytics() -> None:

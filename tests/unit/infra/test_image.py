@@ -66,6 +66,9 @@ def test_what_the_image_copies_is_there_and_sent_and_nothing_else_is() -> None:
     for name in names:
         assert (ROOT / name).exists(), name
         assert sent_to_the_build(name), name
+    for name in ("pngmodel/samples/val_0016_noisy.png", "configs/datasets/samples.yaml", "infra/docker/samples.sh"):
+        assert (ROOT / name).exists(), name
+        assert sent_to_the_build(name), name
     for name in (
         ".git",
         "runs",
@@ -88,7 +91,11 @@ def test_a_filled_example_reaches_neither_git_nor_an_image(path: str) -> None:
 
 
 def test_targets_that_compose_builds_are_stages_of_the_dockerfile() -> None:
-    services = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"].values()
+    base, gpu = (
+        yaml.safe_load((INFRA / name).read_text())["services"] for name in ("compose.yaml", "compose.gpu.yaml")
+    )
+    changed = [base[name] | own | {"build": base[name]["build"] | own["build"]} for name, own in gpu.items()]
+    services = [*base.values(), *changed]
     ours = [(service["image"].split(":")[0], service["build"]) for service in services if "build" in service]
     assert {(image, build["target"]) for image, build in ours} == {("pngnoise-cpu", "cpu"), ("pngnoise-cuda", "cuda")}
     assert {"cpu", "cuda"} <= set(stages())
@@ -133,13 +140,28 @@ def test_what_the_image_needs_besides_is_pinned_once() -> None:
         return dict(re.findall(r"^([\w.-]+)==(\S+)$", path.read_text(), flags=re.MULTILINE))
 
     further, base = pins(INFRA / "docker" / "constraints-hpc.txt"), pins(ROOT / "constraints.txt")
-    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["hpc"]
-    assert {re.split(r"[<>=]", need)[0] for need in extra} <= set(further) | set(base)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    needs = [*extras["hpc"], *extras["gpu"]]
+    assert {re.split(r"[<>=]", need)[0] for need in needs} <= set(further) | set(base)
     assert not set(further) & set(base)
 
 
+@pytest.mark.parametrize(("target", "gpu"), [("cpu", False), ("cuda", True)])
+def test_a_target_installs_the_extras_that_it_needs(target: str, gpu: bool) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (lists,) = (rest for word, rest in stages()["build"] if word == "RUN")
+    made = {}
+    for program, name in re.findall(r"python -c '([^']+)' > (\S+)", lists):
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        made[name] = done.stdout.split("\n")
+    (install,) = (rest for word, rest in stages()[f"build-{target}"] if word == "RUN" and " -r " in rest)
+    installed = {need for name in re.findall(r" -r (\S+)", install) for need in made[name]}
+    assert set(extras["hpc"]) <= installed
+    assert (set(extras["gpu"]) <= installed) is gpu
+
+
 @pytest.mark.parametrize(
-    "path", ["docker/Dockerfile", "compose.yaml", "kubernetes/base/kustomization.yaml", "README.md"]
+    "path", ["docker/Dockerfile", "compose.yaml", "compose.gpu.yaml", "kubernetes/base/kustomization.yaml", "README.md"]
 )
 def test_what_was_not_run_says_so(path: str) -> None:
     assert "NOT RUN by us" in (INFRA / path).read_text()
