@@ -18,7 +18,7 @@ from flows.console import (
     show_figures,
     user_errors,
 )
-from flows.options import Cluster, Json, example
+from flows.options import Cluster, Json, RegisterAs, example
 
 app = typer.Typer(
     name="pngnoise",
@@ -181,6 +181,7 @@ def train(
     nodes: Annotated[int, typer.Option(help="machines; start this command on each with torchrun")] = 1,
     workers: Annotated[int, typer.Option(help="processes that make batches ahead, for each device")] = 0,
     max_minutes: Annotated[float | None, typer.Option(help="stop resumably after so many minutes of a stage")] = None,
+    register_as: RegisterAs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print the resolved configuration")] = False,
     json: Json = False,
 ) -> None:
@@ -201,6 +202,7 @@ def train(
             stores=store or [],
             devices=Devices(device=device, count=devices, nodes=nodes, workers=workers),
             max_minutes=max_minutes,
+            register_as=register_as,
         )
         if dry_run:
             show(parameters.training_config().resolved(config), as_json=True, title="")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.console import progress_bar, show, show_fidelity, user_errors
-from flows.options import Cluster, Json, example
+from flows.options import Cluster, Json, RegisterAs, example
 
 commands = typer.Typer()
 evaluations = typer.Typer()
@@ -37,6 +37,7 @@ def train_denoiser(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     workers: Annotated[int, typer.Option(help="processes that make batches ahead")] = 0,
     max_minutes: Annotated[float | None, typer.Option(help="stop resumably after so many minutes of each")] = None,
+    register_as: RegisterAs = None,
     cluster: Cluster = "inline",
     json: Json = False,
 ) -> None:
@@ -61,6 +62,7 @@ def train_denoiser(
             steps=steps,
             devices=Devices(device=device, workers=workers),
             max_minutes=max_minutes,
+            register_as=register_as,
             cluster=load_cluster(cluster),
         )
         with progress_bar(quiet=json):

@@ -11,6 +11,9 @@ Cluster = Annotated[str, typer.Option(help="cluster file of configs/clusters/, o
 Model = Annotated[str | None, typer.Option(help="where the model lies now, if elsewhere")]
 References = Annotated[str | None, typer.Option(help="where the references lie now, if elsewhere")]
 Clean = Annotated[str | None, typer.Option(help="where the clean images lie now, if elsewhere")]
+RegisterAs = Annotated[
+    str | None, typer.Option(help="REGISTRY/NAME that what is trained becomes a version of; evaluation may follow")
+]
 
 
 def example(command: str) -> str:

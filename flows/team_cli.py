@@ -13,7 +13,7 @@ from flows.options import Json, example
 commands = typer.Typer()
 
 
-@commands.command(epilog=example("PREFECT_API_URL=http://127.0.0.1:4200/api pngnoise deploy"))
+@commands.command(epilog=example("pngnoise deploy --file infra/prefect.yaml"))
 def deploy(
     file: Annotated[Path, typer.Option(help="deployments with their schedules and triggers")] = Path(
         "infra/prefect.yaml"
@@ -35,12 +35,12 @@ def deploy(
     show(found, as_json=json, title="Provisioned")
 
 
-@commands.command(epilog=example("PNGNOISE_RUN_METRICS=s3://pngnoise/runs pngnoise metrics --port 9108"))
+@commands.command(epilog=example("pngnoise metrics --port 9108"))
 def metrics(
     port: Annotated[int, typer.Option(help="port to serve at")] = 9108,
     address: Annotated[str, typer.Option(help="address to serve at; 0.0.0.0: all of this machine's")] = "127.0.0.1",
 ) -> None:
-    """Serve the figures of the newest runs, and the depth of the queues, to Prometheus."""
+    """Serve the figures of the newest runs (PNGNOISE_RUN_METRICS) and the depth of the queues to Prometheus."""
     with user_errors():
         from flows.exporter import serve
 

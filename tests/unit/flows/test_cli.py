@@ -80,7 +80,9 @@ def test_all_commands_are_known() -> None:
         "corpus diff",
         "corpus gc",
         "materialise",
+        "deploy",
         "doctor",
+        "metrics",
     }
 
 
