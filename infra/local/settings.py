@@ -72,6 +72,8 @@ class StackSettings(BaseSettings):
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             # Of events alone by default: the table of runs would grow for ever.
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            # In memory by default: whoever has a slot of a deployment would be ended when the server starts again.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_WORKER_QUERY_SECONDS": "5",
             "PNGNOISE_HOME": str(Path.cwd()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -143,6 +144,11 @@ def test_the_environment_of_the_parts(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert found["AWS_ENDPOINT_URL"] == found["PNGNOISE_S3_WEB"] == "http://127.0.0.1:9008"
     assert (found["PREFECT_SERVER_ANALYTICS_ENABLED"], found["DO_NOT_TRACK"]) == ("false", "1")
     assert "PREFECT_API_AUTH_STRING" not in found
+
+
+def test_slots_are_kept_on_disk_while_the_server_starts_again() -> None:
+    module = load_settings().environment()["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]
+    assert importlib.import_module(module).ConcurrencyLeaseStorage
 
 
 def test_what_is_there_already_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
