@@ -27,6 +27,7 @@ Result = TypeVar("Result")
 _IN_FLIGHT_PER_WORKER = 4
 _FIRST_WORKER = "120s"
 _ANSWER = 10.0  # seconds
+_START_IT = "start it, then run the same command again: what is already published is kept"
 _ASK_AGAIN = 1.0  # seconds, for the number of workers
 _STARTED = {"slurm": ("dask_jobqueue", "SLURMCluster"), "kubernetes": ("dask_kubernetes.operator", "KubeCluster")}
 
@@ -312,9 +313,11 @@ def _require_scheduler(address: str) -> None:
         with ThreadPoolExecutor(1) as thread:  # the caller's thread may run a loop of its own (notebooks)
             thread.submit(asyncio.run, ask()).result()
     except TimeoutError:
-        raise UserError(f"cluster: no Dask scheduler answers at {address} (waited {_ANSWER:g} s)") from None
+        raise UserError(
+            f"cluster: no Dask scheduler answers at {address} (waited {_ANSWER:g} s); {_START_IT}"
+        ) from None
     except (OSError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(f"cluster: no Dask scheduler answers at {address} ({error})") from None
+        raise UserError(f"cluster: no Dask scheduler answers at {address} ({error}); {_START_IT}") from None
 
 
 def load_cluster(name: str) -> ClusterConfig:

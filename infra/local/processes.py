@@ -15,7 +15,7 @@ import psutil
 from pngmodel.errors import UserError
 
 STACK, PART, RUN = "PNGNOISE_STACK_FOLDER", "PNGNOISE_STACK_PART", "PREFECT__FLOW_RUN_ID"
-_KILL_SECONDS = 10.0
+_BEGIN_SECONDS, _KILL_SECONDS = 10.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,10 @@ class Ledger:
                 start_new_session=True,
             )
         one = Started(name, child.pid, str(log))
+        deadline = time.monotonic() + _BEGIN_SECONDS
+        # Until the new program is loaded the process is a copy of this one and has its environment.
+        while child.poll() is None and self.process(one) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
         self._write([*(other for other in self.all() if other.name != name), one])
         return one
 

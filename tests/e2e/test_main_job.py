@@ -101,7 +101,7 @@ def test_run_history_is_kept_where_it_was_asked_to_be(workplace: Path, quickstar
         check=True,
     )
     runs = json.loads(listed.stdout)
-    assert [r["state"]["type"] for r in runs if r["name"].startswith("corpus-")] == ["COMPLETED"]
+    assert [r["state"]["type"] for r in runs if r["name"].startswith("corpus ")] == ["COMPLETED"]
 
 
 def test_killed_and_run_again_gives_equal_bytes(workplace: Path, quickstart: dict[str, object]) -> None:
