@@ -62,6 +62,29 @@ def user_errors() -> Iterator[None]:
         fail(error)
     except ValidationError as error:
         fail(UserError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())))
+    except Exception as error:
+        if not _server_lost(error):
+            raise
+        fail(
+            UserError(
+                f"Prefect's server at {os.environ.get('PREFECT_API_URL', 'its temporary address')} does not answer "
+                f"({type(error).__name__}: {error}); start it, or unset PREFECT_API_URL to do without, then run the "
+                "same command again: what is already published is kept"
+            )
+        )
+
+
+def _server_lost(error: Exception) -> bool:
+    """Whether what ended a flow is that its run could not be recorded."""
+    from httpx import TransportError
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    if isinstance(error, PrefectHTTPStatusError):
+        return error.response.is_server_error
+    # What Prefect makes of a server that is not there when a run begins has no class of its own.
+    return isinstance(error, TransportError) or (
+        isinstance(error, RuntimeError) and str(error).startswith("Failed to reach API")
+    )
 
 
 def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:

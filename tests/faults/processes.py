@@ -1,0 +1,182 @@
+"""Servers and workers that are killed with SIGKILL and started again at the same place, as after a power cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from infra.local.storage import server_command, server_environment
+
+PROGRAMS = Path(sys.executable).parent
+_POLL = 0.05
+_DASK_WORKERS = 2
+
+
+def quietly(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+    """A process in a session of its own, so that it can be killed with all its children."""
+    given = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **given)  # type: ignore[call-overload]
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the whole session."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_until(met: Callable[[], object], seconds: float = 120, what: str = "it") -> None:
+    """Raises AssertionError when that does not come in time."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds:g} s"
+        time.sleep(_POLL)
+
+
+def free_port() -> int:
+    """A port on loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    """Whether a server speaks there, be it to say no."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+@dataclass
+class Server:
+    """One process behind a port that stays its own however often it is killed."""
+
+    command: list[str]
+    environment: dict[str, str]
+    health: str
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as out:
+            self.process = quietly(self.command, env=self.environment, stdout=out, stderr=out)
+        wait_until(lambda: answers(self.health), 180, f"an answer of {self.health}")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            kill(self.process)
+            self.process = None
+
+
+def s3_server(folder: Path, environment: dict[str, str]) -> Server:
+    """An S3-speaking server that keeps everything on disk; its program is installed beside the tests' own."""
+    folder.mkdir()
+    port = free_port()
+    own = {k: v for k, v in environment.items() if not k.startswith("AWS_")}
+    command = server_command(Path(sys.prefix) / "s3-server")
+    return Server(
+        command, own | server_environment(folder, port), f"http://127.0.0.1:{port}/_health", folder / "server.log"
+    )
+
+
+def prefect_server(folder: Path, environment: dict[str, str]) -> Server:
+    """A Prefect server with its SQLite in ``folder``."""
+    folder.mkdir()
+    port = free_port()
+    command = [str(PROGRAMS / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    own = environment | {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    own.pop("PREFECT_API_URL", None)
+    return Server(command, own, f"http://127.0.0.1:{port}/api/health", folder / "server.log")
+
+
+@dataclass
+class Dask:
+    """A scheduler, and workers without nannies that come and go."""
+
+    folder: Path
+    environment: dict[str, str]
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    scheduler: subprocess.Popen[bytes] | None = None
+
+    @property
+    def cluster(self) -> str:
+        """The file for --cluster."""
+        return str(self.folder / "cluster.yaml")
+
+    @property
+    def address(self) -> str:
+        return str(json.loads((self.folder / "scheduler.json").read_text())["address"])
+
+    def start(self) -> None:
+        self.folder.mkdir()
+        self.scheduler = self._run("dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
+        wait_until((self.folder / "scheduler.json").exists)
+        for _ in range(_DASK_WORKERS):
+            self.join()
+        Path(self.cluster).write_text(f"kind: address\naddress: {self.address}\n")
+
+    def join(self) -> None:
+        self.workers.append(self._run("dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard"))
+
+    def replace(self, number: int) -> None:
+        """Kill a worker; another joins in its place."""
+        kill(self.workers.pop(number % len(self.workers)))
+        self.join()
+
+    def stop(self) -> None:
+        for process in [*self.workers, self.scheduler]:
+            if process is not None:
+                kill(process)
+
+    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        file = ["--scheduler-file", str(self.folder / "scheduler.json")]
+        command = [sys.executable, "-m", f"distributed.cli.{program}", *file, *arguments]
+        return quietly(command, cwd=self.folder, env=self.environment)
+
+
+@dataclass
+class Worker:
+    """A worker of Prefect's, which runs flows in processes of their own."""
+
+    environment: dict[str, str]
+    pool: str
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [str(PROGRAMS / "prefect"), "worker", "start", "--pool", self.pool, "--type", "process"]
+        with self.log.open("ab") as out:
+            quick = self.environment | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+            self.process = quietly(command, env=quick, stdout=out, stderr=out)
+
+    def kill(self, *, with_runs: bool) -> None:
+        """Without its runs these go on as orphans."""
+        if with_runs:
+            self.kill_runs()
+        if self.process is not None:
+            kill(self.process)
+            self.process = None
+
+    def kill_runs(self) -> None:
+        """Each run is a session of its own."""
+        if self.process is not None:
+            for run in psutil.Process(self.process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    run.kill()

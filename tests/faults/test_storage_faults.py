@@ -1,0 +1,197 @@
+"""The main job on object storage that goes wrong: nothing is lost, nothing wrong is published, retries are bounded, and
+what is told names an object."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+from torch import nn
+
+from pngmodel.bundle import write_bundle
+from pngmodel.errors import IntegrityError, TransientError, UserError
+from tasks.ingest import ingest
+from tasks.inspection import verify
+from tasks.patches import Geometry, extract_patches
+from tasks.registry import add_version
+from tasks.stores import filesystem as files
+from tasks.stores.corpus import Corpus
+from tasks.stores.registry import Registered
+from tasks.synthesis import CorpusParameters
+from tests.faults.proxy import FAULTS, FaultyProxy
+
+BUCKET = "s3://noise"
+TRIES = 12
+RESULTS = os.environ.get("PNGNOISE_FAULT_RESULTS")
+SHARE = {name: 0.05 for name in FAULTS} | {"error 500": 0.025, "SlowDown": 0.025, "time-out": 0.01}
+COMMITS = {"catalogue": "catalogue.json", "patches": "store.json", "corpus": "corpus.json"}
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def server(plain_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An S3-speaking server without faults; time-outs of the product are shortened, its number of tries is its own."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setattr(files, "_S3_CONFIG", files._S3_CONFIG | {"read_timeout": 2})
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("noise")
+    yield f"http://{host}:{port}"
+    s3fs.S3FileSystem.clear_instance_cache()
+    moto.stop()
+
+
+def through(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the product speak to ``address`` from now on."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+class Job:
+    """The main job, step by step; every error is kept."""
+
+    def __init__(self, root: str, images: str, bundle: Path, made: Callable[[CorpusParameters], Any]) -> None:
+        self.root, self.images, self.bundle, self.made = root, images, bundle, made
+        self.errors: list[UserError] = []
+        self.starts: Counter[str] = Counter()
+
+    def run(self) -> None:
+        """All steps, each repeated as a user would repeat it."""
+        catalogue, patches, corpus = (f"{self.root}/{name}" for name in COMMITS)
+        self._step("ingest", lambda: ingest(self.images, "folders", catalogue))
+        self._step("extract", lambda: extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=16))
+        asked = CorpusParameters(
+            output=corpus, model="heteroscedastic", references=patches, clean=f"{self.images}/clean", crop=32, shard=8
+        )
+        self._step("generate", lambda: self.made(asked))
+        self._step("verify", lambda: verify(corpus))
+        self._step("read", lambda: self._read(corpus))
+        self._step("register", lambda: add_version(str(self.bundle), f"{self.root}/models/small"))
+
+    def _step(self, name: str, work: Callable[[], Any]) -> None:
+        for _ in range(TRIES):
+            self.starts[name] += 1
+            try:
+                work()
+            except UserError as error:
+                self.errors.append(error)
+            else:
+                return
+        raise AssertionError(f"{name} does not end: {[str(error) for error in self.errors[-TRIES:]]}")
+
+    @staticmethod
+    def _read(corpus: str) -> None:
+        for kept in (0, 2):
+            opened = Corpus.open(corpus, kept_shards=kept)
+            for pair in range(0, len(opened), 7):
+                clean, noisy = opened.read(pair)
+                assert not np.array_equal(clean, noisy)
+
+
+def objects(prefix: str) -> dict[str, bytes]:
+    storage = s3fs.S3FileSystem(skip_instance_cache=True)
+    found = {str(p).removeprefix(f"noise/{prefix}/"): storage.cat_file(p) for p in storage.find(f"noise/{prefix}")}
+    return {name: content for name, content in found.items() if not name.endswith(("sources.json", "failed.json"))}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    write_bundle(nn.Linear(2, 2), folder, kind="pngnoise-model", model={"size": 2}, training={}, card="# card\n")
+    return folder
+
+
+@pytest.fixture
+def stored_images(server: str, images: str) -> str:
+    """The images on object storage: what is read from there, too, may arrive damaged."""
+    s3fs.S3FileSystem().put(images, "noise/images", recursive=True)
+    return f"{BUCKET}/images"
+
+
+@pytest.fixture
+def disturbed(
+    server: str,
+    stored_images: str,
+    bundle: Path,
+    made: Callable[[CorpusParameters], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[dict[str, float], int], tuple[FaultyProxy, Job]]:
+    """Run the job undisturbed and through a faulty proxy, and compare what both made."""
+
+    def run(rates: dict[str, float], seed: int) -> tuple[FaultyProxy, Job]:
+        Job(f"{BUCKET}/calm", stored_images, bundle, made).run()
+        with FaultyProxy(server, rates, seed) as proxy:
+            through(proxy.url, monkeypatch)
+            job = Job(f"{BUCKET}/storm", stored_images, bundle, made)
+            job.run()
+            through(server, monkeypatch)
+        for name in COMMITS:
+            wanted, found = objects(f"calm/{name}"), objects(f"storm/{name}")
+            assert sorted(found) == sorted(wanted)
+            assert [place for place in wanted if found[place] != wanted[place]] == []
+        assert Registered(f"{BUCKET}/storm/models", "small").versions() == [1]
+        return proxy, job
+
+    return run
+
+
+def check_told(job: Job) -> None:
+    for error in job.errors:
+        assert "s3://noise/" in str(error), error
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_one_kind_changes_nothing(name: str, disturbed: Callable) -> None:
+    proxy, job = disturbed({name: 0.02 if name == "time-out" else 0.1}, seed=1)
+    assert proxy.counted[name] > 0
+    check_told(job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_all_faults_at_once_change_nothing(seed: int, disturbed: Callable) -> None:
+    proxy, job = disturbed(SHARE, seed)
+    told = f"seed {seed}: {proxy.counted.total()} faults in {proxy.requests.total()} requests: {dict(proxy.counted)}; "
+    told += f"starts {dict(job.starts)}; errors {[type(error).__name__ for error in job.errors]}"
+    print(f"\n{told}")
+    if RESULTS:
+        with (Path(RESULTS) / "storage.txt").open("a") as out:
+            out.write(told + "\n")
+    assert proxy.counted.total() > 0
+    check_told(job)
+
+
+@pytest.mark.parametrize("name", ["error 500", "SlowDown", "reset before the answer"])
+def test_tries_are_bounded_and_the_object_is_named(name: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultyProxy(server, {name: 1.0}, only="broken") as proxy:
+        through(proxy.url, monkeypatch)
+        files.write_bytes(f"{BUCKET}/whole.bin", b"1")
+        monkeypatch.setattr(files, "_S3_CONFIG", files._S3_CONFIG | {"retries": {"max_attempts": 3, "mode": "standard"}})
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(TransientError, match=r"s3://noise/a/broken\.bin: writing failed"):
+            files.write_bytes(f"{BUCKET}/a/broken.bin", b"1")
+        with pytest.raises(TransientError, match=r"s3://noise/a/broken\.bin: reading failed"):
+            files.read_bytes(f"{BUCKET}/a/broken.bin")
+        assert 3 <= proxy.requests["PUT", "/noise/a/broken.bin"] <= 3 * 5
+        assert files.read_bytes(f"{BUCKET}/whole.bin") == b"1"
+
+
+@pytest.mark.parametrize("name", ["flipped bit", "truncated body"])
+def test_an_object_that_always_arrives_damaged_is_named(
+    name: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_bytes(f"{BUCKET}/a/x.bin", bytes(1000))
+    with FaultyProxy(server, {name: 1.0}) as proxy:
+        through(proxy.url, monkeypatch)
+        with pytest.raises(TransientError, match=r"s3://noise/a/x\.bin: .*arrived damaged"):
+            files.read_bytes(f"{BUCKET}/a/x.bin")
+        assert proxy.requests["GET", "/noise/a/x.bin"] < 10
