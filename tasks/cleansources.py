@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from pngmodel.errors import IntegrityError, TransientError, UserError
@@ -21,7 +21,7 @@ from tasks.datasets.zarrarray import DOCUMENT, image_count, is_group, row_part
 from tasks.jpegquality import jpeg_quality
 from tasks.provenance import content_key
 from tasks.sources import SAMPLE_LICENCE, SAMPLES, SHIPPED, hwc, patch_content, patch_id, unit_floats
-from tasks.stores.filesystem import exists, file_stamps, join, list_files, read_bytes, sha256
+from tasks.stores.filesystem import exists, file_stamps, join, list_files, read_bytes, sha256, twice
 from tasks.stores.layout import CLEAN
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
@@ -208,7 +208,8 @@ def _described(look: _Look) -> list[CleanImage | Rejected]:
     array = _is_array(look.url)
     for row, name in enumerate(look.names, start=look.first):
         try:
-            pixels, content = _array_image(look.url, name) if array else _file_image(look, name)
+            read = partial(_array_image, look.url, name) if array else partial(_file_image, look, name)
+            pixels, content = twice(look.url, read)
         except TransientError:
             raise  # of storage, not of this image: it must not be left out for good
         except UserError as error:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, repeat
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pngmodel.errors import UserError
+from pngmodel.errors import TransientError, UserError
 from tasks.alignment import align
 from tasks.datasets.limits import DamagedFileError
 from tasks.datasets.pixels import read_pixels
 from tasks.datasets.records import SIDES, PairRecord
 from tasks.duplicates import fingerprint
+from tasks.stores.filesystem import is_local
 from tasks.stores.shardfile import Pixels
 
 _STRIP = 256  # rows; bounds the memory of statistics over images of any size
@@ -70,12 +71,29 @@ def grouped(records: Sequence[PairRecord], max_shift: float) -> list[Group]:
 
 
 def check_group(group: Group) -> list[Checked]:
-    """Read and verify each record of a group, one pair in memory at a time."""
+    """Read and verify each record of a group, one pair in memory at a time.
+
+    What is refused on object storage is looked at again: parts of objects may arrive damaged unnoticed.
+
+    Raises:
+        TransientError: storage failed, which says nothing about the images.
+    """
+    found = _looked_at(group)
+    refused = [k for k, result in enumerate(found) if result.facts is None]
+    if refused and not all(is_local(uri) for uri in (group.records[0].noisy, group.records[0].clean) if uri):
+        again = _looked_at(replace(group, records=tuple(group.records[k] for k in refused)))
+        found = [again[refused.index(k)] if k in refused else result for k, result in enumerate(found)]
+    return found
+
+
+def _looked_at(group: Group) -> list[Checked]:
     done: list[Checked] = []
     sides = [_sides(group.records, side) for side in SIDES]
     try:
         for record, noisy, clean in zip(group.records, *sides, strict=True):
             done.append(_check(record, noisy, clean, group.max_shift))
+    except TransientError:
+        raise
     except DamagedFileError as error:
         return [*done, *(Checked(None, reason=str(error)) for _ in group.records[len(done) :])]
     except UserError as error:
@@ -83,7 +101,7 @@ def check_group(group: Group) -> list[Checked]:
             return [Checked(None, reason=str(error))]
         # One damaged member must not take the others with it.
         rest = group.records[len(done) :]
-        return [*done, *(check_group(Group((record,), group.max_shift))[0] for record in rest)]
+        return [*done, *(_looked_at(Group((record,), group.max_shift))[0] for record in rest)]
     return done
 
 

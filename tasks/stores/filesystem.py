@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
+import aiohttp
 import fsspec
 import zarr
 from botocore.exceptions import BotoCoreError, ClientError
+from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore
 
 from pngmodel.errors import IntegrityError, TransientError, UserError
 from tasks.operations import BYTES_READ, BYTES_WRITTEN, count
 
+Found = TypeVar("Found")
+
 _TEMPORARY = ".writing"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_TAGS_ARE_OTHER: set[str] = set()
+"""Buckets whose server gives tags that look like an MD5 of the content and are none."""
 _ATTEMPTS = 5
 _MAX_LINKS = 10_000  # links to links multiply
 # Adaptive: retries back off with jitter, and a server that says SlowDown is asked less often from then on. Outages of a
@@ -61,6 +71,11 @@ def local_path(url: str) -> Path | None:
     return Path(path) if isinstance(fs, LocalFileSystem) else None
 
 
+def is_local(url: str) -> bool:
+    """Whether it lies on a disk of this machine; of chained URLs the archive."""
+    return local_path(url.split("::")[-1]) is not None
+
+
 @contextmanager
 def _explained(url: str, doing: str) -> Iterator[None]:
     """Turn storage errors into ones that name the place and the remedy."""
@@ -71,13 +86,15 @@ def _explained(url: str, doing: str) -> Iterator[None]:
     except PermissionError as error:
         raise UserError(f"{url}: no permission while {doing} ({error}); check its owner or the credentials") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno == errno.EROFS:
+            raise UserError(f"{url}: lies on a read-only file system ({doing}); choose another place") from error
+        if error.errno in _FULL:
             raise UserError(
                 f"{url}: no space left while {doing}; free some or choose another output, then run the same "
                 "command again: what is already published is kept"
             ) from error
         raise TransientError(f"{url}: {doing} failed ({error})") from error
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, aiohttp.ClientError) as error:
         raise TransientError(
             f"{url}: {doing} failed ({error}); check AWS_ENDPOINT_URL, the bucket and credentials"
         ) from error
@@ -101,22 +118,110 @@ def read_if_there(url: str) -> bytes | None:
 
 
 def _whole(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
-    # s3fs would ask for the size first, to fetch large files by several requests at once, and list the folder of a
-    # missing one. What runs side by side here is whole files, so one request each is as fast.
-    alone = {"max_concurrency": 1} if "s3" in fs.protocol else {}
-    content = bytes(fs.cat_file(path, **alone))
+    content = _fetched(fs, path) if "s3" in fs.protocol else bytes(fs.cat_file(path))
     count(BYTES_READ, len(content))
     return content
+
+
+def _fetched(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
+    """An object by one request; asked for again when it broke off or is not what its tag says.
+
+    s3fs' own way asks for the size first, to fetch large files by several requests at once, lists the folder of a
+    missing one, and does not look at tags. What runs side by side here is whole files, so one request each is as fast.
+    """
+    bucket, key, version = fs.split_path(path)
+    known: dict[str, str] = {"VersionId": version} if version else {}
+    damaged: list[bytes] = []
+    for attempt in range(_ATTEMPTS):
+        answer = fs.call_s3("get_object", Bucket=bucket, Key=key, **known)
+        try:
+            content = bytes(sync(fs.loop, answer["Body"].read))
+        except (OSError, BotoCoreError, aiohttp.ClientError):
+            if attempt == _ATTEMPTS - 1:
+                raise
+            continue
+        finally:
+            answer["Body"].close()
+        if bucket in _TAGS_ARE_OTHER or _is_tagged(answer, content):
+            return content
+        if content in damaged:  # what goes wrong on the way does not do so twice in one place
+            _TAGS_ARE_OTHER.add(bucket)
+            return content
+        damaged.append(content)
+    raise TransientError(f"s3://{path}: {_ATTEMPTS} times arrived damaged, each time otherwise; look at the network")
+
+
+def _is_tagged(answer: dict[str, Any], content: bytes) -> bool:
+    """Whether an object is what its tag says, where that is an MD5: not of uploads in parts, nor under a key."""
+    tag = str(answer.get("ETag", "")).strip('"')
+    own = str(answer.get("ServerSideEncryption", "AES256")) == "AES256" and "SSECustomerAlgorithm" not in answer
+    return not (own and _MD5.fullmatch(tag)) or hashlib.md5(content, usedforsecurity=False).hexdigest() == tag
+
+
+def twice(url: str, read: Callable[[], Found]) -> Found:
+    """What ``read`` returns. Of object storage it is tried once more before damage at ``url`` is believed: parts of
+    objects have no tag, and what was damaged on its way is whole where it lies."""
+    try:
+        return read()
+    except TransientError:
+        raise
+    except UserError:
+        if is_local(url):
+            raise
+        return read()
 
 
 def open_file(url: str, block: int = 4 << 20) -> BinaryIO:
     """A seekable binary file, for formats that are read by slice; the caller closes it.
 
-    Object storage is asked for ``block`` bytes ahead of what is read.
+    Object storage is asked for ``block`` bytes ahead of what is read; its failures are a :class:`TransientError`, also
+    out of a decoder that takes every error for damage: see :func:`raise_lost`.
     """
     fs, path = filesystem(url)
     with _explained(url, "reading"):
-        return cast(BinaryIO, fs.open(path, "rb", block_size=block))
+        file = cast(BinaryIO, fs.open(path, "rb", block_size=block))
+    return file if isinstance(fs, LocalFileSystem) else cast(BinaryIO, _Remote(url, file))
+
+
+class _Remote(io.RawIOBase):
+    """A file of object storage that tells its failures as such and remembers the last one."""
+
+    def __init__(self, url: str, file: BinaryIO) -> None:
+        self._url, self._file = url, file
+        self.lost: TransientError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            with _explained(self._url, "reading"):
+                content = self._file.read(len(buffer))
+        except TransientError as error:
+            self.lost = error
+            raise
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def raise_lost(file: BinaryIO) -> None:
+    """Call where reading ``file`` failed: raises what storage had to do with it, if it had."""
+    if isinstance(file, _Remote) and file.lost is not None:
+        raise file.lost
 
 
 def read_range(url: str, start: int, stop: int) -> bytes:
@@ -185,11 +290,43 @@ class Span:
 
 
 def read_spans(spans: Sequence[Span]) -> list[bytes]:
-    """The bytes of every span; object storage is asked for all at once.
+    """The bytes of every span; object storage is asked for all at once. Raises as :func:`use_spans`."""
+    return use_spans(spans, lambda _, content: content)
+
+
+def use_spans(spans: Sequence[Span], use: Callable[[int, bytes], Found]) -> list[Found]:
+    """What ``use`` makes of the number and the bytes of every span; object storage is asked for all at once.
+
+    What ``use`` refuses by an IntegrityError is fetched again from object storage, a few times: parts of objects have
+    no tag, and what was damaged on its way is whole where it lies.
 
     Raises:
-        IntegrityError: a file is missing or too short: who asks for a span knows that it should be there.
+        IntegrityError: a file is missing or too short: who asks for a span knows that it should be there. Or what
+            ``use`` raised last.
     """
+    found: dict[int, Found] = {}
+    waiting = list(range(len(spans)))
+    for attempt in range(_ATTEMPTS):
+        refused: dict[int, IntegrityError] = {}
+        for k, content in zip(waiting, _contents([spans[k] for k in waiting]), strict=True):
+            try:
+                if len(content) != spans[k].stop - spans[k].start:
+                    raise IntegrityError(
+                        f"{spans[k].url}: is damaged (shorter than recorded); `pngnoise verify` lists all damage"
+                    )
+                found[k] = use(k, content)
+            except IntegrityError as error:
+                refused[k] = error
+        waiting = list(refused)
+        if waiting and (attempt == _ATTEMPTS - 1 or is_local(spans[waiting[0]].url)):
+            raise refused[waiting[0]]
+        if not waiting:
+            break
+    return [found[k] for k in range(len(spans))]
+
+
+def _contents(spans: Sequence[Span]) -> list[bytes]:
+    """What there is of every span."""
     if not spans:
         return []
     fs, _ = filesystem(spans[0].url)
@@ -199,17 +336,14 @@ def read_spans(spans: Sequence[Span]) -> list[bytes]:
         paths = [filesystem(span.url)[1] for span in spans]
         starts, stops = [s.start for s in spans], [s.stop for s in spans]
         found = fs.cat_ranges(paths, starts, stops, on_error="return")
-    for span, content in zip(spans, found, strict=True):
+    for k, (span, content) in enumerate(zip(spans, found, strict=True)):
         if isinstance(content, FileNotFoundError):
             raise IntegrityError(f"{span.url}: is missing; `pngnoise verify` lists what else is")
         if isinstance(content, BaseException):
-            if _beyond_the_end(content):
-                content = b""
-            else:
+            if not _beyond_the_end(content):
                 with _explained(span.url, "reading"):
                     raise content
-        if len(content) != span.stop - span.start:
-            raise IntegrityError(f"{span.url}: is damaged (shorter than recorded); `pngnoise verify` lists all damage")
+            found[k] = b""
     return [bytes(content) for content in found]
 
 
@@ -220,8 +354,17 @@ def _beyond_the_end(error: BaseException) -> bool:
 
 def _http_status(error: BaseException) -> int | None:
     """What object storage answered, where an error comes from such an answer."""
+    return _metadata(error).get("HTTPStatusCode")
+
+
+def _was_repeated(error: BaseException) -> bool:
+    """Whether the request that was answered so was not the first of its kind."""
+    return bool(_metadata(error).get("RetryAttempts"))
+
+
+def _metadata(error: BaseException) -> dict[str, Any]:
     cause = error if isinstance(error, ClientError) else error.__cause__
-    return int(cause.response["ResponseMetadata"]["HTTPStatusCode"]) if isinstance(cause, ClientError) else None
+    return dict(cause.response["ResponseMetadata"]) if isinstance(cause, ClientError) else {}
 
 
 def _read_local(span: Span) -> bytes | OSError:
@@ -291,7 +434,10 @@ def write_bytes(url: str, content: bytes) -> None:
     fs, path = filesystem(url)
     with _explained(url, "writing"):
         if not isinstance(fs, LocalFileSystem):
-            fs.pipe_file(path, content, **_kind(path, fs))
+            try:
+                fs.pipe_file(path, content, **_kind(path, fs))
+            except FileNotFoundError as error:  # of the bucket, or of an upload in parts whose end was not heard of
+                raise TransientError(f"{url}: writing failed ({error}); check the bucket") from error
             count(BYTES_WRITTEN, len(content))
             return
         for attempt in range(_ATTEMPTS):
@@ -343,7 +489,8 @@ def create_bytes(url: str, content: bytes) -> bool:
         except OSError as error:
             # s3fs turns 412 (there is one) and 409 (another writer is at it) into OSErrors with these causes
             if isinstance(error, FileExistsError) or _http_status(error) in (409, 412):
-                return False
+                # It may be ours: the answer to a write that succeeded can be lost, and the write is then repeated.
+                return _was_repeated(error) and read_if_there(url) == content
             raise
     count(BYTES_WRITTEN, len(content))
     return True

@@ -17,7 +17,7 @@ from torch import Tensor
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key
 from tasks.stores.commits import open_commit
-from tasks.stores.filesystem import Span, exists, join, read_bytes, read_json, read_spans, sha256
+from tasks.stores.filesystem import Span, exists, join, read_bytes, read_json, sha256, use_spans
 from tasks.stores.layout import PLAN
 from tasks.stores.tables import decode_table
 
@@ -206,18 +206,21 @@ class PromptBank:
         facts = {n.removeprefix(prefix): f for n, f in self._header(shard).items() if n.startswith(prefix)}
         spans = [fact["data_offsets"] for fact in facts.values()]
         first, last = min(s for s, _ in spans), max(e for _, e in spans)
-        (content,) = read_spans([Span(self._place(shard), start + first, start + last)])
-        tensors = {
-            name: torch.frombuffer(
-                bytearray(content[fact["data_offsets"][0] - first : fact["data_offsets"][1] - first]),
-                dtype=torch.float32,
-            ).reshape(fact["shape"])
-            for name, fact in facts.items()
-        }
-        found = _entry(tensors)
-        if entry_digest(found) != self.rows[entry]["sha256"]:
-            raise self._damaged(shard, f"entry {entry} has another sha256")
-        return found
+
+        def decoded(_: int, content: bytes) -> Entry:
+            tensors = {
+                name: torch.frombuffer(
+                    bytearray(content[fact["data_offsets"][0] - first : fact["data_offsets"][1] - first]),
+                    dtype=torch.float32,
+                ).reshape(fact["shape"])
+                for name, fact in facts.items()
+            }
+            found = _entry(tensors)
+            if entry_digest(found) != self.rows[entry]["sha256"]:
+                raise self._damaged(shard, f"entry {entry} has another sha256")
+            return found
+
+        return use_spans([Span(self._place(shard), start + first, start + last)], decoded)[0]
 
     def _place(self, shard: int) -> str:
         return join(self.url, self.record.shards[shard].file)
@@ -225,10 +228,13 @@ class PromptBank:
     def _header(self, shard: int) -> dict[str, Any]:
         if shard not in self._headers:
             fact = self.record.shards[shard]
-            (content,) = read_spans([Span(self._place(shard), 0, fact.header_bytes)])
-            if sha256(content) != fact.header_sha256:
-                raise self._damaged(shard, "its header has another sha256")
-            self._headers[shard] = header(content)[0]
+
+            def checked(_: int, content: bytes) -> dict[str, Any]:
+                if sha256(content) != fact.header_sha256:
+                    raise self._damaged(shard, "its header has another sha256")
+                return header(content)[0]
+
+            self._headers[shard] = use_spans([Span(self._place(shard), 0, fact.header_bytes)], checked)[0]
         return self._headers[shard]
 
     def _damaged(self, shard: int, what: str) -> IntegrityError:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key
 from tasks.stores.commits import open_commit
-from tasks.stores.filesystem import Span, exists, join, read_bytes, read_if_there, read_json, read_spans, sha256
+from tasks.stores.filesystem import Span, exists, join, read_bytes, read_if_there, read_json, sha256, use_spans
 from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout
 from tasks.stores.parts import decode_part
 from tasks.stores.plans import plan_key
@@ -22,6 +22,8 @@ from tasks.stores.records import Part, PartsRecord, ShardObject, StoreRecord
 from tasks.stores.shardfile import DamagedShard, Pixels, index_size, read_index
 
 _KEPT_INDICES = 4096
+_Place = tuple[str, int, int]
+"""Of an image: array, shard, slot."""
 Record = TypeVar("Record", bound=StoreRecord)
 Listed = TypeVar("Listed", bound=PartsRecord)
 
@@ -119,45 +121,48 @@ class ShardReader(ABC, Generic[Record]):
             if not 0 <= pair < len(self):
                 raise UserError(f"{self.url}: there is no pair {pair}; it holds {len(self)}")
         places = [(name, *self.layout.place(pair, name)) for name in arrays for pair in pairs]
-        chunks = self._from_objects(places) if self._kept_shards else self._from_spans(places)
-        images = [self._decoded(place, chunk) for place, chunk in zip(places, chunks, strict=True)]
+        images = self._from_objects(places) if self._kept_shards else self._from_spans(places)
         return {name: images[k * len(pairs) : (k + 1) * len(pairs)] for k, name in enumerate(arrays)}
 
-    def _from_spans(self, places: list[tuple[str, int, int]]) -> list[bytes]:
-        """Chunks by ranged reads: one request each, once the shards' indices are known."""
+    def _from_spans(self, places: list[_Place]) -> list[Pixels]:
+        """Images by ranged reads: one request each, once the shards' indices are known."""
         unknown = sorted({place[:2] for place in places} - set(self._indices))
         spans = []
         for name, index in unknown:
             size = self._fact(name, index).bytes
             spans.append(Span(self._url(name, index), size - index_size(self.layout.shard), size))
-        for key, content in zip(unknown, read_spans(spans), strict=True):
-            if sha256(content) != self._fact(*key).index_sha256:
-                raise self._damaged(*key, "its index has another sha256")
-            self._indices[key] = self._index(key, content)
+        self._indices |= zip(
+            unknown, use_spans(spans, lambda k, content: self._index(unknown[k], content)), strict=True
+        )
         spans = [Span(self._url(*place[:2]), *self._entry(place)) for place in places]
         while len(self._indices) > _KEPT_INDICES:  # tens of kilobytes each
             del self._indices[next(iter(self._indices))]
-        return read_spans(spans)
+        return use_spans(spans, lambda k, content: self._decoded(places[k], content))
 
-    def _from_objects(self, places: list[tuple[str, int, int]]) -> list[bytes]:
-        """Chunks out of whole objects, the last few of which are kept. The arrays of a shard are fetched at once."""
-        chunks: dict[tuple[str, int, int], bytes] = {}
+    def _from_objects(self, places: list[_Place]) -> list[Pixels]:
+        """Images out of whole objects, the last few of which are kept. The arrays of a shard are fetched at once."""
+        images: dict[_Place, Pixels] = {}
         for _, run in groupby(sorted(places, key=_shard), key=_shard):
             members = list(run)
             keys = dict.fromkeys(place[:2] for place in members)
             self._fetch([key for key in keys if key not in self._objects])
             for key in keys:
                 self._objects.move_to_end(key)
-            chunks |= {place: self._objects[place[:2]][slice(*self._entry(place))] for place in members}
+            for place in members:
+                chunk = self._objects[place[:2]][slice(*self._entry(place))]
+                images[place] = self._decoded(place, chunk)
             while len(self._objects) > self._kept_shards * len(self.layout.arrays):
                 self._objects.popitem(last=False)
-        return [chunks[place] for place in places]
+        return [images[place] for place in places]
 
     def _fetch(self, keys: list[tuple[str, int]]) -> None:
-        contents = read_spans([Span(self._url(*key), 0, self._fact(*key).bytes) for key in keys])
-        for key, content in zip(keys, contents, strict=True):
-            if sha256(content) != self._fact(*key).sha256:
-                raise self._damaged(*key, "it has another sha256")
+        def whole(k: int, content: bytes) -> bytes:
+            if sha256(content) != self._fact(*keys[k]).sha256:
+                raise self._damaged(*keys[k], "it has another sha256")
+            return content
+
+        spans = [Span(self._url(*key), 0, self._fact(*key).bytes) for key in keys]
+        for key, content in zip(keys, use_spans(spans, whole), strict=True):
             self._objects[key] = content
             self._indices[key] = self._index(key, content[-index_size(self.layout.shard) :])
 
@@ -168,19 +173,21 @@ class ShardReader(ABC, Generic[Record]):
         return self.part(index).objects[name]
 
     def _index(self, key: tuple[str, int], content: bytes) -> list[tuple[int, int] | None]:
+        if sha256(content) != self._fact(*key).index_sha256:
+            raise self._damaged(*key, "its index has another sha256")
         size = index_size(self.layout.shard)
         try:
             return read_index(content, self.layout.shard, self._fact(*key).bytes - size)
         except DamagedShard as error:
             raise self._damaged(*key, str(error)) from None
 
-    def _entry(self, place: tuple[str, int, int]) -> tuple[int, int]:
+    def _entry(self, place: _Place) -> tuple[int, int]:
         entry = self._indices[place[:2]][place[2]]
         if entry is None:
             raise self._damaged(place[0], place[1], f"slot {place[2]} is absent where a pair should be")
         return entry
 
-    def _decoded(self, place: tuple[str, int, int], chunk: bytes) -> Pixels:
+    def _decoded(self, place: _Place, chunk: bytes) -> Pixels:
         try:
             return self._codec.decode(chunk)
         except DamagedShard as error:

@@ -6,7 +6,8 @@ finished by running the same command again, and done shards are not made twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key, packages
 from tasks.stores.filesystem import (
+    Span,
     exists,
     file_size,
     join,
@@ -22,10 +24,10 @@ from tasks.stores.filesystem import (
     read_bytes,
     read_if_there,
     read_json,
-    read_range,
     sha256,
     size_if_there,
     sweep,
+    use_spans,
     write_bytes,
     write_json,
 )
@@ -33,7 +35,7 @@ from tasks.stores.layout import FORMAT_VERSION, PLAN, Layout, part_name
 from tasks.stores.parts import Facts, decode_part, encode_part, is_whole, rows_digest
 from tasks.stores.plans import begin, plan_key, shard_key
 from tasks.stores.records import StoreRecord
-from tasks.stores.shardfile import Pixels, assemble, index_size, read_index
+from tasks.stores.shardfile import DamagedShard, Pixels, assemble, index_size, read_index
 
 Record = TypeVar("Record", bound=StoreRecord)
 _SHOWN = 10
@@ -162,14 +164,26 @@ class ShardWriter:
         return content, table, facts
 
     def image(self, pair: int, array: str) -> Pixels:
-        """One image of a published shard, for pictures of a store before it is committed."""
+        """One image of a published shard, for pictures of a store before it is committed.
+
+        Raises:
+            IntegrityError: it is damaged.
+        """
         index, position = self.layout.place(pair, array)
         place = join(self.url, self.layout.objects(index)[array])
-        total = file_size(place)
-        payload = total - index_size(self.layout.shard)
-        entry = read_index(read_range(place, payload, total), self.layout.shard, payload)[position]
+        total, size = file_size(place), index_size(self.layout.shard)
+
+        def entries(_: int, content: bytes) -> list[tuple[int, int] | None]:
+            with _damage_at(place):
+                return read_index(content, self.layout.shard, total - size)
+
+        def decoded(_: int, content: bytes) -> Pixels:
+            with _damage_at(place):
+                return self.layout.codec.decode(content)
+
+        entry = use_spans([Span(place, total - size, total)], entries)[0][position]
         assert entry is not None, (pair, array)
-        return self.layout.codec.decode(read_range(place, *entry))
+        return use_spans([Span(place, *entry)], decoded)[0]
 
     def require_parts(self) -> None:
         """Raise a UserError that names the parts that are missing."""
@@ -211,6 +225,14 @@ class ShardWriter:
         checked = model.model_validate(whole)  # the printed schema is true of what is written
         write_json(join(self.url, name), whole)
         return checked
+
+
+@contextmanager
+def _damage_at(place: str) -> Iterator[None]:
+    try:
+        yield
+    except DamagedShard as error:
+        raise IntegrityError(f"{place}: is damaged ({error}); run the same command again") from None
 
 
 def refuse_missing(url: str, missing: Sequence[str], total: int) -> None:

@@ -203,7 +203,9 @@ class Campaign:
         return str(run.errors.read_text(errors="replace")[-1500:])  # type: ignore[attr-defined]
 
     def _ask_for(self, stage: Stage, output: str) -> str:
-        cluster = {"kind": "address", "address": self.dask.address} if self.random.random() < 0.5 else {"kind": "inline"}
+        cluster = (
+            {"kind": "address", "address": self.dask.address} if self.random.random() < 0.5 else {"kind": "inline"}
+        )
         asked = {"parameters": stage.asked(output, cluster)}
         place = f"deployments/{self._deployments()[stage.name]}/create_flow_run"
         return str(self._api("POST", place, {"state": {"type": "SCHEDULED"}, "parameters": asked})["id"])
@@ -235,6 +237,10 @@ class Campaign:
         for stage in self.stages:
             lines.append(f"| {stage.name} | {' | '.join(str(self.table[v, stage.name]) for v in victims)} |")
         lengths = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.lengths.items())
-        lines += ["", f"- undisturbed: {lengths}", *(f"- {name}: {count}" for name, count in sorted(self.figures.items()))]
+        lines += [
+            "",
+            f"- undisturbed: {lengths}",
+            *(f"- {name}: {count}" for name, count in sorted(self.figures.items())),
+        ]
         lines += [f"- wrong: {len(self.wrong)}", *self.wrong]
         return "\n".join(lines)

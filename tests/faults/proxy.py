@@ -162,14 +162,18 @@ class _Handler(BaseHTTPRequestHandler):
         """A body that is not what was stored, as by a server that sends no checksums."""
         self.proxy.count(fault)
         headers = {k: v for k, v in headers.items() if not k.lower().startswith("x-amz-checksum")}
-        half = len(content) // 2
+        place = random.randrange(len(content))  # elsewhere each time, as it is on the way
         if fault == "reset in the body":
-            self._answer(status, headers, content[:half], promised=len(content))
+            self._answer(status, headers, content[:place], promised=len(content))
             self._reset()
         elif fault == "truncated body":
-            self._answer(status, headers, content[:half])
+            self._answer(status, headers, content[:place])
         else:
-            self._answer(status, headers, content[:half] + bytes([content[half] ^ 16]) + content[half + 1 :])
+            self._answer(
+                status,
+                headers,
+                content[:place] + bytes([content[place] ^ 1 << random.randrange(8)]) + content[place + 1 :],
+            )
 
     def _answer(self, status: int, headers: Mapping[str, str], content: bytes, promised: int | None = None) -> None:
         self.send_response_only(status)
