@@ -38,6 +38,14 @@ Ended = Callable[[], bool]
 
 
 @dataclass
+class Undisturbed:
+    """What each stage makes in peace, and how many seconds it takes."""
+
+    lengths: dict[str, float] = field(default_factory=dict)
+    trees: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass
 class Campaign:
     """``table`` counts kills by victim and stage; the rest is what went wrong, which has to stay empty."""
 
@@ -49,6 +57,7 @@ class Campaign:
     dask: Dask
     worker: Worker
     environment: dict[str, str]
+    calm: Undisturbed
     seed: int
     table: Counter[tuple[str, str]] = field(default_factory=Counter)
     figures: Counter[str] = field(default_factory=Counter)
@@ -56,8 +65,6 @@ class Campaign:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.lengths: dict[str, float] = {}
-        self.trees: dict[str, dict[str, str]] = {}
         self._errors = self.folder / "errors"
         self._errors.mkdir(exist_ok=True)
 
@@ -66,13 +73,15 @@ class Campaign:
         return self.table.total()
 
     def undisturbed(self) -> None:
-        """Run every stage in peace; learn what it makes and how long that takes."""
+        """Run every stage in peace, once for all campaigns."""
         for stage in self.stages:
+            if stage.name in self.calm.lengths:
+                continue
             output, began = self._output(stage, "reference"), time.monotonic()
             run = self._command(stage, output, "inline")
             assert run.wait() == 0, self._said(run)
-            self.lengths[stage.name] = time.monotonic() - began
-            self.trees[stage.name] = stage.tree(output)
+            self.calm.lengths[stage.name] = time.monotonic() - began
+            self.calm.trees[stage.name] = stage.tree(output)
 
     def run(self, kills: int) -> None:
         """Kill so often, stage after stage and round after round, and let every output be finished."""
@@ -94,6 +103,7 @@ class Campaign:
         assert stage.published(output), f"{stage.name} at {output} is not finished by the same command"
         self._compare(stage, output)
         self.figures["outputs finished"] += 1
+        (self.folder / f"progress-{self.seed}.md").write_text(self.tell())
 
     def _victims(self, way: str) -> list[tuple[str, float]]:
         """Who dies when, as a share of the length of the stage."""
@@ -112,7 +122,9 @@ class Campaign:
         else:
             runs = [self._command(stage, output, self.dask.cluster if way == "dask" else "inline")]
         for victim, share in victims:
-            over = self._wait(began + share * self.lengths[stage.name], lambda: all(r.poll() is not None for r in runs))
+            over = self._wait(
+                began + share * self.calm.lengths[stage.name], lambda: all(r.poll() is not None for r in runs)
+            )
             if over:
                 break
             self._kill(victim, stage, lambda: kill(next(r for r in runs if r.poll() is None)))
@@ -137,7 +149,7 @@ class Campaign:
         wait_until(lambda: self._state(run) not in ("PENDING", "SCHEDULED"), 90, "a start of a run")
         began = time.monotonic()
         for victim, share in victims:
-            at = began + share * self.lengths[stage.name]
+            at = began + share * self.calm.lengths[stage.name]
             if self._wait(at, lambda: self._state(run) in _OVER, poll=0.2):
                 break
             with_runs = self.random.random() < 0.5
@@ -182,7 +194,7 @@ class Campaign:
 
     def _compare(self, stage: Stage, output: str) -> None:
         self.figures["publications compared"] += 1
-        found, wanted = stage.tree(output), self.trees[stage.name]
+        found, wanted = stage.tree(output), self.calm.trees[stage.name]
         differing = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
         if differing:
             self.wrong.append(f"{stage.name}: {output} differs in {', '.join(differing[:5])} ({len(differing)})")
@@ -236,7 +248,7 @@ class Campaign:
         lines.append("|---" * (len(victims) + 1) + "|")
         for stage in self.stages:
             lines.append(f"| {stage.name} | {' | '.join(str(self.table[v, stage.name]) for v in victims)} |")
-        lengths = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.lengths.items())
+        lengths = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.calm.lengths.items())
         lines += [
             "",
             f"- undisturbed: {lengths}",

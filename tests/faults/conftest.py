@@ -11,7 +11,7 @@ import pytest
 import s3fs
 import yaml
 
-from tests.faults.campaign import Campaign
+from tests.faults.campaign import Campaign, Undisturbed
 from tests.faults.processes import PROGRAMS, Dask, Server, Worker, prefect_server, s3_server
 from tests.faults.stages import Stage, stages
 
@@ -83,8 +83,10 @@ def campaign(folder: Path, s3: Server, prefect: Server, images: str) -> Iterator
     worker = Worker(variables, POOL, folder / "worker.log")
     worker.start()
 
+    calm = Undisturbed()
+
     def make(seed: int) -> Campaign:
-        return Campaign(folder, "s3://noise", listed, s3, prefect, dask, worker, variables, seed)
+        return Campaign(folder, "s3://noise", listed, s3, prefect, dask, worker, variables, calm, seed)
 
     yield make
     worker.kill(with_runs=True)

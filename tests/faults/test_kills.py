@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.campaign import Campaign
 
-FEW, MANY = 6, 60
+FEW, MANY = 5, 52
 RESULTS = os.environ.get("PNGNOISE_FAULT_RESULTS")
 """A folder for the tables of the long form."""
 

@@ -201,7 +201,7 @@ def test_tries_are_bounded_and_the_object_is_named(name: str, server: str, monke
             files.write_bytes(f"{BUCKET}/a/broken.bin", b"1")
         with pytest.raises(TransientError, match=r"s3://noise/a/broken\.bin: reading failed"):
             files.read_bytes(f"{BUCKET}/a/broken.bin")
-        assert 3 <= proxy.requests["PUT", "/noise/a/broken.bin"] <= 3 * 5
+        assert 3 <= proxy.requests["PUT", "/noise/a/broken.bin"] <= 4 * 5  # botocore's tries, and s3fs' of those
         assert files.read_bytes(f"{BUCKET}/whole.bin") == b"1"
 
 
