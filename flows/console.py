@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 USER_ERROR = 2
+_DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LISTED = 10
 
 _PREFECT_DEFAULTS = {
@@ -62,6 +64,15 @@ def user_errors() -> Iterator[None]:
         fail(error)
     except ValidationError as error:
         fail(UserError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())))
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        fail(
+            UserError(
+                f"{error.filename or 'a file of this run'}: {os.strerror(error.errno)}; mend the disk or free some "
+                "space, then run the same command again: what is already published is kept"
+            )
+        )
     except Exception as error:
         if not _server_lost(error):
             raise

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +15,57 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pngmodel.training.objective import Pictures
 
+_LOG = logging.getLogger(__name__)
 _SHOWN = 8
 _STDS = 3.0  # grey is no noise, black and white are so many stds from it
 
 
 class Board:
-    """Rows and pictures of one stage. Taken up at a step it drops what came after it: the curve has no doubles."""
+    """Rows and pictures of one stage. Taken up at a step it drops what came after it: the curve has no doubles.
+
+    A disk that fails costs the curve and not the training, whose checkpoints have errors of their own.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        rows = _rows(self._path) if step and self._path.exists() else []
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._writer: SummaryWriter | None = None
+        with self._spared():
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = _rows(self._path) if step and self._path.exists() else []
+            self._path.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """Log the figures of a step."""
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step} | row) + "\n")
-        for name, value in row.items():
-            self._writer.add_scalar(name, value, step)
+        with self._spared():
+            with self._path.open("a") as file:
+                file.write(json.dumps({"step": step} | row) + "\n")
+            for name, value in row.items():
+                if self._writer is not None:
+                    self._writer.add_scalar(name, value, step)
 
     def show(self, step: int, pictures: Pictures) -> None:
         """Log pictures of noise, a row for each kind, and what was measured on them."""
-        for name, value in pictures.figures.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.add_image("noise", grid(pictures), step)
-        self._writer.add_text("rows", ", ".join(pictures.rows), step)
+        with self._spared():
+            if self._writer is not None:
+                for name, value in pictures.figures.items():
+                    self._writer.add_scalar(name, value, step)
+                self._writer.add_image("noise", grid(pictures), step)
+                self._writer.add_text("rows", ", ".join(pictures.rows), step)
 
     def close(self) -> None:
         """Write everything out."""
-        self._writer.close()
+        with self._spared():
+            if self._writer is not None:
+                self._writer.close()
+
+    @contextmanager
+    def _spared(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            _LOG.warning("%s: the curves are not kept from here on (%s); the training goes on", self._path, error)
+            self._writer = None  # TensorBoard's thread has ended
 
 
 def grid(pictures: Pictures) -> Tensor:

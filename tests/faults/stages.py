@@ -60,7 +60,7 @@ def stages(images: str, storage: str, folder: Path) -> list[Stage]:
     """
     catalogue, patches = f"{storage}/reference/ingest", f"{storage}/reference/extract"
     configuration = folder / "training.yaml"
-    configuration.write_text(yaml.safe_dump(_training(patches)))
+    configuration.write_text(yaml.safe_dump(training(patches)))
     clean = f"{images}/clean"
     made = {"model": "heteroscedastic", "clean": clean, "crop": CROP, "shard": SHARD, "scale": SCALE}
     return [
@@ -111,9 +111,9 @@ def stages(images: str, storage: str, folder: Path) -> list[Stage]:
     ]
 
 
-def _training(store: str) -> dict[str, Any]:
+def training(store: str, steps: int = STEPS) -> dict[str, Any]:
     """A network of seconds with a checkpoint every few steps."""
-    stage = {"batch": 2, "crop": 16, "learning_rate": 1e-4, "checkpoint_every": 3, "log_every": 20, "steps": STEPS}
+    stage = {"batch": 2, "crop": 16, "learning_rate": 1e-4, "checkpoint_every": 3, "log_every": 20, "steps": steps}
     return {
         "preset": "tiny",
         "model": {"channels": [4, 4, 8, 8], "width": 24, "depth": 1, "heads": 2},
