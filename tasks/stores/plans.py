@@ -10,7 +10,7 @@ from typing import Any
 
 from pngmodel.errors import UserError
 from tasks.provenance import content_key
-from tasks.stores.filesystem import exists, join, list_files, read_json, write_json
+from tasks.stores.filesystem import create_bytes, encode_json, exists, join, list_files, read_json
 
 _SHOWN = 3
 
@@ -43,14 +43,13 @@ def begin(url: str, name: str, plan: dict[str, Any], key: str) -> dict[str, Any]
     """
     place = join(url, name)
     found = [] if exists(place) else [f for f in list_files(url) if not f.rpartition("/")[2].startswith(".")]
-    # Another process may have begun the same since the first look.
-    if not exists(place):
-        if found:
-            raise UserError(
-                f"{url}: is not empty (it holds {', '.join(found[:_SHOWN])}) and is no {plan['kind']}; choose an empty "
-                "output"
-            )
-        write_json(place, plan | {"key": key})
+    if found and not exists(place):  # another process may have begun the same since the first look
+        raise UserError(
+            f"{url}: is not empty (it holds {', '.join(found[:_SHOWN])}) and is no {plan['kind']}; choose an empty "
+            "output"
+        )
+    # Of two that begin at once one creates the plan; the other one finds it.
+    if not found and create_bytes(place, encode_json(plan | {"key": key})):
         return None
     there = read_json(place)
     if there.get("key") == key:

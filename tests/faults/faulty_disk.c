@@ -1,7 +1,8 @@
 /* A disk that fails: preloaded into a process, it lets calls on files below FAULT_ROOT fail with FAULT_ERRNO.
  *
  * FAULT_CALLS names the calls (open read write fsync rename), FAULT_PERMILLE how many of a thousand fail, FAULT_SEED which
- * ones, FAULT_LOG a file that gets one letter per failure. "open" means open for writing. */
+ * ones, FAULT_LOG a file that gets one letter per failure. "open" means open for writing. FAULT_CLOCK: by how many seconds
+ * the clock of the process is wrong. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static __thread unsigned int state;
@@ -79,3 +81,10 @@ ssize_t write(int file, const void *from, size_t size) {
 int fsync(int file) { return below_fd(file) && fails("fsync") ? -1 : REAL(fsync)(file); }
 
 int rename(const char *from, const char *to) { return below(to) && fails("rename") ? -1 : REAL(rename)(from, to); }
+
+int clock_gettime(clockid_t clock, struct timespec *to) {
+    const char *wrong = getenv("FAULT_CLOCK");
+    int failed = syscall(SYS_clock_gettime, clock, to);
+    if (!failed && wrong && clock == CLOCK_REALTIME) to->tv_sec += atoi(wrong);
+    return failed;
+}

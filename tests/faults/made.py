@@ -1,0 +1,27 @@
+"""A corpus without Prefect, for processes of tests that start in seconds."""
+
+from __future__ import annotations
+
+import json
+
+from tasks.clusters import ClusterConfig, open_cluster
+from tasks.evaluation import EvaluateParameters, evaluate_noise
+from tasks.gate import load_rules
+from tasks.publication import Published, already_published, judge, publish
+from tasks.shards import make_corpus_shards
+from tasks.synthesis import CorpusParameters, evaluated_pairs, plan_corpus
+
+
+def make(images: str, output: str, asked: str = "{}") -> Published:
+    """The corpus of a folder of pairs at ``output``; ``asked``: further parameters as JSON."""
+    parameters = CorpusParameters(
+        output=output, model="heteroscedastic", clean=f"{images}/clean", crop=32, shard=8, **json.loads(asked)
+    )
+    plan = plan_corpus(parameters)
+    make_corpus_shards(plan)
+    if (found := already_published(plan)) is not None:
+        return found
+    with open_cluster(ClusterConfig()) as cluster:
+        judged = judge(plan, load_rules(parameters.gate, baseline=True), cluster)
+    measured = EvaluateParameters(model=parameters.model, limit=2, baselines=False, **evaluated_pairs(plan))
+    return publish(plan, judged, evaluate_noise(measured))

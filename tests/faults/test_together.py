@@ -1,0 +1,155 @@
+"""Several processes at one place at once: the same run, two configurations, readers beside a writer; wrong clocks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from pngmodel.errors import UserError
+from tasks.inspection import verify
+from tasks.stores.corpus import Corpus
+from tasks.stores.filesystem import read_json
+from tests.faults.processes import quietly
+from tests.faults.test_disk_faults import Job, calm, configuration, shim  # noqa: F401 - fixtures
+
+HERE = Path(__file__).parent
+RUN = """
+import sys
+from flows.console import user_errors
+from tests.faults.made import make
+with user_errors():
+    make(*sys.argv[1:])
+"""
+WORDS = 2
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module", params=["disk", "object storage"])
+def place(request: pytest.FixtureRequest, folder: Path, environment: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where corpora go: a folder, or a bucket of a real S3-speaking server."""
+    environment.setenv("PYTHONPATH", str(HERE.parents[1]))
+    if request.param == "disk":
+        yield str(folder / "corpora")
+        return
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    storage = s3fs.S3FileSystem()
+    if not storage.exists("together"):
+        storage.mkdir("together")
+    yield "s3://together/corpora"
+    storage.rm("together", recursive=True)
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def start(images: str, output: str, **asked: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", RUN, images, output, json.dumps(asked)]
+    return quietly(command, stderr=subprocess.PIPE)
+
+
+def ended(run: subprocess.Popen[bytes]) -> tuple[int, str]:
+    assert run.stderr
+    said = run.stderr.read().decode()
+    return run.wait(), said
+
+
+def test_the_same_corpus_twice_at_once(images: str, place: str) -> None:
+    runs = [start(images, f"{place}/same") for _ in range(3)]
+    for code, said in map(ended, runs):
+        assert code in (0, WORDS), said
+        if code:
+            assert "same" in said
+    last = start(images, f"{place}/same")
+    assert ended(last)[0] == 0
+    assert verify(f"{place}/same")["verified"]
+    alone = start(images, f"{place}/alone")
+    assert ended(alone)[0] == 0
+    assert Corpus.open(f"{place}/same").digest == Corpus.open(f"{place}/alone").digest
+
+
+def test_of_two_configurations_one_gets_the_place(images: str, place: str) -> None:
+    for number in range(3):
+        output = f"{place}/other-{number}"
+        runs = [start(images, output, seed=seed) for seed in (1, 2)]
+        found = [ended(run) for run in runs]
+        assert sorted(code for code, _ in found) == [0, WORDS], found
+        (said,) = (said for code, said in found if code)
+        assert f"{output}: holds another corpus; it differs in recipe.seed" in said
+        won = next(seed for seed, (code, _) in zip((1, 2), found, strict=True) if code == 0)
+        assert read_json(f"{output}/corpus.json")["recipe"]["seed"] == won
+        assert verify(output)["verified"]
+
+
+def test_a_reader_sees_nothing_or_a_whole_corpus(images: str, place: str) -> None:
+    """Beside the run that makes it, and beside one that adds draws."""
+    output, stop = f"{place}/read", threading.Event()
+    seen: dict[int, set[str]] = {}
+    refused: list[str] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                corpus = Corpus.open(output)
+                for pair in range(0, len(corpus), 9):
+                    clean, noisy = corpus.read(pair)
+                    assert not np.array_equal(clean, noisy)
+            except UserError as error:
+                refused.append(str(error))
+            else:
+                seen.setdefault(len(corpus), set()).add(corpus.digest)
+            stop.wait(0.02)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for scale in (1, 2):
+            code, said = ended(start(images, output, scale=scale))
+            assert code == 0, said
+        half = len(Corpus.open(output)) // 2
+        stop.wait(1)
+    finally:
+        stop.set()
+        reader.join()
+    assert all("corpus.json: missing" in told for told in refused), set(refused)
+    assert refused
+    assert sorted(seen) == [half, 2 * half]
+    assert all(len(digests) == 1 for digests in seen.values())
+
+
+def test_wrong_clocks_change_nothing(
+    shim: str,  # noqa: F811
+    calm: dict[str, str],  # noqa: F811
+    images: str,
+    configuration: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """A machine whose clock is a year ahead breaks off, one that is a year behind goes on."""
+    job, year = Job(images, tmp_path / "disk", configuration), 365 * 24 * 3600
+    ahead = {"LD_PRELOAD": shim, "FAULT_CLOCK": str(year)}
+    full = {"FAULT_ROOT": str(tmp_path / "disk/corpus"), "FAULT_CALLS": "write", "FAULT_ERRNO": str(errno.ENOSPC)}
+    assert not job.run(**ahead, **full, FAULT_PERMILLE="200", FAULT_SEED="3")
+    for path in (tmp_path / "disk").rglob("*"):
+        os.utime(path, (path.stat().st_atime + year,) * 2)
+    assert job.run(**ahead | {"FAULT_CLOCK": str(-year)})
+    assert job.tree() == calm
+
+
+@pytest.fixture(autouse=True)
+def room() -> None:
+    assert shutil.disk_usage("/").free > 1 << 30
