@@ -114,16 +114,13 @@ def edited(content: bytes, kind: Kind, choose: Choose) -> bytes:
         return cut_and_flipped(content, choose)
     try:
         document = json.loads(content) if kind == "json" else yaml.safe_load(content)
-    except (ValueError, yaml.YAMLError, RecursionError):
-        return cut_and_flipped(content, choose)
-    for _ in range(1 + choose(2)):
-        document = with_hostile(document, choose)
-    if kind == "json":
-        return json.dumps(document).encode()
-    try:
+        for _ in range(1 + choose(2)):
+            document = with_hostile(document, choose)
+        if kind == "json":
+            return json.dumps(document).encode()
         return yaml.safe_dump(document, allow_unicode=True).encode("utf-8", "surrogatepass")
-    except (yaml.YAMLError, UnicodeError):
-        return cut_and_flipped(content, choose)
+    except (ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError, RecursionError):
+        return cut_and_flipped(content, choose)  # no document any more, or one that cannot be written
 
 
 def with_hostile(document: Any, choose: Choose) -> Any:
@@ -153,9 +150,9 @@ def with_hostile(document: Any, choose: Choose) -> Any:
 
 def _places(document: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The way to every value below the top."""
-    members = document.items() if isinstance(document, dict) else enumerate(document)
     if not isinstance(document, (dict, list)):
         return
+    members = document.items() if isinstance(document, dict) else enumerate(document)
     for key, value in members:
         yield (*way, key)
         if isinstance(value, (dict, list)):

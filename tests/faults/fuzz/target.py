@@ -11,9 +11,6 @@ from pngmodel.errors import UserError
 
 LONGEST = 20_000
 """Characters of an error: a hostile file must not fill a terminal or a log."""
-MODULES = ("tasks.", "pngmodel.", "flows.")
-"""Packages of the product, whose branches the long form looks for."""
-
 
 @dataclass(frozen=True)
 class Target:
