@@ -67,7 +67,7 @@ def load_catalogue(url: str) -> tuple[pa.Table, str]:
     content = read_bytes(join(url, TABLE))
     if sha256(content) != known.table_sha256:
         raise IntegrityError(f"{join(url, TABLE)}: sha256 differs from {COMMIT}; run `pngnoise ingest` again")
-    return decode_table(content), known.digest
+    return decode_table(content, join(url, TABLE), SCHEMA), known.digest
 
 
 def read_catalogued(rows: Sequence[dict[str, Any]], side: str) -> Iterator[Pixels]:

@@ -14,6 +14,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _MAX_BYTES = 64 << 10
 _MAX_TOLD = 100  # characters of a value
 _MAX_ERRORS = 20
+_NO_VALUES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class _SafeLoader(yaml.SafeLoader):
@@ -48,9 +49,16 @@ def _short(text: str) -> str:
     return text if len(text) <= _MAX_TOLD else f"{text[:_MAX_TOLD]}..."
 
 
+def _told(value: Any) -> str:
+    try:
+        return _short(repr(value))
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too long to be told"  # Python writes whole numbers of 4300 digits at most
+
+
 def _explain(kind: type[BaseModel], item: Any) -> str:
     key = _short(".".join(str(part) for part in item["loc"])) or "(top level)"
-    value = _short(repr(item["input"]))
+    value = _told(item["input"])
     if item["type"] == "extra_forbidden":
         fields = ", ".join(sorted(kind.model_fields))
         hint = f"; keys here: {fields}" if len(item["loc"]) == 1 else ""
@@ -96,3 +104,5 @@ def _parsed(content: bytes, source: str) -> Any:
         raise UserError(f"{source}: is not valid YAML: {error}") from None
     except RecursionError:
         raise UserError(f"{source}: is nested deeper than any configuration; write it flat") from None
+    except _NO_VALUES as error:  # the library's own constructors of times, numbers, ...
+        raise UserError(f"{source}: holds something that is no value of its type ({error}); quote texts") from None

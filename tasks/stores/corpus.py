@@ -138,8 +138,13 @@ class Corpus(ShardReader[CorpusRecord]):
     def __init__(self, url: str, *, kept_shards: int = 0) -> None:
         """See :meth:`open`; ``url`` is no alias."""
         super().__init__(url, COMMIT, CorpusRecord, kept_shards=kept_shards)
+        if self.stored and self.layout.shards > len(self.record.files) * ROWS_PER_MANIFEST:
+            raise IntegrityError(
+                f"{join(self.url, COMMIT)}: lists {len(self.record.files)} files, which cannot hold "
+                f"{self.layout.shards} shards; make the corpus again"
+            )
         self._kept: OrderedDict[int, pa.Table] = OrderedDict()  # some tables of shards by number
-        self._files = manifest_shards(self.layout)
+        self._files = manifest_shards(self.layout) if self.stored else []
 
     @property
     def stored(self) -> bool:
@@ -152,7 +157,7 @@ class Corpus(ShardReader[CorpusRecord]):
             yield self._shards_of(number, shards)
 
     def _shards_of(self, number: int, shards: range) -> pa.Table:
-        table = self._file(shards_name(number))
+        table = self._file(shards_name(number), SHARD_SCHEMA)
         if table.column("shard").to_pylist() != list(shards):
             place = join(self.url, shards_name(number))
             raise IntegrityError(f"{place}: does not list every shard; make the corpus again")
@@ -196,14 +201,14 @@ class Corpus(ShardReader[CorpusRecord]):
         """The manifest file by file, in order (:data:`MANIFEST_SCHEMA`)."""
         self.require_stored()
         for number in range(len(self._files)):
-            yield self._file(manifest_name(number))
+            yield self._file(manifest_name(number), MANIFEST_SCHEMA)
 
-    def _file(self, name: str) -> pa.Table:
+    def _file(self, name: str, schema: pa.Schema) -> pa.Table:
         place = join(self.url, name)
         content = read_bytes(place)
         if sha256(content) != self.record.files.get(name):
             raise IntegrityError(f"{place}: sha256 differs from {COMMIT}; `pngnoise corpus repair {self.url}` mends it")
-        return decode_table(content)
+        return decode_table(content, place, schema)
 
     def verify_files(self) -> Iterator[str]:
         """Check every published file that is no shard; yields one line per problem."""

@@ -30,6 +30,7 @@ DTYPES = ("uint8", "uint16", "float32")
 _ABSENT = 2**64 - 1
 _LEVEL = 1
 _CHECKSUM_BYTES = 4
+_BLOSC_HEADER = 16
 _ENTRY = np.dtype("<u8")
 
 
@@ -103,20 +104,21 @@ class ChunkCodec:
         )
         return image
 
-    @staticmethod
-    def _unblosced(chunk: bytes) -> Any:
+    def _unblosced(self, chunk: bytes) -> Any:
         packed = chunk[:-_CHECKSUM_BYTES]
         if chunk[-_CHECKSUM_BYTES:] != _checksum(packed):
             raise DamagedShard("a chunk does not fit its checksum")
+        if len(packed) < _BLOSC_HEADER or (size := int.from_bytes(packed[4:8], "little")) != self._bytes:
+            raise DamagedShard(f"a chunk unpacks to {size if len(packed) >= _BLOSC_HEADER else 0} bytes")
         try:
             return imagecodecs.blosc_decode(packed, numthreads=1)
         except (RuntimeError, ValueError) as error:
             raise DamagedShard(f"a chunk does not decode ({error})") from None
 
-    @staticmethod
-    def _unzstded(chunk: bytes) -> Any:
+    def _unzstded(self, chunk: bytes) -> Any:
         try:
-            return decompress(chunk)
+            # Into memory of this size: what a chunk says of its own size may be anything.
+            return decompress(chunk, np.empty(self._bytes, np.uint8))
         except (RuntimeError, ValueError) as error:
             raise DamagedShard(f"a chunk does not decode ({error})") from None
 

@@ -9,6 +9,13 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pngmodel.errors import IntegrityError
+
+_LIMITS = {"thrift_string_size_limit": 64 << 20, "thrift_container_size_limit": 1 << 20}
+_MAX_COLUMNS, _MAX_VALUES, _MAX_BYTES = 1000, 1 << 31, 4 << 30
+_ROWS_AT_ONCE = 1 << 13
+_SHOWN = 300  # characters of names
+
 
 def encode_table(table: pa.Table) -> bytes:
     """A Parquet file of ``table``; equal tables give equal bytes with one version of pyarrow."""
@@ -17,13 +24,49 @@ def encode_table(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def decode_table(content: bytes) -> pa.Table:
+def decode_table(content: bytes, place: str, schema: pa.Schema | None = None) -> pa.Table:
     """The table in a Parquet file.
 
+    Args:
+        content: the file.
+        place: where it lies, for errors.
+        schema: the columns that it must have; any, where what they mean is checked by whoever reads them.
+
     Raises:
-        pyarrow.ArrowException, OSError, ValueError: it is damaged.
+        IntegrityError: it is damaged, has other columns, or unpacks to more than any table that is written here.
     """
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content), **_LIMITS)
+        _check_size(file.metadata)
+        if schema is not None and not file.schema_arrow.equals(schema, check_metadata=False):
+            raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)[:_SHOWN]}")
+        return _read(file)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
+        raise IntegrityError(f"{place}: is damaged ({error}); make it again") from None
+
+
+def _check_size(metadata: pq.FileMetaData) -> None:
+    columns = max(1, metadata.num_columns)
+    unpacked = sum(
+        metadata.row_group(group).column(column).total_uncompressed_size
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    )
+    if columns > _MAX_COLUMNS or metadata.num_rows * columns > _MAX_VALUES or unpacked > _MAX_BYTES:
+        raise ValueError(
+            f"{metadata.num_rows} rows of {columns} columns in {unpacked} bytes, more than any table written here"
+        )
+
+
+def _read(file: pq.ParquetFile) -> pa.Table:
+    """All rows, some at a time: a text that is stored once may stand in every one of them."""
+    batches, held = [], 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
+        held += batch.nbytes
+        if held > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES} bytes of values")
+        batches.append(batch)
+    return pa.Table.from_batches(batches, file.schema_arrow).combine_chunks()
 
 
 def written_by(content: bytes) -> str:

@@ -199,7 +199,7 @@ class Campaign:
     def samples(self) -> list[int]:
         """Numbers of the samples in the manifest, in its order."""
         names = [name for name in list_files(self.output) if name.startswith("manifest/")]
-        tables = [decode_table(read_bytes(f"{self.output}/{name}")) for name in names]
+        tables = [decode_table(read_bytes(f"{self.output}/{name}"), name) for name in names]
         return [sample for table in tables for sample in table.column("sample").to_pylist()]
 
     def tell(self) -> None:

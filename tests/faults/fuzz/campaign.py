@@ -17,14 +17,13 @@ import os
 import random
 import re
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -40,7 +39,6 @@ PACKAGES = ["tasks", "pngmodel", "flows", "yaml", "tarfile", "zipfile", "tifffil
 """Whose branches are looked for: the product's, and those of parsers in Python that it uses."""
 _KINDS = ("*.input", "timeout-", "oom-", "crash-")
 _STAT = re.compile(r"stat::(number_of_executed_units|peak_rss_mb):\s+(\d+)")
-_START = re.compile(r"start rss (\d+) MB at (\d+)")
 
 
 @dataclass
@@ -72,78 +70,74 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--output", type=Path, default=Path("fuzz-findings"), help="folder of failing inputs")
     parser.add_argument("--replay", type=Path, help="read one failing input again: FOLDER/TARGET/NAME.input")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.replay is not None:
         replay(given.replay)
-    elif given.child is not None:
-        fuzz(given.child, given.seconds, given.seed, given.output)
     else:
-        names = given.target or list(_targets().TARGETS)
-        sys.exit(campaign(names, given.seconds, given.seed, given.output))
+        sys.exit(campaign(given.target, given.seconds, given.seed, given.output))
 
 
-def campaign(names: list[str], seconds: int, seed: int, output: Path) -> int:
+def campaign(names: list[str] | None, seconds: int, seed: int, output: Path) -> int:
     """Fuzz the targets one after the other; 1 where something was found."""
-    print(HEAD, flush=True)
-    found = 0
-    for name in names:
-        figures = one(name, seconds, seed, output)
-        found += figures.findings
-        print(figures.row(), flush=True)
-    return int(found > 0)
-
-
-def one(name: str, seconds: int, seed: int, output: Path) -> Figures:
-    """Processes of one target, until its time is over."""
-    figures = Figures(name)
-    while (left := seconds - figures.seconds) >= 1:
-        command = [sys.executable, __file__, "--child", name, "--seconds", str(int(left)), "--seed", str(seed)]
-        done = subprocess.run(
-            [*command, "--output", str(output)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            cwd=CHECKOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PREFECT_LOGGING_LEVEL": "CRITICAL"},
-            preexec_fn=_limited,
-        )
-        stats = dict(_STAT.findall(done.stderr))
-        figures.executions += int(stats.get("number_of_executed_units", 0))
-        figures.peak_mb = max(figures.peak_mb, int(stats.get("peak_rss_mb", 0)))
-        start = _START.search(done.stderr)
-        if start is not None:
-            figures.start_mb = int(start[1])
-            figures.seconds += time.time() - int(start[2])
-        if done.returncode == 0:
-            break
-        folder = output / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"process-{seed}.log").write_text(done.stderr[-20_000:])
-        if start is None:  # it did not come as far as fuzzing
-            figures.findings += 1
-            break
-        seed += 1
-    figures.findings += sum(len(list((output / name).glob(f"{kind}*"))) for kind in _KINDS)
-    return figures
-
-
-def _limited() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-
-
-def fuzz(name: str, seconds: int, seed: int, output: Path) -> None:
-    """Fuzz one target in this process, which ends with it."""
     import atheris
 
     with atheris.instrument_imports(include=PACKAGES):
-        table = _targets()
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    target = table.TARGETS[name](importlib.import_module("ground").Ground(folder / "ground"))
-    edits, findings = importlib.import_module("edits"), output.resolve() / name
-    corpus = folder / "corpus"
-    for place in (corpus, findings):
-        place.mkdir(parents=True, exist_ok=True)
+        table = importlib.import_module("targets").TARGETS
+    found = 0
+    print(HEAD, flush=True)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        ground = importlib.import_module("ground").Ground(Path(folder) / "ground")
+        for name in names or table:
+            figures = one(name, table[name](ground), seconds, seed, output.resolve() / name)
+            found += figures.findings
+            print(figures.row(), flush=True)
+    return int(found > 0)
+
+
+def one(name: str, target: Any, seconds: int, seed: int, findings: Path) -> Figures:
+    """Processes of one target, until its time is over. They are forked: importing the product takes longer."""
+    figures = Figures(name, start_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    findings.mkdir(parents=True, exist_ok=True)
+    while (left := seconds - figures.seconds) >= 1:
+        log, begun = findings / f"process-{seed}.log", time.monotonic()
+        child = os.fork()
+        if child == 0:
+            _end_in(lambda left=left, seed=seed: fuzz(target, int(left), seed, findings), log)
+        status = os.waitpid(child, 0)[1]
+        figures.seconds += time.monotonic() - begun
+        told = log.read_text(errors="replace")
+        stats = dict(_STAT.findall(told))
+        done = re.findall(r"^#(\d+)\s", told, re.MULTILINE)  # where it was ended before it could tell
+        figures.executions += int(stats.get("number_of_executed_units", done[-1] if done else 0))
+        figures.peak_mb = max(figures.peak_mb, int(stats.get("peak_rss_mb", 0)))
+        if status == 0:
+            log.unlink()
+            break
+        seed += 1
+    figures.findings = sum(len(list(findings.glob(f"{kind}*"))) for kind in _KINDS)
+    return figures
+
+
+def _end_in(act: Callable[[], None], log: Path) -> None:
+    """In a forked process: do it with standard error in a file, and end."""
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    try:
+        act()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def fuzz(target: Any, seconds: int, seed: int, findings: Path) -> None:
+    """Fuzz one target in this process, which ends with it."""
+    import atheris
+
+    edits = importlib.import_module("edits")
+    corpus = Path(tempfile.mkdtemp(prefix="fuzz-corpus-"))
     for k, content in enumerate((*target.seeds, *edits.STANDING[target.kind])):
         (corpus / f"{k:03d}").write_bytes(content)
 
@@ -160,8 +154,6 @@ def fuzz(name: str, seconds: int, seed: int, output: Path) -> None:
         base = chosen.choice(target.seeds) if chosen.randrange(3) == 0 else content
         return bytes(edits.edited(base, target.kind, chosen.randrange)[:most])
 
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"start rss {held} MB at {int(time.time())}", file=sys.stderr, flush=True)
     options = {
         "max_total_time": seconds,
         "timeout": INPUT_SECONDS,
@@ -190,12 +182,8 @@ def keep(folder: Path, content: bytes, error: Exception) -> None:
 def replay(path: Path) -> None:
     """Read one failing input again, with nothing caught."""
     with tempfile.TemporaryDirectory() as folder:
-        target: Any = _targets().TARGETS[path.parent.name](importlib.import_module("ground").Ground(Path(folder)))
+        target: Any = importlib.import_module("targets").TARGETS[path.parent.name](importlib.import_module("ground").Ground(Path(folder)))
         print("accepted" if target.run(path.read_bytes()) else "refused in words")
-
-
-def _targets() -> ModuleType:
-    return importlib.import_module("targets")
 
 
 if __name__ == "__main__":
