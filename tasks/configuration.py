@@ -14,11 +14,18 @@ Model = TypeVar("Model", bound=BaseModel)
 _MAX_BYTES = 64 << 10
 _MAX_TOLD = 100  # characters of a value
 _MAX_ERRORS = 20
+_DEEPEST = 50  # brackets in brackets
 _NO_VALUES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class _SafeLoader(yaml.SafeLoader):
     """A safe loader without aliases: a few of them, each of the one before, are a value that fills the memory."""
+
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
+        events: Any = self
+        if events.flow_level >= _DEEPEST:  # each level is looked through for every later character of its line
+            raise RecursionError
+        return super().fetch_flow_collection_start(token_class)  # type: ignore[no-any-return, misc]
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

@@ -62,6 +62,7 @@ def _read(file: pq.ParquetFile) -> pa.Table:
     """All rows, some at a time: a text that is stored once may stand in every one of them."""
     batches, held = [], 0
     for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
+        batch.validate(full=True)  # texts that are no UTF-8, places beyond the values
         held += batch.nbytes
         if held > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES} bytes of values")
