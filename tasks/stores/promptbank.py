@@ -214,6 +214,8 @@ class PromptBank:
             raise self._damaged(shard, f"entry {entry} cannot be read: {error}") from None
         if entry_digest(found) != expected:
             raise self._damaged(shard, f"entry {entry} has another sha256")
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in found.tensors().values()):
+            raise IntegrityError(f"{self._place(shard)}: entry {entry} holds NaN or infinite prompts; make the bank again")
         return found
 
     def _entry(self, shard: int, prefix: str) -> Entry:
