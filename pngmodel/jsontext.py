@@ -1,4 +1,4 @@
-"""JSON that anybody may have written: nothing but a ValueError comes of it, and no value that later code cannot walk."""
+"""JSON that anybody may have written: what is no value that later code can walk is a ValueError."""
 
 from __future__ import annotations
 

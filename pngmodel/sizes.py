@@ -43,5 +43,4 @@ def _asked(func: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any
     if func in _COUNTED:
         return int(max((abs(number) for number in args if isinstance(number, (int, float))), default=0))
     first = given.get("size", args[0] if args else 0)
-    sides = first if isinstance(first, Iterable) else [side for side in args if isinstance(side, int)]
-    return math.prod(int(side) for side in sides)
+    return math.prod(map(int, first if isinstance(first, Iterable) else [n for n in args if isinstance(n, int)]))

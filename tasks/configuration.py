@@ -25,7 +25,7 @@ class _SafeLoader(yaml.SafeLoader):
         events: Any = self
         if events.flow_level >= _DEEPEST:  # each level is looked through for every later character of its line
             raise RecursionError
-        return super().fetch_flow_collection_start(token_class)  # type: ignore[no-any-return, misc]
+        return super().fetch_flow_collection_start(token_class)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

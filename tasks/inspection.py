@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from pngmodel.bundle import bundle_config, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
 from tasks.catalogue import COMMIT as CATALOGUE
-from tasks.catalogue import REJECTED
-from tasks.catalogue import CatalogueRecord, load_catalogue
+from tasks.catalogue import REJECTED, CatalogueRecord, load_catalogue
 from tasks.clusters import ClusterConfig, open_cluster
 from tasks.corpora import verify_corpus
 from tasks.exports.receipts import COMMIT as EXPORT

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -84,7 +85,7 @@ def newest_records(root: str, flows: Iterable[str]) -> dict[str, dict[str, Any]]
     found = {}
     for flow in flows:
         content = read_if_there(join(root, flow, _LATEST))
-        record = attempt(f"record of {flow}", lambda content=content: _record(content)) if content is not None else None
+        record = None if content is None else attempt(f"record of {flow}", partial(_record, content))
         if record is not None:
             found[flow] = record
     return found

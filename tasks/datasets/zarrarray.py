@@ -23,6 +23,7 @@ _DAMAGED = (
     EOFError,
     AttributeError,
     MemoryError,
+    ArithmeticError,
     zlib.error,
 )
 DOCUMENT = "zarr.json"

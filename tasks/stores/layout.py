@@ -164,7 +164,9 @@ class Layout:
         if self.draws is not None and (self.draws < 1 or self.pairs % self.draws or self.filled is not None):
             return f"{self.pairs} pairs in {self.draws} draws" + (" with padding" if self.filled is not None else "")
         if self.bytes_per_image > _MAX_IMAGE or self.pairs > _MAX_PAIRS or self.shard > _MAX_SLOTS:
-            return f"{self.pairs} images of {self.bytes_per_image} bytes in shards of {self.shard}, more than is read here"
+            return (
+                f"{self.pairs} images of {self.bytes_per_image} bytes in shards of {self.shard}, more than is read here"
+            )
         if self.filled is None:
             return f"{self.shards} shards, more than is read here" if self.shards > _MAX_SHARDS else None
         if sum(self.filled) != self.pairs or not all(0 < n <= self.shard for n in self.filled):

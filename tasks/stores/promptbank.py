@@ -194,7 +194,9 @@ class PromptBank:
                 raise IntegrityError(f"{place}: sha256 differs from {COMMIT}; the bank is damaged, make it again")
             rows = decode_table(content, place, SCHEMA).to_pylist()
             if len(rows) != self.record.entries:
-                raise IntegrityError(f"{place}: has {len(rows)} rows, {COMMIT} says {self.record.entries}; make it again")
+                raise IntegrityError(
+                    f"{place}: has {len(rows)} rows, {COMMIT} says {self.record.entries}; make it again"
+                )
             self._table = rows
         return self._table
 
@@ -215,7 +217,9 @@ class PromptBank:
         if entry_digest(found) != expected:
             raise self._damaged(shard, f"entry {entry} has another sha256")
         if not all(bool(torch.isfinite(tensor).all()) for tensor in found.tensors().values()):
-            raise IntegrityError(f"{self._place(shard)}: entry {entry} holds NaN or infinite prompts; make the bank again")
+            raise IntegrityError(
+                f"{self._place(shard)}: entry {entry} holds NaN or infinite prompts; make the bank again"
+            )
         return found
 
     def _entry(self, shard: int, prefix: str) -> Entry:

@@ -35,7 +35,7 @@ INPUT_SECONDS = 20  # a longer one is a hang
 RSS_MB, ADDRESS_SPACE = 2048, 16 << 30
 LARGEST = 1 << 17  # bytes of an input
 STRUCTURED = 3  # of four inputs so many are made by edits that know the format
-PACKAGES = ["tasks", "pngmodel", "flows", "yaml", "tarfile", "zipfile", "tifffile"]
+PACKAGES = ["tasks", "pngmodel", "flows", "tarfile", "zipfile", "tifffile"]
 """Whose branches are looked for: the product's, and those of parsers in Python that it uses."""
 _KINDS = ("*.input", "timeout-", "oom-", "crash-")
 _STAT = re.compile(r"stat::(number_of_executed_units|peak_rss_mb):\s+(\d+)")
@@ -60,13 +60,16 @@ class Figures:
         )
 
 
-HEAD = "| target | executions | seconds | a second | unique failures | MB at start | MB at peak |\n|---|--:|--:|--:|--:|--:|--:|"
+HEAD = (
+    "| target | executions | seconds | a second | unique failures | MB at start | MB at peak |\n"
+    "|---|--:|--:|--:|--:|--:|--:|"
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=SECONDS, help="of every target")
-    parser.add_argument("--target", action="append", help="only these; default: all")
+    parser.add_argument("--target", action="append", help="only this one; may be given several times")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--output", type=Path, default=Path("fuzz-findings"), help="folder of failing inputs")
     parser.add_argument("--replay", type=Path, help="read one failing input again: FOLDER/TARGET/NAME.input")
@@ -182,7 +185,9 @@ def keep(folder: Path, content: bytes, error: Exception) -> None:
 def replay(path: Path) -> None:
     """Read one failing input again, with nothing caught."""
     with tempfile.TemporaryDirectory() as folder:
-        target: Any = importlib.import_module("targets").TARGETS[path.parent.name](importlib.import_module("ground").Ground(Path(folder)))
+        target: Any = importlib.import_module("targets").TARGETS[path.parent.name](
+            importlib.import_module("ground").Ground(Path(folder))
+        )
         print("accepted" if target.run(path.read_bytes()) else "refused in words")
 
 

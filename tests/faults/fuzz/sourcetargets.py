@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def _image(name: str, seeds: Callable[[], tuple[bytes, ...]]) -> Build:
         def read(content: bytes) -> None:
             with telling(name):
                 pixels = decode(content, name)
-                assert pixels.ndim == 3 and pixels.shape[-1] in (1, 3)
+                assert (pixels.ndim, pixels.shape[-1]) in ((3, 1), (3, 3))
 
         return Target(seeds(), read)
 
@@ -135,7 +136,7 @@ def _archive(kind: str) -> Build:
         def read(content: bytes) -> None:
             source = Source.of(str(write(content)))
             with telling(f"x.{kind}"):
-                every(*(lambda uri=source.uri(name): whole(uri) for name in source.files[:20]))
+                every(*(partial(whole, source.uri(name)) for name in source.files[:20]))
 
         return Target((make.archive(kind, ["a.png", "folder/b.png"]), make.archive(kind, ["é.png"])), read)
 

@@ -349,9 +349,7 @@ STORES: dict[str, Build] = {
     "bundle-config": _store("bundle", "config.json", _bundle, "json", _in_bundle),
     "bundle-digest": _store("bundle", "digest.json", _bundle),
     "bundle-weights": _store("bundle", "model.safetensors", _bundle, "bytes", _in_bundle),
-    "denoiser-config": _store(
-        "denoiser", "config.json", _no_draw(Denoiser.from_pretrained), "json", _in_bundle
-    ),
+    "denoiser-config": _store("denoiser", "config.json", _no_draw(Denoiser.from_pretrained), "json", _in_bundle),
     "baseline-config": _store("baseline", "config.json", _no_draw(load_baseline), "json", _in_bundle),
     "registry-version": _registry("m/versions/*.json"),
     "registry-move": _registry("m/champion/*.json"),

@@ -12,6 +12,7 @@ from pngmodel.errors import UserError
 LONGEST = 20_000
 """Characters of an error: a hostile file must not fill a terminal or a log."""
 
+
 @dataclass(frozen=True)
 class Target:
     """A reader of the product, and valid inputs of it."""
