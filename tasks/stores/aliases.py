@@ -50,7 +50,7 @@ def resolve_alias(url: str) -> str:
         return url
     if not isinstance(corpus, str) or "/" in corpus or "::" in corpus or corpus in ("", ".", ".."):
         raise IntegrityError(
-            f"{place}: key 'corpus' is {corpus!r}, no name of a folder beside it; write the alias anew"
+            f"{place}: key 'corpus' is {corpus!r:.100}, no name of a folder beside it; write the alias anew"
         )
     parent = url.rstrip("/").rpartition("/")[0]
     return join(parent, corpus) if parent else corpus

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key
@@ -175,11 +176,16 @@ class Corpus(ShardReader[CorpusRecord]):
         """What the table of shards says of one."""
         self.require_stored()
         row = self._row_of(index)
-        objects = {
-            array: ShardObject(**{name: row[f"{array}_{name}"] for name in _FACTS})
-            for array in self.layout.objects(index)
-        }
-        return Part(part=part_name(index), sha256=row["part_sha256"], objects=objects)
+        try:
+            objects = {
+                array: ShardObject(**{name: row[f"{array}_{name}"] for name in _FACTS})
+                for array in self.layout.objects(index)
+            }
+            return Part(part=part_name(index), sha256=row["part_sha256"], objects=objects)
+        except ValidationError as error:
+            raise IntegrityError(
+                f"{self.url}: the table of shards says of shard {index}: {error.errors()[0]['msg']}; make the corpus again"
+            ) from None
 
     def _row_of(self, index: int) -> dict[str, Any]:
         number = bisect_right(self._files, index, key=lambda shards: shards.start) - 1
@@ -201,7 +207,12 @@ class Corpus(ShardReader[CorpusRecord]):
         """The manifest file by file, in order (:data:`MANIFEST_SCHEMA`)."""
         self.require_stored()
         for number in range(len(self._files)):
-            yield self._file(manifest_name(number), MANIFEST_SCHEMA)
+            table, shards = self._file(manifest_name(number), MANIFEST_SCHEMA), self._files[number]
+            pairs = self.layout.rows(shards[-1]).stop - self.layout.rows(shards[0]).start
+            if table.num_rows != pairs:
+                place = join(self.url, manifest_name(number))
+                raise IntegrityError(f"{place}: has {table.num_rows} rows for {pairs} pairs; make the corpus again")
+            yield table
 
     def _file(self, name: str, schema: pa.Schema) -> pa.Table:
         place = join(self.url, name)

@@ -255,7 +255,12 @@ class PartsReader(ShardReader[Listed]):
         return content_key([self.plan_key(), [part.model_dump() for part in self.record.parts]])
 
     def _read_table(self) -> pa.Table:
-        return pa.concat_tables([self._rows(part.part, part.sha256) for part in self.record.parts])
+        tables = [self._rows(part.part, part.sha256) for part in self.record.parts]
+        for index, table in enumerate(tables):
+            if table.num_rows != len(self.layout.rows(index)) or not table.schema.equals(tables[0].schema):
+                place = join(self.url, self.record.parts[index].part)
+                raise IntegrityError(f"{place}: its rows are not those of its shard; make the store again")
+        return pa.concat_tables(tables)
 
 
 def _shard(place: tuple[str, int, int]) -> int:

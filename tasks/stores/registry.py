@@ -33,6 +33,7 @@ from tasks.stores.records import SHA256, Inside
 Model = TypeVar("Model", bound=BaseModel)
 CHAMPION = "champion"
 FORMAT_VERSION = 1
+_SHOWN = 200  # characters of a key, which may be anybody's
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MEANT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)@(?P<which>champion|[1-9]\d*)")
 _NUMBERED = re.compile(r"(\d{6,})\.json")
@@ -241,7 +242,7 @@ def _read(place: str, model: type[Model]) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         raise IntegrityError(
-            f"{place}: key '{'.'.join(map(str, first['loc']))}': {first['msg']}; it is damaged"
+            f"{place}: key '{'.'.join(map(str, first['loc']))[:_SHOWN]}': {first['msg']}; it is damaged"
         ) from None
 
 

@@ -7,13 +7,14 @@ pyarrow's thread pool may abort or hang the interpreter at its end when it was u
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pngmodel.errors import IntegrityError
 
 _LIMITS = {"thrift_string_size_limit": 64 << 20, "thrift_container_size_limit": 1 << 20}
 _MAX_COLUMNS, _MAX_VALUES, _MAX_BYTES = 1000, 1 << 31, 4 << 30
-_ROWS_AT_ONCE = 1 << 13
+_ROWS_AT_ONCE = 1 << 16
 _SHOWN = 300  # characters of names
 
 
@@ -36,11 +37,10 @@ def decode_table(content: bytes, place: str, schema: pa.Schema | None = None) ->
         IntegrityError: it is damaged, has other columns, or unpacks to more than any table that is written here.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(content), **_LIMITS)
-        _check_size(file.metadata)
-        if schema is not None and not file.schema_arrow.equals(schema, check_metadata=False):
-            raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)[:_SHOWN]}")
-        return _read(file)
+        found = pq.ParquetFile(pa.BufferReader(content), **_LIMITS).schema_arrow
+        if schema is not None and not found.equals(schema, check_metadata=False):
+            raise ValueError(f"its columns are {', '.join(found.names)[:_SHOWN]}")
+        return _read(content, found)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise IntegrityError(f"{place}: is damaged ({error}); make it again") from None
 
@@ -58,16 +58,27 @@ def _check_size(metadata: pq.FileMetaData) -> None:
         )
 
 
-def _read(file: pq.ParquetFile) -> pa.Table:
-    """All rows, some at a time: a text that is stored once may stand in every one of them."""
+def _read(content: bytes, schema: pa.Schema) -> pa.Table:
+    """All rows, texts first as the dictionaries that they are stored as: one of them may stand in every row."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, **_LIMITS)
+    _check_size(file.metadata)
     batches, held = [], 0
     for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
         batch.validate(full=True)  # texts that are no UTF-8, places beyond the values
-        held += batch.nbytes
+        held += sum(_unpacked(column) for column in batch.columns)
         if held > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES} bytes of values")
-        batches.append(batch)
-    return pa.Table.from_batches(batches, file.schema_arrow).combine_chunks()
+        columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+        batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+    return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
+def _unpacked(column: pa.Array) -> int:
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    lengths = pc.binary_length(column.dictionary).cast(pa.int64()).take(column.indices)
+    return 5 * len(column) + (pc.sum(lengths).as_py() or 0)
 
 
 def written_by(content: bytes) -> str:
