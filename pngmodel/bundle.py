@@ -37,7 +37,8 @@ SHIPPED = Path(__file__).parent / "pretrained"
 CARD = "README.md"
 _CONFIG, _WEIGHTS, _DIGEST = "config.json", "model.safetensors", "digest.json"
 Module = TypeVar("Module", bound=nn.Module)
-_ROOM, _SPARE = 4, 1 << 22  # values that a network may make while it is built, beside those that are its weights
+_ROOM, _SPARE, _PARTS = 8, 1 << 22, 1000
+"""Values and tensors that a network may make while it is built, for those that are its weights and beside them."""
 _SHOWN = 2000  # characters of what does not fit
 _MISFITS = (SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError)
 _DIGESTED = (_CONFIG, _WEIGHTS)  # the card may be corrected without making another model
@@ -209,7 +210,7 @@ def read_bundle(path_or_url: str | Path, kind: str, build: Callable[[Any], Modul
     try:
         # load() takes bytes: loading by path maps the file, which a replaced bundle would pull away
         weights = load((folder / _WEIGHTS).read_bytes())
-        with BoundedBuild(_ROOM * sum(v.numel() for v in weights.values()) + _SPARE):
+        with BoundedBuild(_ROOM * sum(v.numel() for v in weights.values()) + _SPARE, _ROOM * len(weights) + _PARTS):
             model = build(config["model"])
         model.load_state_dict(weights)
     except ValidationError as error:

@@ -14,14 +14,15 @@ _COUNTED = {torch.arange, torch.linspace, torch.eye}
 
 
 class BoundedBuild(TorchFunctionMode):
-    """Inside of the block tensors of ``most`` values together can be made; one more is a ValueError, before it is made.
+    """Inside of the block ``tensors`` of them can be made, of ``most`` values together; one more is a ValueError, before
+    it is made.
 
     What a file of weights holds is known before the network exists, so that a network that is larger need not be built
     to see that they do not fit.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most, self._left = most, most
+    def __init__(self, most: int, tensors: int) -> None:
+        self._most, self._left, self._tensors = most, most, tensors
         super().__init__()
 
     def __torch_function__(
@@ -31,8 +32,9 @@ class BoundedBuild(TorchFunctionMode):
         given = kwargs or {}
         if func in _FILLED or func in _COUNTED:
             self._left -= _asked(func, args, given)
-            if self._left < 0:
-                raise ValueError(f"its sizes ask for more than {self._most} values, its weights have fewer")
+            self._tensors -= 1
+            if min(self._left, self._tensors) < 0:
+                raise ValueError(f"its sizes ask for more than {self._most} values or too many parts")
         return func(*args, **given)
 
 
