@@ -184,7 +184,8 @@ class Corpus(ShardReader[CorpusRecord]):
             return Part(part=part_name(index), sha256=row["part_sha256"], objects=objects)
         except ValidationError as error:
             raise IntegrityError(
-                f"{self.url}: the table of shards says of shard {index}: {error.errors()[0]['msg']}; make the corpus again"
+                f"{self.url}: its table of shards says of shard {index}: {error.errors()[0]['msg']}; "
+                "make the corpus again"
             ) from None
 
     def _row_of(self, index: int) -> dict[str, Any]:
