@@ -14,8 +14,8 @@ _COUNTED = {torch.arange, torch.linspace, torch.eye}
 
 
 class BoundedBuild(TorchFunctionMode):
-    """Inside of the block so many ``tensors`` of ``most`` values together can be made; one more is a ValueError, before it
-    is made.
+    """Inside of the block so many ``tensors`` of ``most`` values together can be made; one more is a ValueError, before
+    it is made.
 
     What a file of weights holds is known before the network exists, so that a network that is larger need not be built
     to see that they do not fit.
