@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
-.PHONY: help install quickstart ui up down status test test-unit lint format reference pictures faults bench clean
+.PHONY: help install quickstart ui up down status test test-unit lint format reference pictures faults fuzz bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -65,6 +65,9 @@ format: $(STAMP) ## rewrite files in the house style
 
 faults: $(STAMP) ## long: kill runs at many moments and compare every byte
 	$(BIN)/pytest -m slow tests/faults
+
+fuzz: $(STAMP) ## long: hostile inputs to every reader, a minute each; prints figures, keeps what fails in fuzz-findings
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/fuzz/campaign.py --seconds 60 --output fuzz-findings
 
 pictures: $(STAMP) ## take docs/pictures/ anew: a stack from nothing, real runs, a real browser (apt: chromium chromium-driver)
 	PNGNOISE_BROWSER=chromium PNGNOISE_PICTURES=docs/pictures OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser

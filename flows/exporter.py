@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prefect.client.orchestration import get_client
 from prometheus_client import REGISTRY, start_http_server
@@ -36,20 +38,26 @@ class RunFigures(Collector):
     def collect(self) -> Iterator[Metric]:
         """One reading; what cannot be read is left out."""
         records = attempt("records of runs", lambda: newest_records(self._root, _flows())) or {}
-        for figure, words in SHOWN.items():
-            gauge = GaugeMetricFamily(f"pngnoise_{figure}", words, labels=["flow"])
-            for flow, record in records.items():
-                if record.get(figure) is not None:
-                    gauge.add_metric([flow], float(record[figure]))
-            yield gauge
-        failed = GaugeMetricFamily("pngnoise_failed", "1 where the newest run failed", labels=["flow"])
-        for flow, record in records.items():
-            failed.add_metric([flow], float(record.get("state") != "completed"))
-        yield failed
+        yield from gauges(records)
         depth = GaugeMetricFamily("pngnoise_queue_depth", "runs that should have begun and have not", labels=["pool"])
         for pool, waiting in (attempt("queues", _queues) or {}).items():
             depth.add_metric([pool], float(waiting))
         yield depth
+
+
+def gauges(records: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    """The figures of the newest run of each flow; what is no number in its record is left out."""
+    for figure, words in SHOWN.items():
+        gauge = GaugeMetricFamily(f"pngnoise_{figure}", words, labels=["flow"])
+        for flow, record in records.items():
+            value = record.get(figure)
+            if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max:
+                gauge.add_metric([flow], float(value))
+        yield gauge
+    failed = GaugeMetricFamily("pngnoise_failed", "1 where the newest run failed", labels=["flow"])
+    for flow, record in records.items():
+        failed.add_metric([flow], float(record.get("state") != "completed"))
+    yield failed
 
 
 def _flows() -> list[str]:

@@ -25,8 +25,10 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from pngmodel.errors import IntegrityError, UserError
+from pngmodel.jsontext import decode_json
 from pngmodel.model import NoiseModel
 from pngmodel.presets import ModelConfig
+from pngmodel.sizes import BoundedBuild
 
 FORMAT = "pngnoise-model"
 FORMAT_VERSION = 1
@@ -35,6 +37,10 @@ SHIPPED = Path(__file__).parent / "pretrained"
 CARD = "README.md"
 _CONFIG, _WEIGHTS, _DIGEST = "config.json", "model.safetensors", "digest.json"
 Module = TypeVar("Module", bound=nn.Module)
+_ROOM, _SPARE, _PARTS = 8, 1 << 22, 1000
+"""Values and tensors that a network may make while it is built, for those that are its weights and beside them."""
+_SHOWN = 2000  # characters of what does not fit
+_MISFITS = (SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError)
 _DIGESTED = (_CONFIG, _WEIGHTS)  # the card may be corrected without making another model
 
 
@@ -105,7 +111,7 @@ def _sha256(path: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = decode_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{path}: missing; {path.parent} is not a model bundle (a folder with {_CONFIG}, {_WEIGHTS}, {_DIGEST})"
@@ -164,8 +170,17 @@ def verify_bundle(path_or_url: str | Path) -> str:
 
 
 def bundle_config(path_or_url: str | Path) -> dict[str, Any]:
-    """The config.json of a bundle: format, model, training."""
-    return _read_json(_local(path_or_url) / _CONFIG)
+    """The config.json of a bundle: format, model, training.
+
+    Raises:
+        UserError: not a bundle. IntegrityError: damaged.
+    """
+    place = _local(path_or_url) / _CONFIG
+    config = _read_json(place)
+    for key in ("model", "training"):
+        if not isinstance(config.get(key), dict):
+            raise IntegrityError(f"{place}: key {key!r} is {config.get(key)!r:.60}, no object; fetch the bundle again")
+    return config
 
 
 def load_bundle(path_or_url: str | Path) -> tuple[NoiseModel, str]:
@@ -193,14 +208,15 @@ def read_bundle(path_or_url: str | Path, kind: str, build: Callable[[Any], Modul
             f"{kind!r} version {FORMAT_VERSION} is what can be read here"
         )
     try:
-        model = build(config.get("model"))
         # load() takes bytes: loading by path maps the file, which a replaced bundle would pull away
         weights = load((folder / _WEIGHTS).read_bytes())
+        with BoundedBuild(_ROOM * sum(v.numel() for v in weights.values()) + _SPARE, _ROOM * len(weights) + _PARTS):
+            model = build(config["model"])
         model.load_state_dict(weights)
     except ValidationError as error:
-        raise UserError(f"{folder / _CONFIG}: key 'model' is not valid: {error}") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise IntegrityError(f"{folder / _WEIGHTS}: does not fit {_CONFIG}: {error}") from error
+        raise UserError(f"{folder / _CONFIG}: key 'model' is not valid: {str(error)[:_SHOWN]}") from error
+    except _MISFITS as error:
+        raise IntegrityError(f"{folder / _WEIGHTS}: does not fit {_CONFIG}: {str(error)[:_SHOWN]}") from error
     if not all(bool(torch.isfinite(v).all()) for v in weights.values() if v.is_floating_point()):
         raise IntegrityError(f"{folder / _WEIGHTS}: holds NaN or infinite weights; retrain or fetch it again")
     return model, digest

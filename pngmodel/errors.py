@@ -15,7 +15,7 @@ class IntegrityError(UserError):
     """Stored bytes do not match the digest or the commit record that describes them."""
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(UserError):
     """Training met a loss or gradient that is not finite; names the step and the last good checkpoint."""
 
 

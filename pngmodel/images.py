@@ -73,7 +73,8 @@ def to_unit(image: Image, name: str = "image") -> tuple[Tensor, ImageFormat]:
     device = image.device if isinstance(image, Tensor) else torch.device("cpu")
     if isinstance(image, np.ndarray):
         # torch has few uint16 kernels, so widen on the numpy side; float32 holds 16 bits exactly
-        x = torch.from_numpy(np.ascontiguousarray(image.astype(np.float32)))
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and told as that below
+            x = torch.from_numpy(np.ascontiguousarray(image.astype(np.float32)))
     else:
         x = image.detach().to(torch.float32, copy=True)  # never the caller's own memory
     if channels == "none":

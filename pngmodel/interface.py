@@ -23,7 +23,10 @@ Reference: TypeAlias = "tuple[Image, Image]"
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
     if isinstance(seed, SupportsIndex) and not hasattr(seed, "__len__"):  # NumPy integers too, but not arrays
         return [derive_seed(operator.index(seed), k) for k in range(count)]
-    return [operator.index(s) for s in cast("Sequence[int]", seed)]
+    try:
+        return [operator.index(s) for s in cast("Sequence[int]", seed)]
+    except TypeError:
+        raise UserError(f"generate: seed is {seed!r:.60}; give a whole number, or one per image") from None
 
 
 class NoisyImageGenerator(ABC):
@@ -81,7 +84,8 @@ class NoisyImageGenerator(ABC):
                 image uses it as k = 0), or one per image, used as they are.
 
         Raises:
-            UserError: an unusable image, or not exactly one of ``reference`` and ``prompts``.
+            UserError: an unusable image or seed, prompts that are not finite, or not exactly one of ``reference`` and
+                ``prompts``.
         """
         x, fmt = to_unit(clean, "clean")
         count = x.shape[0]
@@ -92,6 +96,8 @@ class NoisyImageGenerator(ABC):
         entries: Sequence[Prompts] = [prompts] if isinstance(prompts, Mapping) else list(prompts or ())
         if len(entries) == 1:
             entries = list(entries) * count
+        for name in {name for entry in entries for name, value in entry.items() if not torch.isfinite(value).all()}:
+            raise UserError(f"prompts: {name} holds NaN or infinite values; use what prompts() returned")
         seeds = _seeds(seed, count)
         for what, given in (("prompts", entries), ("seeds", seeds)):
             if len(given) != count:

@@ -67,7 +67,12 @@ def load_catalogue(url: str) -> tuple[pa.Table, str]:
     content = read_bytes(join(url, TABLE))
     if sha256(content) != known.table_sha256:
         raise IntegrityError(f"{join(url, TABLE)}: sha256 differs from {COMMIT}; run `pngnoise ingest` again")
-    return decode_table(content), known.digest
+    table = decode_table(content, join(url, TABLE), SCHEMA)
+    if table.num_rows != known.pairs:
+        raise IntegrityError(
+            f"{join(url, TABLE)}: has {table.num_rows} rows, {COMMIT} says {known.pairs}; run `pngnoise ingest` again"
+        )
+    return table, known.digest
 
 
 def read_catalogued(rows: Sequence[dict[str, Any]], side: str) -> Iterator[Pixels]:

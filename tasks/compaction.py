@@ -155,7 +155,7 @@ def _written(url: str, name: str, table: pa.Table, published: Mapping[str, str])
     A record names that file by its bytes, and another pyarrow would write the same rows as others.
     """
     there = read_if_there(join(url, name))
-    if there is not None and sha256(there) == published.get(name) and decode_table(there) == table:
+    if there is not None and sha256(there) == published.get(name) and decode_table(there, name) == table:
         return published[name]
     content = encode_table(table)
     write_bytes(join(url, name), content)
@@ -211,7 +211,8 @@ def _reject_duplicates(url: str, whole: Compacted, files: list[tuple[int, int]])
 
 
 def _judge_again(url: str, number: int, suspects: list[int], seen: dict[str, int], whole: Compacted) -> None:
-    rows = decode_table(read_bytes(join(url, manifest_name(number))))
+    place = join(url, manifest_name(number))
+    rows = decode_table(read_bytes(place), place)
     digests, samples = rows.column("noise_sha256"), rows.column("sample")
     found = {row: reason for row, reason in enumerate(rows.column("reason").to_pylist()) if reason is not None}
     again = {}

@@ -14,10 +14,18 @@ Model = TypeVar("Model", bound=BaseModel)
 _MAX_BYTES = 64 << 10
 _MAX_TOLD = 100  # characters of a value
 _MAX_ERRORS = 20
+_DEEPEST = 50  # brackets in brackets
+_NO_VALUES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class _SafeLoader(yaml.SafeLoader):
     """A safe loader without aliases: a few of them, each of the one before, are a value that fills the memory."""
+
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
+        events: Any = self
+        if events.flow_level >= _DEEPEST:  # each level is looked through for every later character of its line
+            raise RecursionError
+        return super().fetch_flow_collection_start(token_class)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -48,9 +56,16 @@ def _short(text: str) -> str:
     return text if len(text) <= _MAX_TOLD else f"{text[:_MAX_TOLD]}..."
 
 
+def _told(value: Any) -> str:
+    try:
+        return _short(repr(value))
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too long to be told"  # Python writes whole numbers of 4300 digits at most
+
+
 def _explain(kind: type[BaseModel], item: Any) -> str:
     key = _short(".".join(str(part) for part in item["loc"])) or "(top level)"
-    value = _short(repr(item["input"]))
+    value = _told(item["input"])
     if item["type"] == "extra_forbidden":
         fields = ", ".join(sorted(kind.model_fields))
         hint = f"; keys here: {fields}" if len(item["loc"]) == 1 else ""
@@ -96,3 +111,5 @@ def _parsed(content: bytes, source: str) -> Any:
         raise UserError(f"{source}: is not valid YAML: {error}") from None
     except RecursionError:
         raise UserError(f"{source}: is nested deeper than any configuration; write it flat") from None
+    except _NO_VALUES as error:  # the library's own constructors of times, numbers, ...
+        raise UserError(f"{source}: holds something that is no value of its type ({error}); quote texts") from None

@@ -140,7 +140,8 @@ def compare_corpora(first: str, second: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"equal": a.digest == b.digest, "differs_in": differing}
     if a.stored and b.stored:
         facts |= _common(a, b)
-    figures = {name: [value, b.record.figures["model"].get(name)] for name, value in a.record.figures["model"].items()}
+    ours, theirs = (corpus.record.figures.get("model", {}) for corpus in (a, b))
+    figures = {name: [value, theirs.get(name)] for name, value in ours.items()}
     return facts | {"figures": {name: pair for name, pair in figures.items() if pair[0] != pair[1]}}
 
 

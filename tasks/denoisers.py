@@ -13,12 +13,13 @@ from torch import Tensor
 
 from pngmodel.bundle import verify_bundle
 from pngmodel.denoisers import Denoiser, ImageDenoiser
-from pngmodel.errors import IntegrityError
+from pngmodel.errors import IntegrityError, UserError
 from tasks.generators import bundle_folder
 from tasks.provenance import content_key
 
 _PATCH, _DISTANCE, _STRENGTH = 5, 6, 0.8
 _ESTIMATE = "Haar details of every second pixel"  # another text where another strength is estimated
+_SMALLEST = 4  # pixels a side: two of those of which every second one is looked at
 _NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal number
 
 
@@ -26,7 +27,7 @@ class NonLocalMeans(ImageDenoiser):
     """Non-local means (Buades et al. 2005) of scikit-image, with the noise's strength estimated from the image.
 
     The strength is estimated on every second pixel: neighbours in a camera's image have correlated noise, which the
-    estimate by fine wavelets would take for much less of it.
+    estimate by fine wavelets would take for much less of it. An image in which none is found comes back as it is.
     """
 
     name = "nlm"
@@ -38,7 +39,14 @@ class NonLocalMeans(ImageDenoiser):
     @staticmethod
     def _one(image: Tensor) -> Tensor:
         pixels = np.moveaxis(image.cpu().numpy().astype(np.float32), 0, -1)
+        if min(pixels.shape[:2]) < _SMALLEST:
+            raise UserError(
+                f"nlm: an image of {pixels.shape[:2]} pixels is too small for an estimate of its noise; give at least "
+                f"{_SMALLEST} x {_SMALLEST}"
+            )
         sigma = _strength(pixels)
+        if sigma == 0:
+            return image.cpu().float()
         found = denoise_nl_means(
             pixels,
             patch_size=_PATCH,

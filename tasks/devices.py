@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from pngmodel.errors import NonFiniteError, UserError
+from pngmodel.errors import UserError
 from pngmodel.model import Precision
 
 
@@ -118,7 +118,7 @@ class _Finished:
 def _in_process(fabric: Fabric, work: Callable[[Fabric, Callable[[Any], None]], Any], queue: Any) -> _Finished:
     try:
         return _Finished(work(fabric, queue.put if fabric.global_rank == 0 else _silent))
-    except (UserError, NonFiniteError) as error:
+    except UserError as error:
         queue.put(error)
         raise  # the others may be waiting for this process, and are ended by that
 

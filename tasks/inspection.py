@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pngmodel.bundle import bundle_config, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
 from tasks.catalogue import COMMIT as CATALOGUE
-from tasks.catalogue import CatalogueRecord, load_catalogue
+from tasks.catalogue import REJECTED, CatalogueRecord, load_catalogue
 from tasks.clusters import ClusterConfig, open_cluster
 from tasks.corpora import verify_corpus
 from tasks.exports.receipts import COMMIT as EXPORT
@@ -90,7 +90,9 @@ def inspect(url: str) -> dict[str, Any]:
     kind = kind_of(url)
     if kind == "catalogue":
         table, digest = load_catalogue(url)
-        rejected = read_json(join(url, "rejected.json"))["rejected"]
+        rejected = read_json(join(url, REJECTED)).get("rejected")
+        if not isinstance(rejected, list):
+            raise IntegrityError(f"{join(url, REJECTED)}: key 'rejected' is no list; run `pngnoise ingest` again")
         return _counts(table.to_pylist()) | {
             "kind": kind,
             "pairs": table.num_rows,

@@ -100,7 +100,8 @@ class _Index:
         found: dict[tuple[str, Image], list[int]] = {}
         for k in sorted(range(len(self._references)), key=lambda k: self._references[k].id):
             reference = self._references[k]
-            found.setdefault((reference.split, _image(reference)), []).append(k)
+            if not _tiny(reference):
+                found.setdefault((reference.split, _image(reference)), []).append(k)
         return found
 
     @cached_property
@@ -116,6 +117,8 @@ class _Index:
     def partner(self, k: int) -> Pairing | str:
         """A pairing, or why there is none."""
         target = self._references[k]
+        if _tiny(target):
+            return f"has {target.height} x {target.width} pixels, fewer than {_SMALLEST} x {_SMALLEST}"
         if self._protocol == "A":
             return Pairing(k, k, OWN)
         if self._protocol == "B":
@@ -175,6 +178,10 @@ class _Index:
             self._others[key] = ([*self._cameras[target.split][camera]], OTHER_CAMERA)
         images, _ = self._others[key]
         return Pairing(k, self._patch_of(self._drawn(images, "image", target), target), OTHER_CAMERA)
+
+
+def _tiny(reference: Reference) -> bool:
+    return min(reference.height, reference.width) < _SMALLEST
 
 
 def _apart(one: Reference, other: Reference) -> bool:

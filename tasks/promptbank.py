@@ -127,8 +127,13 @@ def entry_of(generator: Name, source: Place, k: int) -> Entry:
 
 def extracted(generator: Name, source: ReferenceSource, k: int) -> Entry:
     """Read a reference pair and summarise its noise; compute with one thread (:func:`~tasks.generators.one_thread`)."""
-    noisy, clean = (to_unit(image, source.references[k].id)[0][0] for image in source.read(k))
-    return Entry(load_generator(*generator).extract(noisy, clean), whitening.fit("moments", noisy, clean))
+    name = source.references[k].id
+    noisy, clean = (to_unit(image, name)[0][0] for image in source.read(k))
+    try:
+        prompts = load_generator(*generator).extract(noisy, clean)
+    except UserError as error:
+        raise UserError(f"{name}: {error}; use references without it") from None
+    return Entry(prompts, whitening.fit("moments", noisy, clean))
 
 
 def plan_bank(parameters: BankParameters) -> BankPlan:

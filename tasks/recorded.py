@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
+from pngmodel.jsontext import decode_json
 from tasks.stores.filesystem import read_if_there, write_json
 
 KEY = "key"
@@ -34,7 +34,7 @@ def read_record(place: str | None, key: str) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
-        record = json.loads(content)
+        record = decode_json(content)
     except ValueError:
         return None  # damaged: made anew
     return record if isinstance(record, dict) and record.get(KEY) == key else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import deployment, flow_run
 
+from pngmodel.jsontext import decode_json
 from tasks.artifacts import attempt, publish_markdown, table
 from tasks.operations import metered
 from tasks.provenance import commit
@@ -77,9 +78,24 @@ def _waiting() -> int | None:
 
 
 def newest_records(root: str, flows: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The record of the run that ended last of each of these flows that has one, below ``PNGNOISE_RUN_METRICS``."""
-    found = {flow: read_if_there(join(root, flow, _LATEST)) for flow in flows}
-    return {flow: json.loads(content) for flow, content in found.items() if content is not None}
+    """The record of the run that ended last of each of these flows that has one, below ``PNGNOISE_RUN_METRICS``.
+
+    A damaged one is logged and left out: the figures of other flows are worth telling.
+    """
+    found = {}
+    for flow in flows:
+        content = read_if_there(join(root, flow, _LATEST))
+        record = None if content is None else attempt(f"record of {flow}", partial(_record, content))
+        if record is not None:
+            found[flow] = record
+    return found
+
+
+def _record(content: bytes) -> dict[str, Any]:
+    record = decode_json(content)
+    if not isinstance(record, dict):
+        raise ValueError("it holds no JSON object")
+    return record
 
 
 def waiting_in(pool: str) -> int:

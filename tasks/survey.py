@@ -5,13 +5,13 @@ A folder has to be decoded to be known, which for a large one takes as long as a
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from pngmodel.errors import IntegrityError, UserError
+from pngmodel.jsontext import decode_json
 from tasks.cleansources import CleanImage, CleanSource, Rejected, listing, open_clean
 from tasks.clusters import ClusterConfig
 from tasks.stores.corpus import CLEAN_IMAGES, PLACES, SURVEYED
@@ -89,10 +89,10 @@ def survey(asked: Asked, output: str, cluster: ClusterConfig) -> Survey:
 def _kept(asked: Asked, stamp: dict[str, Any], output: str) -> Survey | None:
     places, content = (read_if_there(join(output, name)) for name in (PLACES, CLEAN_IMAGES))
     try:
-        if places is None or content is None or json.loads(places)[SURVEYED] != stamp | {"sha256": sha256(content)}:
+        if places is None or content is None or decode_json(places)[SURVEYED] != stamp | {"sha256": sha256(content)}:
             return None
-        table = decode_table(content)
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+        table = decode_table(content, join(output, CLEAN_IMAGES), _SCHEMA)
+    except (IntegrityError, ValueError, KeyError, TypeError):
         return None  # damaged: made anew
     images, rejected, kept = [], [], []
     for row in table.to_pylist():

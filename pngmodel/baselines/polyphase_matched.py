@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pngmodel.baselines.base import Baseline
+from pngmodel.errors import UserError
 from pngmodel.images import pad_to_multiple
 from pngmodel.interface import Prompts
 from pngmodel.presets import DOWNSAMPLING, PRESETS
@@ -30,7 +31,16 @@ class PolyphaseMatched(Baseline):
 
     @torch.no_grad()
     def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:
-        """Of one pair (C, H, W) in [0, 1]: the curves, the covariances, and those of white noise coloured by them."""
+        """Of one pair (C, H, W) in [0, 1]: the curves, the covariances, and those of white noise coloured by them.
+
+        Raises:
+            UserError: less than 8 x 8 pixels, which have no covariances of a 2 x 2 pattern.
+        """
+        if min(noisy.shape[-2:]) < DOWNSAMPLING:
+            raise UserError(
+                f"reference of {tuple(noisy.shape[-2:])} pixels is too small for {self.name}; give at least "
+                f"{DOWNSAMPLING} x {DOWNSAMPLING}"
+            )
         noisy, clean = noisy.cpu().float(), clean.cpu().float()
         u, fitted = self._units.fit(noisy, clean)
         shape = (u.shape[0], min(u.shape[1], _SIDE), min(u.shape[2], _SIDE))

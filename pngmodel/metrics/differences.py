@@ -15,7 +15,7 @@ def check_images(**images: Tensor) -> None:
     """Refuse anything but images of one shape (C, H, W), at least 16 x 16.
 
     Raises:
-        UserError: another number of axes, too small, or shapes that differ.
+        UserError: another number of axes, too small, shapes that differ, or values that are not finite.
     """
     (first, image), *others = images.items()
     if image.dim() != 3 or min(image.shape[-2:]) < _SMALLEST:
@@ -25,6 +25,9 @@ def check_images(**images: Tensor) -> None:
     for name, other in others:
         if other.shape != image.shape:
             raise UserError(f"metrics: {name} has shape {tuple(other.shape)} but {first} has {tuple(image.shape)}")
+    for name, any_image in images.items():
+        if any_image.is_floating_point() and not bool(torch.isfinite(any_image).all()):
+            raise UserError(f"metrics: {name} holds NaN or infinite values; a figure of it would mean nothing")
 
 
 def unit_noise(image: Tensor, clean: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from pngmodel.errors import UserError
+from pngmodel.jsontext import decode_json
 
 _PREFIX = "step-"
 
@@ -54,12 +55,12 @@ def newest(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Return (state, tensors) of the newest checkpoint that is whole, or None."""
     for path in reversed(_steps(folder)):
         try:
-            state = json.loads((path / "state.json").read_text())
+            state = decode_json((path / "state.json").read_bytes())
             blob = (path / "tensors.safetensors").read_bytes()
-        except (OSError, ValueError):
+            if isinstance(state, dict) and hashlib.sha256(blob).hexdigest() == state.get("sha256"):
+                return state, load(blob)
+        except (OSError, ValueError, SafetensorError):
             continue
-        if hashlib.sha256(blob).hexdigest() == state.get("sha256"):
-            return state, load(blob)
     return None
 
 

@@ -225,7 +225,8 @@ class _Stage(Generic[AnyBatch]):
             seen = range(step * settings.batch, (step + 1) * settings.batch)  # of all devices
             raise NonFiniteError(
                 f"{self._objective.name}: loss {value}, gradient norm {norm} at step {step}, samples {seen[0]} to "
-                f"{seen[-1]} ({self._samples.describe(seen)}); the last good checkpoint is in {self._checkpoints}"
+                f"{seen[-1]} ({self._samples.describe(seen)}); the last good checkpoint is in {self._checkpoints}; "
+                "look at these images, or train anew with a smaller learning_rate or gradient_clip"
             )
         optimiser.step()
         return value, norm, figures

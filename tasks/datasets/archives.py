@@ -63,7 +63,8 @@ def members(kind: str, url: str) -> dict[str, Member]:
 def _directory(kind: str, url: str, stamp: str) -> dict[str, Member]:
     with _open(url, _DIRECTORY_BLOCK) as file:
         try:
-            return _zip_members(file) if kind == "zip" else _tar_members(file, file_size(url))
+            read = _zip_members if kind == "zip" else _tar_members
+            return read(file, file_size(url))
         except (
             zipfile.BadZipFile,
             tarfile.TarError,
@@ -75,11 +76,13 @@ def _directory(kind: str, url: str, stamp: str) -> dict[str, Member]:
             OverflowError,
             struct.error,
             zlib.error,
+            RecursionError,
+            MemoryError,
         ) as error:
             raise UserError(f"{url}: is no whole {kind} archive ({error}); fetch it again") from None
 
 
-def _zip_members(file: IO[bytes]) -> dict[str, Member]:
+def _zip_members(file: IO[bytes], size: int) -> dict[str, Member]:
     found: dict[str, Member] = {}
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
@@ -90,6 +93,8 @@ def _zip_members(file: IO[bytes]) -> dict[str, Member]:
                 problem = "it is a link; links in archives are not followed"
             elif info.flag_bits & _ENCRYPTED:
                 problem = "it is encrypted; unpack the archive"
+            elif info.header_offset < 0 or info.header_offset + info.compress_size > size:
+                problem = "the archive's directory says that it lies beyond the archive's ends; fetch the archive again"
             elif info.compress_type not in (_STORED, _DEFLATED):
                 problem = f"it is packed by method {info.compress_type}; pack it with deflate or unpack the archive"
             member = Member(
@@ -103,6 +108,8 @@ def _tar_members(file: IO[bytes], size: int) -> dict[str, Member]:
     found: dict[str, Member] = {}
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
+            if info.size < 0 or archive.offset <= info.offset:  # it would be read over and over
+                raise ValueError(f"the size of {info.name!r} is {info.size}")
             if info.isdir():
                 continue
             problem = None

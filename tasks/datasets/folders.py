@@ -23,7 +23,7 @@ RULES = "dataset.yaml"
 def _pattern(text: str) -> str:
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError, MemoryError) as error:
         raise ValueError(f"is not a regular expression ({error})") from None
     return text
 

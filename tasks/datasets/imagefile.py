@@ -13,7 +13,7 @@ from PIL import Image
 from pngmodel.errors import UserError
 from tasks.datasets import tiffpages
 from tasks.datasets.archives import read_whole
-from tasks.datasets.limits import as_image, check_bytes, check_size
+from tasks.datasets.limits import DEFLATED, as_image, check_bytes, check_packed, check_size
 from tasks.stores.shardfile import Pixels
 
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -64,6 +64,7 @@ def _png(content: bytes, name: str) -> Pixels:
         raise UserError(f"{name}: PNG with {kind}; convert it to grey or RGB first")
     if depth not in (8, 16):
         raise UserError(f"{name}: PNG of {depth} bits a value; 8 and 16 are read")
+    check_packed(name, height * width * (3 if colour == 2 else 1) * depth // 8, len(content), DEFLATED)
     chunks = _png_chunks(content)
     if b"IEND" not in chunks:
         raise UserError(f"{name}: is truncated (a PNG without its end); fetch it again")

@@ -15,6 +15,10 @@ MAX_BYTES = 1 << 30
 _MAX_FILE_BYTES = MAX_BYTES + (16 << 20)  # of which a file adds some to its pixels
 
 
+DEFLATED = 1032
+"""What one byte of deflate becomes at most (zlib's own figure)."""
+
+
 class DamagedFileError(UserError):
     """Nothing in a container file can be read, whichever part is asked for."""
 
@@ -29,6 +33,25 @@ def check_size(name: str, shape: tuple[int, ...], itemsize: int = 1) -> None:
         raise UserError(
             f"{name}: its header promises {' x '.join(map(str, shape))} values of {itemsize} bytes, more than is read "
             "here (1 GiB an image)"
+        )
+
+
+def check_packed(name: str, pixels: int, stored: int, most: int | None) -> None:
+    """Refuse an image whose header promises more than its file can hold, before memory is taken for it.
+
+    Args:
+        name: of the file.
+        pixels: bytes that are promised.
+        stored: bytes of the file.
+        most: bytes that one stored byte can become; None: any number.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if most is not None and pixels > most * stored:
+        raise UserError(
+            f"{name}: is truncated (its header promises {pixels} bytes of pixels, more than {stored} bytes can hold); "
+            "fetch it again"
         )
 
 

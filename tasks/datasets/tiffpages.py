@@ -21,12 +21,14 @@ import tifffile
 
 from pngmodel.errors import UserError
 from tasks.datasets.archives import opened
-from tasks.datasets.limits import DamagedFileError, as_image, check_size
+from tasks.datasets.limits import DEFLATED, DamagedFileError, as_image, check_packed, check_size
 from tasks.stores.shardfile import Pixels
 
 MEAN = "mean"
 _ORIENTATION = 274  # tag
 _MAX_IMAGES = 1 << 20
+_PACKED = {1: 1, 8: DEFLATED, 32946: DEFLATED, 5: 2800, 32773: 64}  # none, deflate twice, LZW, PackBits
+"""By compression: how many bytes one byte can become at most."""
 _COLOURS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
 
 
@@ -207,6 +209,12 @@ def _asarray(page: Any, name: str) -> Pixels:
     check_size(name, page.shape, itemsize)
     if page.is_tiled:  # a tile is unpacked whole, however little of it the picture needs
         check_size(name, (page.tilelength, page.tilewidth, page.samplesperpixel), itemsize)
+    if not page.is_contiguous and math.prod(page.chunked) > len(page.dataoffsets):
+        raise UserError(
+            f"{name}: is truncated (its header promises {math.prod(page.chunked)} pieces and names "
+            f"{len(page.dataoffsets)}); fetch it again"
+        )
+    check_packed(name, page.nbytes, page.parent.filehandle.size, _PACKED.get(page.compression))
     pixels: Pixels = page.asarray()
     return pixels
 

@@ -23,6 +23,7 @@ _DAMAGED = (
     EOFError,
     AttributeError,
     MemoryError,
+    ArithmeticError,
     zlib.error,
 )
 DOCUMENT = "zarr.json"
@@ -88,5 +89,6 @@ def _opened(url: str) -> zarr.Array[Any]:
         raise UserError(f"{url}: is no Zarr array ({error})") from None
     if array.ndim not in (3, 4):
         raise UserError(f"{url}: an array of shape {array.shape} is no set of images; (N, H, W) and (N, C, H, W) are")
-    check_size(url, array.shape[1:], array.dtype.itemsize)
+    for shape in (array.shape[1:], array.chunks, array.shards or ()):  # a chunk is unpacked whole
+        check_size(url, shape, array.dtype.itemsize)
     return array

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from pngmodel.errors import IntegrityError, UserError
+from pngmodel.jsontext import decode_json
 from tasks.stores.filesystem import exists, join, read_if_there, write_json
 from tasks.stores.layout import PLAN
 
@@ -43,15 +42,15 @@ def resolve_alias(url: str) -> str:
     if content is None:
         return url
     try:
-        found = json.loads(content)
+        found = decode_json(content)
         corpus = found["corpus"] if found["kind"] == _KIND else None
     except (ValueError, KeyError, TypeError):
         return url  # some file of somebody else's
     if corpus is None:
         return url
-    if not isinstance(corpus, str) or "/" in corpus or corpus in ("", ".", ".."):
+    if not isinstance(corpus, str) or "/" in corpus or "::" in corpus or corpus in ("", ".", ".."):
         raise IntegrityError(
-            f"{place}: key 'corpus' is {corpus!r}, no name of a folder beside it; write the alias anew"
+            f"{place}: key 'corpus' is {corpus!r:.100}, no name of a folder beside it; write the alias anew"
         )
     parent = url.rstrip("/").rpartition("/")[0]
     return join(parent, corpus) if parent else corpus

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pngmodel.errors import IntegrityError, UserError
 from tasks.stores.filesystem import exists, join, read_json
 
+_SHOWN = 200  # characters of a key, which may be anybody's
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -41,5 +42,5 @@ def open_commit(
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the record"
+        where = ".".join(map(str, first["loc"]))[:_SHOWN] or "the record"
         raise IntegrityError(f"{place}: key '{where}': {first['msg']}; it is damaged, {remedy}") from None

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key
@@ -138,8 +139,13 @@ class Corpus(ShardReader[CorpusRecord]):
     def __init__(self, url: str, *, kept_shards: int = 0) -> None:
         """See :meth:`open`; ``url`` is no alias."""
         super().__init__(url, COMMIT, CorpusRecord, kept_shards=kept_shards)
+        if self.stored and self.layout.shards > len(self.record.files) * ROWS_PER_MANIFEST:
+            raise IntegrityError(
+                f"{join(self.url, COMMIT)}: lists {len(self.record.files)} files, which cannot hold "
+                f"{self.layout.shards} shards; make the corpus again"
+            )
         self._kept: OrderedDict[int, pa.Table] = OrderedDict()  # some tables of shards by number
-        self._files = manifest_shards(self.layout)
+        self._files = manifest_shards(self.layout) if self.stored else []
 
     @property
     def stored(self) -> bool:
@@ -152,7 +158,7 @@ class Corpus(ShardReader[CorpusRecord]):
             yield self._shards_of(number, shards)
 
     def _shards_of(self, number: int, shards: range) -> pa.Table:
-        table = self._file(shards_name(number))
+        table = self._file(shards_name(number), SHARD_SCHEMA)
         if table.column("shard").to_pylist() != list(shards):
             place = join(self.url, shards_name(number))
             raise IntegrityError(f"{place}: does not list every shard; make the corpus again")
@@ -170,11 +176,17 @@ class Corpus(ShardReader[CorpusRecord]):
         """What the table of shards says of one."""
         self.require_stored()
         row = self._row_of(index)
-        objects = {
-            array: ShardObject(**{name: row[f"{array}_{name}"] for name in _FACTS})
-            for array in self.layout.objects(index)
-        }
-        return Part(part=part_name(index), sha256=row["part_sha256"], objects=objects)
+        try:
+            objects = {
+                array: ShardObject(**{name: row[f"{array}_{name}"] for name in _FACTS})
+                for array in self.layout.objects(index)
+            }
+            return Part(part=part_name(index), sha256=row["part_sha256"], objects=objects)
+        except ValidationError as error:
+            raise IntegrityError(
+                f"{self.url}: its table of shards says of shard {index}: {error.errors()[0]['msg']}; "
+                "make the corpus again"
+            ) from None
 
     def _row_of(self, index: int) -> dict[str, Any]:
         number = bisect_right(self._files, index, key=lambda shards: shards.start) - 1
@@ -196,14 +208,19 @@ class Corpus(ShardReader[CorpusRecord]):
         """The manifest file by file, in order (:data:`MANIFEST_SCHEMA`)."""
         self.require_stored()
         for number in range(len(self._files)):
-            yield self._file(manifest_name(number))
+            table, shards = self._file(manifest_name(number), MANIFEST_SCHEMA), self._files[number]
+            pairs = self.layout.rows(shards[-1]).stop - self.layout.rows(shards[0]).start
+            if table.num_rows != pairs:
+                place = join(self.url, manifest_name(number))
+                raise IntegrityError(f"{place}: has {table.num_rows} rows for {pairs} pairs; make the corpus again")
+            yield table
 
-    def _file(self, name: str) -> pa.Table:
+    def _file(self, name: str, schema: pa.Schema) -> pa.Table:
         place = join(self.url, name)
         content = read_bytes(place)
         if sha256(content) != self.record.files.get(name):
             raise IntegrityError(f"{place}: sha256 differs from {COMMIT}; `pngnoise corpus repair {self.url}` mends it")
-        return decode_table(content)
+        return decode_table(content, place, schema)
 
     def verify_files(self) -> Iterator[str]:
         """Check every published file that is no shard; yields one line per problem."""

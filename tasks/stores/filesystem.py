@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore
 
 from pngmodel.errors import IntegrityError, TransientError, UserError
+from pngmodel.jsontext import decode_json
 from tasks.operations import BYTES_READ, BYTES_WRITTEN, count
 
 Found = TypeVar("Found")
@@ -50,6 +51,8 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
     Members of archives have chained URLs: ``zip://folder/a.png::s3://bucket/set.zip``.
     """
+    if "\0" in url:
+        raise UserError(f"{url!r}: holds a NUL character, which no path can; correct the path")
     chain = url.split("::")
     s3: dict[str, Any] = {"config_kwargs": _S3_CONFIG} if chain[-1].startswith("s3://") else {}
     options = s3 if len(chain) == 1 else {"s3": s3} if s3 else {}
@@ -85,6 +88,8 @@ def _explained(url: str, doing: str) -> Iterator[None]:
         raise UserError(f"{url}: no such file") from None
     except PermissionError as error:
         raise UserError(f"{url}: no permission while {doing} ({error}); check its owner or the credentials") from error
+    except UnicodeEncodeError:
+        raise UserError(f"{url!r}: holds a character that no path can; correct the path") from None
     except OSError as error:
         if error.errno == errno.EROFS:
             raise UserError(f"{url}: lies on a read-only file system ({doing}); choose another place") from error
@@ -329,6 +334,9 @@ def _contents(spans: Sequence[Span]) -> list[bytes]:
     """What there is of every span."""
     if not spans:
         return []
+    for span in spans:
+        if not 0 <= span.start <= span.stop:
+            raise IntegrityError(f"{span.url}: is damaged (a record names bytes {span.start} to {span.stop} of it)")
     fs, _ = filesystem(spans[0].url)
     if isinstance(fs, LocalFileSystem):
         found: list[Any] = [_read_local(span) for span in spans]
@@ -370,6 +378,8 @@ def _metadata(error: BaseException) -> dict[str, Any]:
 def _read_local(span: Span) -> bytes | OSError:
     try:
         with Path(filesystem(span.url)[1]).open("rb", buffering=0) as file:
+            if span.stop > os.fstat(file.fileno()).st_size:
+                return b""  # too short; pread would first take the memory that a damaged record asks for
             return os.pread(file.fileno(), span.stop - span.start, span.start)
     except OSError as error:
         return error
@@ -527,7 +537,7 @@ def sha256(content: bytes) -> str:
 def read_json(url: str) -> dict[str, Any]:
     """A JSON object. Raises UserError when absent, IntegrityError when it is not one."""
     try:
-        content = json.loads(read_bytes(url))
+        content = decode_json(read_bytes(url))
     except ValueError as error:
         raise IntegrityError(f"{url}: is not valid JSON ({error}); it is damaged") from None
     if not isinstance(content, dict):
@@ -546,10 +556,10 @@ def write_json(url: str, content: dict[str, Any]) -> None:
 
 
 def open_array(url: str) -> zarr.Array[Any]:
-    """An existing zarr array, read only."""
+    """An existing Zarr v3 array, read only. Codecs of version 2 may run code (pickle), so that one is not read."""
     with _explained(url, "opening the array"):
         path = local_path(url)
         if path is not None:
-            return zarr.open_array(LocalStore(path, read_only=True), mode="r")
+            return zarr.open_array(LocalStore(path, read_only=True), mode="r", zarr_format=3)
         store = FsspecStore.from_url(url, storage_options={"config_kwargs": _S3_CONFIG}, read_only=True)
-        return zarr.open_array(store, mode="r")
+        return zarr.open_array(store, mode="r", zarr_format=3)

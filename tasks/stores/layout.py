@@ -25,6 +25,8 @@ from tasks.stores.shardfile import DTYPES, ChunkCodec, Encoding
 
 CLEAN, NOISY = ARRAYS = ("clean", "noisy")
 PLAN, GROUP = "plan.json", "zarr.json"
+_MAX_IMAGE, _MAX_PAIRS, _MAX_SHARDS, _MAX_SLOTS = 1 << 30, 1 << 40, 1 << 26, 1 << 24
+"""Beyond any store that can be made: what a record says must not become memory or time before it is checked."""
 FORMAT_VERSION = 3
 """Of patch stores and corpora. 1 had no padded layout; 2 had no draws, and one encoding for both."""
 
@@ -161,8 +163,12 @@ class Layout:
             return f"dtype {self.dtype!r}; known: {', '.join(DTYPES)}"
         if self.draws is not None and (self.draws < 1 or self.pairs % self.draws or self.filled is not None):
             return f"{self.pairs} pairs in {self.draws} draws" + (" with padding" if self.filled is not None else "")
+        if self.bytes_per_image > _MAX_IMAGE or self.pairs > _MAX_PAIRS or self.shard > _MAX_SLOTS:
+            return (
+                f"{self.pairs} images of {self.bytes_per_image} bytes in shards of {self.shard}, more than is read here"
+            )
         if self.filled is None:
-            return None
+            return f"{self.shards} shards, more than is read here" if self.shards > _MAX_SHARDS else None
         if sum(self.filled) != self.pairs or not all(0 < n <= self.shard for n in self.filled):
             return f"{self.pairs} pairs do not fill the shards as 'filled' says"
         return None

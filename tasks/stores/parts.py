@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pngmodel.errors import IntegrityError
+from pngmodel.jsontext import decode_json
 from tasks.provenance import content_key
 from tasks.stores.tables import decode_table, encode_table, written_by
 
@@ -41,9 +42,9 @@ def decode_part(content: bytes, place: str) -> tuple[pa.Table, Facts]:
         IntegrityError: it is damaged, or of another format; ``place`` is named.
     """
     try:
-        table = decode_table(content)
-        facts = Facts(**json.loads((table.schema.metadata or {})[_FACTS]))
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        table = decode_table(content, place)
+        facts = Facts(**decode_json((table.schema.metadata or {})[_FACTS]))
+    except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{place}: is damaged ({error}); run the same command again") from None
     return table.replace_schema_metadata(None), facts
 

@@ -15,10 +15,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from pngmodel.errors import IntegrityError, UserError
+from pngmodel.jsontext import decode_json
 from tasks.provenance import content_key
 from tasks.stores.commits import open_commit
 from tasks.stores.filesystem import Span, exists, join, read_bytes, read_json, sha256, use_spans
 from tasks.stores.layout import PLAN
+from tasks.stores.records import Inside
 from tasks.stores.tables import decode_table
 
 COMMIT, TABLE = "bank.json", "bank.parquet"
@@ -73,7 +75,7 @@ class BankShard(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: str = Field(description="path in the bank")
+    file: Inside = Field(description="path in the bank")
     entries: int = Field(ge=1)
     bytes: int = Field(ge=1)
     sha256: str = Field(description=f"{_SHA256}, of the file")
@@ -140,7 +142,7 @@ def header(content: bytes) -> tuple[dict[str, Any], int]:
     end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
     if len(content) < max(end, _LENGTH_BYTES + 2):
         raise ValueError("is shorter than its header")
-    found = json.loads(content[_LENGTH_BYTES:end])
+    found = decode_json(content[_LENGTH_BYTES:end])
     if not isinstance(found, dict):
         raise ValueError("its header is no JSON object")
     return found, end
@@ -149,10 +151,10 @@ def header(content: bytes) -> tuple[dict[str, Any], int]:
 def shard_digests(content: bytes, first: int, key: str) -> list[str] | None:
     """Digests of the entries of a shard that belongs to plan ``key`` and is undamaged, else None."""
     try:
-        facts = json.loads(header(content)[0]["__metadata__"]["pngnoise"])
+        facts = decode_json(header(content)[0]["__metadata__"]["pngnoise"].encode())
         plan, expected = facts["plan"], list(facts["sha256"])
         tensors = load(content)
-    except (SafetensorError, ValueError, KeyError, TypeError):
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError):
         return None
     names: dict[str, dict[str, Tensor]] = {f"{first + k:08d}": {} for k in range(len(expected))}
     for name, tensor in tensors.items():
@@ -190,7 +192,12 @@ class PromptBank:
             content = read_bytes(place)
             if sha256(content) != self.record.table_sha256:
                 raise IntegrityError(f"{place}: sha256 differs from {COMMIT}; the bank is damaged, make it again")
-            self._table = decode_table(content).to_pylist()
+            rows = decode_table(content, place, SCHEMA).to_pylist()
+            if len(rows) != self.record.entries:
+                raise IntegrityError(
+                    f"{place}: has {len(rows)} rows, {COMMIT} says {self.record.entries}; make it again"
+                )
+            self._table = rows
         return self._table
 
     def read(self, entry: int) -> Entry:
@@ -201,7 +208,19 @@ class PromptBank:
         """
         if not 0 <= entry < self.record.entries:
             raise UserError(f"{self.url}: there is no entry {entry}; it holds {self.record.entries}")
-        shard, prefix = entry // self.record.shard, f"{entry:08d}/"
+        shard = entry // self.record.shard
+        try:
+            found = self._entry(shard, entry)
+        except (ValueError, TypeError, LookupError, RuntimeError, OverflowError) as error:
+            raise self._damaged(shard, f"entry {entry} cannot be read: {error}") from None
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in found.tensors().values()):
+            raise IntegrityError(
+                f"{self._place(shard)}: entry {entry} holds NaN or infinite prompts; make the bank again"
+            )
+        return found
+
+    def _entry(self, shard: int, entry: int) -> Entry:
+        prefix, expected = f"{entry:08d}/", self.rows[entry]["sha256"]
         start = self.record.shards[shard].header_bytes
         facts = {n.removeprefix(prefix): f for n, f in self._header(shard).items() if n.startswith(prefix)}
         spans = [fact["data_offsets"] for fact in facts.values()]
@@ -216,7 +235,7 @@ class PromptBank:
                 for name, fact in facts.items()
             }
             found = _entry(tensors)
-            if entry_digest(found) != self.rows[entry]["sha256"]:
+            if entry_digest(found) != expected:
                 raise self._damaged(shard, f"entry {entry} has another sha256")
             return found
 
@@ -232,7 +251,10 @@ class PromptBank:
             def checked(_: int, content: bytes) -> dict[str, Any]:
                 if sha256(content) != fact.header_sha256:
                     raise self._damaged(shard, "its header has another sha256")
-                return header(content)[0]
+                try:
+                    return header(content)[0]
+                except ValueError as error:
+                    raise self._damaged(shard, str(error)) from None
 
             self._headers[shard] = use_spans([Span(self._place(shard), 0, fact.header_bytes)], checked)[0]
         return self._headers[shard]

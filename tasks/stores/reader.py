@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 
 from pngmodel.errors import IntegrityError, UserError
+from pngmodel.jsontext import decode_json
 from tasks.provenance import content_key
 from tasks.stores.commits import open_commit
 from tasks.stores.filesystem import Span, exists, join, read_bytes, read_if_there, read_json, sha256, use_spans
@@ -203,7 +203,7 @@ class ShardReader(ABC, Generic[Record]):
         """The key of plan.json as it lies there; None when it is missing or makes no sense."""
         content = read_if_there(join(self.url, PLAN))
         try:
-            return None if content is None else plan_key(json.loads(content))
+            return None if content is None else plan_key(decode_json(content))
         except (ValueError, TypeError, KeyError, AttributeError):
             return ""
 
@@ -247,8 +247,9 @@ class PartsReader(ShardReader[Listed]):
 
     def __init__(self, url: str, commit: str, model: type[Listed], *, kept_shards: int = 0) -> None:
         super().__init__(url, commit, model, kept_shards=kept_shards)
-        wanted = [set(self.layout.objects(index)) for index in range(self.layout.shards)]
-        if [set(part.objects) for part in self.record.parts] != wanted:
+        parts, layout = self.record.parts, self.layout
+        listed = len(parts) == layout.shards
+        if not listed or any(set(part.objects) != set(layout.objects(k)) for k, part in enumerate(parts)):
             place = join(url, commit)
             raise IntegrityError(f"{place}: does not list every object of every shard; make the store again")
 
@@ -261,7 +262,12 @@ class PartsReader(ShardReader[Listed]):
         return content_key([self.plan_key(), [part.model_dump() for part in self.record.parts]])
 
     def _read_table(self) -> pa.Table:
-        return pa.concat_tables([self._rows(part.part, part.sha256) for part in self.record.parts])
+        tables = [self._rows(part.part, part.sha256) for part in self.record.parts]
+        for index, table in enumerate(tables):
+            if table.num_rows != len(self.layout.rows(index)) or not table.schema.equals(tables[0].schema):
+                place = join(self.url, self.record.parts[index].part)
+                raise IntegrityError(f"{place}: its rows are not those of its shard; make the store again")
+        return pa.concat_tables(tables)
 
 
 def _shard(place: tuple[str, int, int]) -> int:

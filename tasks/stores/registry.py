@@ -28,11 +28,12 @@ from tasks.stores.filesystem import (
     sha256,
     write_json,
 )
-from tasks.stores.records import SHA256
+from tasks.stores.records import SHA256, Inside
 
 Model = TypeVar("Model", bound=BaseModel)
 CHAMPION = "champion"
 FORMAT_VERSION = 1
+_SHOWN = 200  # characters of a key, which may be anybody's
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MEANT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)@(?P<which>champion|[1-9]\d*)")
 _NUMBERED = re.compile(r"(\d{6,})\.json")
@@ -49,9 +50,9 @@ class Version(_Record):
     format_version: Literal[1] = 1
     name: str
     version: int = Field(ge=1)
-    digest: str = Field(description="the bundle's digest, which is its folder's name too")
+    digest: Inside = Field(description="the bundle's digest, which is its folder's name too")
     kind: str = Field(description="the format of the bundle, e.g. pngnoise-model")
-    files: dict[str, str] = Field(description=f"{SHA256}, of every file of the bundle, by name")
+    files: dict[Inside, str] = Field(description=f"{SHA256}, of every file of the bundle, by name")
     note: str | None = Field(description="what whoever added it wanted to say")
     added: str = Field(description="time, UTC, ISO 8601")
 
@@ -65,9 +66,9 @@ class Move(_Record):
     move: int = Field(ge=1)
     action: Literal["promote", "rollback"]
     version: int = Field(ge=1)
-    digest: str
+    digest: Inside
     previous: int | None = Field(description="the version that was champion before")
-    record: str = Field(description=f"{SHA256}, of the evaluation record, which is its name in evaluations/ too")
+    record: Inside = Field(description=f"{SHA256}, of the evaluation record, which is its name in evaluations/ too")
     rules: dict[str, Any] | None = Field(description="the gate that it had to pass; null: it passed when promoted")
     findings: list[dict[str, Any]] = Field(description="every figure that was looked at: value, limit, passed")
     override: str | None = Field(description="why it moved although the gate failed; null: it passed")
@@ -241,7 +242,7 @@ def _read(place: str, model: type[Model]) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         raise IntegrityError(
-            f"{place}: key '{'.'.join(map(str, first['loc']))}': {first['msg']}; it is damaged"
+            f"{place}: key '{'.'.join(map(str, first['loc']))[:_SHOWN]}': {first['msg']}; it is damaged"
         ) from None
 
 

@@ -30,6 +30,7 @@ DTYPES = ("uint8", "uint16", "float32")
 _ABSENT = 2**64 - 1
 _LEVEL = 1
 _CHECKSUM_BYTES = 4
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _ENTRY = np.dtype("<u8")
 
 
@@ -103,18 +104,21 @@ class ChunkCodec:
         )
         return image
 
-    @staticmethod
-    def _unblosced(chunk: bytes) -> Any:
+    def _unblosced(self, chunk: bytes) -> Any:
         packed = chunk[:-_CHECKSUM_BYTES]
         if chunk[-_CHECKSUM_BYTES:] != _checksum(packed):
             raise DamagedShard("a chunk does not fit its checksum")
+        if (size := int.from_bytes(packed[4:8], "little")) != self._bytes:
+            raise DamagedShard(f"a chunk has {size} bytes where {self._bytes} belong")
         try:
             return imagecodecs.blosc_decode(packed, numthreads=1)
         except (RuntimeError, ValueError) as error:
             raise DamagedShard(f"a chunk does not decode ({error})") from None
 
-    @staticmethod
-    def _unzstded(chunk: bytes) -> Any:
+    def _unzstded(self, chunk: bytes) -> Any:
+        # It is given the memory that a chunk asks for, which may be any amount.
+        if (size := _zstd_size(chunk)) is not None and size != self._bytes:
+            raise DamagedShard(f"a chunk has {size} bytes where {self._bytes} belong")
         try:
             return decompress(chunk)
         except (RuntimeError, ValueError) as error:
@@ -158,6 +162,20 @@ def _blosc(content: bytes, size: int) -> bytes:
             content, level=_LEVEL, compressor="zstd", shuffle=int(size > 1), typesize=size, numthreads=1
         )
     )
+
+
+def _zstd_size(chunk: bytes) -> int | None:
+    """What a zstd frame says that it unpacks to (RFC 8878, 3.1.1.1); None where it is no frame.
+
+    A frame that does not say it may unpack to anything: 0, which no image has.
+    """
+    if chunk[:4] != _ZSTD or len(chunk) < 6:
+        return None
+    descriptor = chunk[4]
+    single = descriptor >> 5 & 1
+    start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
+    width = (single, 2, 4, 8)[descriptor >> 6]
+    return int.from_bytes(chunk[start : start + width], "little") + (256 if width == 2 else 0)
 
 
 def _checksum(content: bytes) -> bytes:

@@ -7,7 +7,15 @@ pyarrow's thread pool may abort or hang the interpreter at its end when it was u
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from pngmodel.errors import IntegrityError
+
+_LIMITS = {"thrift_string_size_limit": 64 << 20, "thrift_container_size_limit": 1 << 20}
+_MAX_COLUMNS, _MAX_VALUES, _MAX_BYTES = 1000, 1 << 31, 4 << 30
+_ROWS_AT_ONCE = 1 << 16
+_SHOWN = 300  # characters of names
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -17,13 +25,60 @@ def encode_table(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def decode_table(content: bytes) -> pa.Table:
+def decode_table(content: bytes, place: str, schema: pa.Schema | None = None) -> pa.Table:
     """The table in a Parquet file.
 
+    Args:
+        content: the file.
+        place: where it lies, for errors.
+        schema: the columns that it must have; any, where what they mean is checked by whoever reads them.
+
     Raises:
-        pyarrow.ArrowException, OSError, ValueError: it is damaged.
+        IntegrityError: it is damaged, has other columns, or unpacks to more than any table that is written here.
     """
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    try:
+        found = pq.ParquetFile(pa.BufferReader(content), **_LIMITS).schema_arrow
+        if schema is not None and not found.equals(schema, check_metadata=False):
+            raise ValueError(f"its columns are {', '.join(found.names)[:_SHOWN]}")
+        return _read(content, found)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
+        raise IntegrityError(f"{place}: is damaged ({error}); make it again") from None
+
+
+def _check_size(metadata: pq.FileMetaData) -> None:
+    columns = max(1, metadata.num_columns)
+    unpacked = sum(
+        metadata.row_group(group).column(column).total_uncompressed_size
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    )
+    if columns > _MAX_COLUMNS or metadata.num_rows * columns > _MAX_VALUES or unpacked > _MAX_BYTES:
+        raise ValueError(
+            f"{metadata.num_rows} rows of {columns} columns in {unpacked} bytes, more than any table written here"
+        )
+
+
+def _read(content: bytes, schema: pa.Schema) -> pa.Table:
+    """All rows, texts first as the dictionaries that they are stored as: one of them may stand in every row."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, **_LIMITS)
+    _check_size(file.metadata)
+    batches, held = [], 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
+        batch.validate(full=True)  # texts that are no UTF-8, places beyond the values
+        held += sum(_unpacked(column) for column in batch.columns)
+        if held > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES} bytes of values")
+        columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+        batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+    return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
+def _unpacked(column: pa.Array) -> int:
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    lengths = pc.binary_length(column.dictionary).cast(pa.int64()).take(column.indices)
+    return 5 * len(column) + (pc.sum(lengths).as_py() or 0)
 
 
 def written_by(content: bytes) -> str:

@@ -150,7 +150,7 @@ def test_another_store_at_the_output_is_left_alone(
 
 def test_the_table_is_sorted_and_typed(catalogue: str) -> None:
     content = (Path(catalogue) / "catalogue.parquet").read_bytes()
-    table = decode_table(content)
+    table = decode_table(content, "catalogue.parquet")
     pairs = table.column("pair").to_pylist()
     assert pairs == sorted(pairs)
     assert str(table.schema.field("iso").type) == "int32"

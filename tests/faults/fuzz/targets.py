@@ -1,0 +1,8 @@
+"""The table of fuzz targets: every reader of the product that meets files which others may have written."""
+
+from __future__ import annotations
+
+from sourcetargets import SOURCES
+from storetargets import STORES, Build
+
+TARGETS: dict[str, Build] = {**SOURCES, **STORES}
