@@ -32,7 +32,7 @@ from tasks.stores.corpus import (
     published_corpus,
     writer,
 )
-from tasks.stores.filesystem import encode_json, join, read_bytes, read_json, sha256, write_bytes
+from tasks.stores.filesystem import encode_json, join, read_bytes, read_json, sha256, write_bytes, write_inside
 from tasks.stores.layout import peak
 from tasks.stores.records import CorpusRecord
 from tasks.stores.writer import ShardWriter
@@ -148,7 +148,7 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
     }
     _refuse_more_draws(plan)
     for name, content in contents.items():
-        write_bytes(join(url, name), content)
+        write_inside(url, name, content)
     files = {name: sha256(content) for name, content in contents.items()}
     files[CLEAN_IMAGES] = sha256(read_bytes(join(url, CLEAN_IMAGES)))
     files |= judged.manifest.files if judged.manifest else {}

@@ -15,7 +15,7 @@ from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key
 from tasks.stores.commits import open_commit
 from tasks.stores.filesystem import Span, exists, join, read_bytes, read_if_there, read_json, read_spans, sha256
-from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout
+from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout, part_name
 from tasks.stores.parts import decode_part
 from tasks.stores.plans import plan_key
 from tasks.stores.records import Part, PartsRecord, ShardObject, StoreRecord
@@ -240,8 +240,8 @@ class PartsReader(ShardReader[Listed]):
 
     def __init__(self, url: str, commit: str, model: type[Listed], *, kept_shards: int = 0) -> None:
         super().__init__(url, commit, model, kept_shards=kept_shards)
-        wanted = [set(self.layout.objects(index)) for index in range(self.layout.shards)]
-        if [set(part.objects) for part in self.record.parts] != wanted:
+        wanted = [(part_name(k), set(self.layout.objects(k))) for k in range(self.layout.shards)]
+        if [(part.part, set(part.objects)) for part in self.record.parts] != wanted:
             place = join(url, commit)
             raise IntegrityError(f"{place}: does not list every object of every shard; make the store again")
 

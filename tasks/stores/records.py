@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.stores.layout import Layout
+from tasks.stores.names import InnerPath
 
 SHA256 = "sha256, hexadecimal"
 
@@ -26,7 +27,7 @@ class ShardObject(_Record):
 class Part(_Record):
     """One shard."""
 
-    part: str = Field(description="path of its Parquet table in the store")
+    part: InnerPath = Field(description="path of its Parquet table in the store")
     sha256: str = Field(description=f"{SHA256}, of that table's file")
     objects: dict[str, ShardObject] = Field(description="by array: clean, noisy")
 
@@ -57,7 +58,7 @@ class StoreRecord(_Record):
     recipe: dict[str, Any] = Field(description="everything that decides the content")
     licence: str = Field(description="licences of the sources, separated by '; '")
     packages: dict[str, str] = Field(description="versions of what decides the bytes")
-    arrays: dict[str, str] = Field(description=f"{SHA256}, of every array's zarr.json, by path")
+    arrays: dict[InnerPath, str] = Field(description=f"{SHA256}, of every array's zarr.json, by path")
     digest: str = Field(description="over plan and parts: equal content has equal digests")
     record_sha256: str = Field(description=f"{SHA256}, of this record without this key: JSON, sorted keys, no spaces")
 
@@ -88,4 +89,4 @@ class CorpusRecord(StoreRecord):
     figures: dict[str, dict[str, float]] = Field(description="protocol figures of model, baselines and floor")
     protocol: str
     stored_bytes: int = Field(ge=0, description="bytes of all shard objects")
-    files: dict[str, str] = Field(description=f"{SHA256}, of every file that is no shard, by path")
+    files: dict[InnerPath, str] = Field(description=f"{SHA256}, of every file that is no shard, by path")
