@@ -193,7 +193,7 @@ def test_places_of_a_recipe_are_read_only_to_be_compared(
 @pytest.mark.parametrize("place", ["reference::/etc/x", "reference://x", "simplecache::s3://a/b", "github://a:b@c/d"])
 def test_a_catalogue_chooses_no_machinery(place: str) -> None:
     row = {"pair": "a", "clean": place, "clean_part": "", "clean_sha256": "0" * 64}
-    with pytest.raises(UserError, match="cannot be opened|holds a user"):
+    with pytest.raises(UserError, match=r"cannot be opened|holds a user"):
         read_one(row, "clean")
 
 
