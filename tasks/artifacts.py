@@ -54,8 +54,8 @@ def _publish(key: str, publish: Callable[[], None]) -> None:
 
 
 def publish_markdown(key: str, page: str | Callable[[], str], description: str | None = None) -> None:
-    """Show ``page``, markdown, with the current run in Prefect's UI; a failure, in making it too, is only logged. Outside of a
-    run nothing happens, as with all artifacts."""
+    """Show ``page``, markdown, with the current run in Prefect's UI; a failure, in making it too, is only logged.
+    Outside of a run nothing happens, as with all artifacts."""
 
     def publish() -> None:
         text = page if isinstance(page, str) else page()

@@ -72,10 +72,10 @@ def markdown_classes(rows: Sequence[Row], limit: int = 40) -> str:
     lines = classes(rows)
     same = [name for name in lines[0] if len(lines) > 1 and len({line[name] for line in lines}) == 1]
     head = [name for name in lines[0] if name not in same]
-    rows = [[line[name] for name in head] for line in lines[:limit]]
+    cells = [[line[name] for name in head] for line in lines[:limit]]
     above = f"All: {', '.join(f'{name} {plain(lines[0][name])}' for name in same)}.\n\n" if same else ""
     more = f"\n\n… and {len(lines) - limit} more classes in the page." if len(lines) > limit else ""
-    return above + table(head, rows).rstrip("\n") + more
+    return above + table(head, cells).rstrip("\n") + more
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:

@@ -268,8 +268,9 @@ def _card(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
     record, layout = evaluation.record, plan.layout
     recipe = "\n".join(f"- {k}: {code(v)}" for k, v in plan.recipe.items())
     failed = "".join(f"\n- {plain(failure)}" for failure in judged.verdict.failures)
+    reason = plain(plan.parameters.override_gate)
     override = (
-        f"\n**The quality gate failed, and it was published nevertheless** ({plain(plan.parameters.override_gate)}):{failed}\n"
+        f"\n**The quality gate failed, and it was published nevertheless** ({reason}):{failed}\n"
         if judged.verdict.failures
         else ""
     )

@@ -1,5 +1,5 @@
-"""A dataset, a store, a model, a configuration of a stranger cannot run code: payloads in every format that carries some,
-and no code of ours that could be asked to."""
+"""A dataset, a store, a model, a configuration of a stranger cannot run code: payloads in every format that carries
+some, and no code of ours that could be asked to."""
 
 from __future__ import annotations
 
