@@ -2,8 +2,8 @@
 
     python -m infra.lock
 
-For maintainers, after constraints.txt or infra/docker/constraints-hpc.txt changed; it asks the package index. torch is in
-no lock: which build it is depends on the machine.
+For maintainers, after constraints.txt or infra/docker/constraints-hpc.txt changed; it asks the package index.
+torch is in no lock: which build it is depends on the machine.
 """
 
 from __future__ import annotations
