@@ -164,7 +164,7 @@ def test_nothing_that_is_left_behind_holds_a_secret(team: Team, folders: tuple[P
         "corpora/a/corpus.json",
         "corpora/a/report.html",
         "corpora/a/manifest/00000.parquet",
-        "evaluation.html",
+        "e.html",
     ):
         assert f"object: {name}" in found, sorted(found)
     assert any(name.startswith("object: runs/") for name in found)
