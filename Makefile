@@ -15,18 +15,20 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
-.PHONY: help install quickstart ui up down status test test-unit lint format reference pictures faults fuzz bench clean
+.PHONY: help install quickstart ui up down status test test-unit lint format reference pictures faults fuzz bench lock audit clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-# pip and not uv, so that only Python, git and make have to be there. Torch first: the constraints leave it out.
-$(STAMP): pyproject.toml constraints.txt
+# pip and not uv, so that only Python, git and make have to be there. First what the lock knows, each file by its sha256;
+# then torch, whose build depends on the machine; then what another system or Python needs beyond, by version.
+$(STAMP): pyproject.toml constraints.txt requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11+ or run make PYTHON=python3"; exit 2; }
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install $(PIP_FLAGS) --require-hashes --no-deps -r requirements.lock
 	$(BIN)/pip install $(PIP_FLAGS) $(TORCH)
-	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install $(PIP_FLAGS) --no-build-isolation -c constraints.txt -e ".[dev]"
 	@touch $(STAMP)
 
 install: $(STAMP) ## create .venv with everything (done by the other targets when needed)
@@ -79,6 +81,16 @@ bench: $(STAMP) ## long: generation beside the baselines and NAFlow, corpora at 
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/naflow.py
 	$(BIN)/python benchmarks/corpora.py all
+
+lock: $(STAMP) ## maintainers: write the locks anew after constraints changed; asks the package index
+	$(BIN)/python -m infra.lock
+
+# In an environment of its own: its dependencies are not to decide ours.
+audit: ## known vulnerabilities of everything that the locks pin; needs the network
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install $(PIP_FLAGS) pip-audit==2.10.0
+	.venv/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.lock
+	.venv/audit/bin/pip-audit --disable-pip --require-hashes -r infra/docker/requirements.lock
 
 clean: ## remove the environment, run history and quickstart's corpus
 	rm -rf .venv .prefect quickstart

@@ -7,6 +7,7 @@ from typing import Any
 from flows.running import pipeline, tail
 from tasks.artifacts import log, publish_markdown
 from tasks.events import PROMOTED, announce_model, model_kind
+from tasks.markdown import plain
 from tasks.promotion import PromoteParameters, findings_table, task_promote
 from tasks.registry import versioned
 
@@ -22,5 +23,5 @@ def promote_model(parameters: PromoteParameters) -> dict[str, Any]:
     else:
         log(f"{parameters.version}: was promoted with this record before; champion is version {move['version']}")
     title = f"# Champion is version {move['version']}"
-    publish_markdown("promotion", lambda: f"{title}\n\n{move['reason']}\n\n{findings_table(move)}")
+    publish_markdown("promotion", lambda: f"{title}\n\n{plain(move['reason'])}\n\n{findings_table(move)}")
     return move

@@ -21,6 +21,7 @@ from tasks.placeholders import resolved
 from tasks.progress import bars
 from tasks.provenance import commit
 from tasks.runrecords import recorded
+from tasks.stores.places import refuse_secrets_in
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
 Function = Callable[[Parameters], dict[str, Any]]
@@ -41,6 +42,7 @@ def pipeline(
         @functools.wraps(function)
         def run(parameters: Parameters) -> dict[str, Any]:
             asked = resolved(parameters, _scheduled())
+            refuse_secrets_in(asked.model_dump())
             title = called(asked)
             attempt(f"name of the run {name}", lambda: _rename(title))
             log(f"{name}, commit {commit()}")

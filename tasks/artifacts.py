@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -20,10 +21,13 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
+from tasks import markdown
+
 _LOG = logging.getLogger(__name__)
 _LARGEST_PICTURE = 190_000  # characters; beyond 200 kB the UI shows none
 WEB = "PNGNOISE_S3_WEB"
 _TELL_EVERY_SECONDS = 5.0
+_OF_LINKS = "/:@?&=%#+,;~$!*'"  # stay as they are in a link
 
 
 def _in_run() -> bool:
@@ -49,12 +53,12 @@ def _publish(key: str, publish: Callable[[], None]) -> None:
         attempt(f"artifact {key}", publish)
 
 
-def publish_markdown(key: str, markdown: str | Callable[[], str], description: str | None = None) -> None:
-    """Show ``markdown`` with the current run in Prefect's UI; a failure, in making it too, is only logged. Outside of a
-    run nothing happens, as with all artifacts."""
+def publish_markdown(key: str, page: str | Callable[[], str], description: str | None = None) -> None:
+    """Show ``page``, markdown, with the current run in Prefect's UI; a failure, in making it too, is only logged.
+    Outside of a run nothing happens, as with all artifacts."""
 
     def publish() -> None:
-        text = markdown if isinstance(markdown, str) else markdown()
+        text = page if isinstance(page, str) else page()
         create_markdown_artifact(markdown=text, key=_key(key), description=description)
 
     _publish(key, publish)
@@ -64,14 +68,15 @@ def publish_picture(key: str, picture: str | Callable[[], str], description: str
     """Show a picture, a ``data:`` URI, with the current run; left out, with a line in the log, where it is too large
     for the UI."""
 
-    def markdown() -> str:
+    def page() -> str:
         uri = picture if isinstance(picture, str) else picture()
         if len(uri) > _LARGEST_PICTURE:
             raise ValueError(f"{len(uri)} characters are more than the {_LARGEST_PICTURE} that the UI shows")
         # Of an artifact of kind image the UI prints the whole URI, and a data URI is a hundred kilobytes of letters.
-        return f"## {description}\n\n![{description}]({uri})\n"
+        told = markdown.plain(description)
+        return f"## {told}\n\n![{told}]({uri})\n"
 
-    publish_markdown(key, markdown, description)
+    publish_markdown(key, page, description)
 
 
 def publish_link(key: str, url: str, text: str) -> None:
@@ -80,9 +85,12 @@ def publish_link(key: str, url: str, text: str) -> None:
     def publish() -> None:
         link = browsable(url)
         if link is None:
-            create_markdown_artifact(markdown=f"{text}: `{url}`", key=_key(key), description=text)
+            create_markdown_artifact(markdown=f"{text}: {markdown.code(url)}", key=_key(key), description=text)
         else:
-            create_link_artifact(link=link, link_text=url, key=_key(key), description=text)
+            # Prefect makes markdown of both: [text](link).
+            create_link_artifact(
+                link=quote(link, _OF_LINKS), link_text=markdown.plain(url), key=_key(key), description=text
+            )
 
     _publish(key, publish)
 
@@ -122,8 +130,7 @@ def progress_artifact(key: str, description: str) -> Callable[[int, int], None]:
 
 def table(content: dict[str, object]) -> str:
     """A two-column markdown table."""
-    rows = "\n".join(f"| {key} | {value} |" for key, value in content.items())
-    return f"| | |\n|---|---|\n{rows}\n"
+    return markdown.table(("", ""), content.items())
 
 
 def log(message: str) -> None:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tasks.datasets.records import SIDES
+from tasks.markdown import code, plain, table
 from tasks.pages import TEMPLATES, data_uri, picture
 from tasks.stores.shardfile import Pixels
 
@@ -71,10 +72,10 @@ def markdown_classes(rows: Sequence[Row], limit: int = 40) -> str:
     lines = classes(rows)
     same = [name for name in lines[0] if len(lines) > 1 and len({line[name] for line in lines}) == 1]
     head = [name for name in lines[0] if name not in same]
-    table = [head, ["---"] * len(head), *([line[name] for name in head] for line in lines[:limit])]
-    above = f"All: {', '.join(f'{name} {lines[0][name]}' for name in same)}.\n\n" if same else ""
+    cells = [[line[name] for name in head] for line in lines[:limit]]
+    above = f"All: {', '.join(f'{name} {plain(lines[0][name])}' for name in same)}.\n\n" if same else ""
     more = f"\n\n… and {len(lines) - limit} more classes in the page." if len(lines) > limit else ""
-    return above + "\n".join(f"| {' | '.join(cells)} |" for cells in table) + more
+    return above + table(head, cells).rstrip("\n") + more
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:
@@ -100,12 +101,8 @@ def catalogue_markdown(rows: Sequence[Row], rejected: Sequence[dict[str, str]], 
     if not rejected:
         return head
     # Ids and reasons hold names from strangers' archives: as code they stay text.
-    lines = "\n".join(f"- `{_plain(r['id'])}`: `{_plain(r['reason'])}`" for r in rejected[:limit])
+    lines = "\n".join(f"- {code(r['id'])}: {code(r['reason'])}" for r in rejected[:limit])
     return f"{head}\n\n## Rejected\n\n{lines}"
-
-
-def _plain(text: str) -> str:
-    return text.replace("`", "'").replace("\n", " ")
 
 
 def grid(rows: Sequence[Row], read: Read, *, small: bool = False) -> str:

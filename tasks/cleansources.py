@@ -25,6 +25,7 @@ from tasks.stores.filesystem import exists, file_stamps, join, list_files, read_
 from tasks.stores.layout import CLEAN
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
+from tasks.stores.places import LEAVES
 from tasks.stores.shardfile import Pixels
 from tasks.verification import pixel_digest
 
@@ -126,7 +127,8 @@ def open_clean(
         return CleanSource(url, chosen, ())
     if split is not None:
         raise UserError(f"{url}: clean_split is {split!r}, but only patch stores and catalogues have splits")
-    names, licence = _names(url), SAMPLE_LICENCE if url == SHIPPED else licence or UNKNOWN_LICENCE
+    outside: list[str] = []
+    names, licence = _names(url, outside), SAMPLE_LICENCE if url == SHIPPED else licence or UNKNOWN_LICENCE
     looks = [
         _Look(url, tuple(names[k : k + _AT_ONCE]), k, licence, min_jpeg_quality) for k in range(0, len(names), _AT_ONCE)
     ]
@@ -134,6 +136,7 @@ def open_clean(
     everything = [item for first in sorted(found) for item in found[first]]
     images = tuple(item for item in everything if isinstance(item, CleanImage))
     rejected = tuple(item for item in everything if isinstance(item, Rejected))
+    rejected += tuple(Rejected(name, LEAVES) for name in sorted(outside))
     if not images:
         raise UserError(f"{url}: no usable clean image; first reason: {rejected[0].reason}")
     return CleanSource(url, images, rejected)
@@ -188,12 +191,14 @@ def _is_array(url: str) -> bool:
     return url != SHIPPED and exists(join(url, DOCUMENT)) and not is_group(join(url, DOCUMENT))
 
 
-def _names(url: str) -> list[str]:
-    """Files of a folder that may be images, or the parts of an array."""
+def _names(url: str, outside: list[str]) -> list[str]:
+    """Files of a folder that may be images, or the parts of an array; ``outside`` takes links that leave the folder."""
     if _is_array(url):
         return [row_part(k) for k in range(image_count(url))]
     wanted = ("_clean.png",) if url == SHIPPED else EXTENSIONS
-    names = [name for name in list_files(_root(url)) if name.lower().endswith(wanted)]
+    names = [name for name in list_files(_root(url), outside=outside) if name.lower().endswith(wanted)]
+    if not names and outside:
+        raise UserError(f"{join(url, outside[0])}: {LEAVES}; there are no other images")
     if not names:
         raise UserError(
             f"{url}: no clean images there; give 'shipped', a folder with {', '.join(EXTENSIONS)} files, a Zarr v3 "

@@ -24,7 +24,7 @@ from tasks.stores.corpus import (
     shards_name,
     writer,
 )
-from tasks.stores.filesystem import join, read_bytes, read_if_there, sha256, write_bytes
+from tasks.stores.filesystem import join, read_bytes, read_if_there, sha256, write_inside
 from tasks.stores.layout import ARRAYS
 from tasks.stores.tables import decode_table, encode_table
 from tasks.synthesis import CorpusPlan, Job
@@ -158,7 +158,7 @@ def _written(url: str, name: str, table: pa.Table, published: Mapping[str, str])
     if there is not None and sha256(there) == published.get(name) and decode_table(there, name) == table:
         return published[name]
     content = encode_table(table)
-    write_bytes(join(url, name), content)
+    write_inside(url, name, content)
     return sha256(content)
 
 

@@ -28,11 +28,12 @@ from tasks.stores.corpus import (
 from tasks.stores.filesystem import exists, join, list_files, read_json, remove
 from tasks.stores.layout import GROUP, PLAN, array_document, part_name
 from tasks.stores.writer import ShardWriter
-from tasks.synthesis import CorpusParameters, CorpusPlan
+from tasks.synthesis import OF_A_RUN, CorpusParameters, CorpusPlan
 
 Progress = Callable[[int, int], None]
 _AT_ONCE = 8  # shards that one task verifies
 _SHOWN = 20
+_WEB = ("http://", "https://")
 
 
 def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:
@@ -51,7 +52,24 @@ def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:
         )
     given = {name: value for name, value in changes.items() if value is not None}
     recorded = {name: value for name, value in read_json(place).items() if name != SURVEYED}
+    _refuse_foreign(place, recorded | given, set(given))
     return validate(CorpusParameters, {"output": url, "override_gate": _override(url)} | recorded | given, place)
+
+
+def _refuse_foreign(place: str, recorded: dict[str, Any], given: set[str]) -> None:
+    """A corpus may come from anyone, and the file at ``place`` with it. It says how it was made and where its sources
+    lay; digests say whether those are the same. It does not say where to write, nor who computes, and no web address is
+    asked because it says so.
+
+    Raises:
+        IntegrityError: it says more. UserError: a source has to be confirmed.
+    """
+    if more := sorted(OF_A_RUN & recorded.keys() - given):
+        raise IntegrityError(f"{place}: key '{more[0]}' belongs to a run and to no record; it was edited, remove it")
+    for name in ("model", "references", "clean"):
+        address = str(recorded.get(name))
+        if name not in given and any(link.lower().startswith(_WEB) for link in address.split("::")):
+            raise UserError(f"{place}: its {name} lie at {address}; give that with --{name} if you trust it")
 
 
 def _override(url: str) -> str | None:

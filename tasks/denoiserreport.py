@@ -12,6 +12,7 @@ from torch import Tensor
 from pngmodel.metrics.fidelity import psnr
 from tasks.denoiserevaluation import REPORT, EvaluateDenoiserParameters, Rows
 from tasks.denoisermeasure import NOISY, Measurement, denoised, pair_of
+from tasks.markdown import plain, table
 from tasks.pages import TEMPLATES, data_uri, picture
 from tasks.provenance import content_key
 from tasks.reporting import NAMES, with_spread
@@ -57,9 +58,7 @@ def fidelity_markdown(record: Mapping[str, Any]) -> str:
     parts = []
     for test, found in record["tests"].items():
         head, *rows = fidelity_table(record, test)
-        lines = [f"### {test_title(test, found)}, {record['protocol']}", ""]
-        lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        parts.append("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]))
+        parts.append(f"### {plain(test_title(test, found))}, {record['protocol']}\n\n{table(head, rows)}")
     return "\n".join(parts)
 
 

@@ -21,6 +21,7 @@ from pngmodel.errors import IntegrityError, UserError
 from pngmodel.interface import NoisyImageGenerator
 from tasks.provenance import content_key
 from tasks.stores.filesystem import exists, join, list_files, local_path, read_bytes, read_json, sha256
+from tasks.stores.names import inner
 from tasks.stores.registry import resolve
 
 SHIPPED_MODEL = "shipped"
@@ -57,6 +58,11 @@ def _expected(folder: Path, digest: str, model: str) -> Path:
 def _fetched(url: str, record: str) -> Path:
     """A local copy of a bundle on object storage, kept for the life of the process unless its record changes."""
     names = list_files(url)
+    for name in names:  # on object storage a key may hold `..`, and what is written here is a disk
+        try:
+            inner(name)
+        except ValueError as error:
+            raise IntegrityError(f"{url}: holds a file whose name {error}; fetch the bundle from elsewhere") from None
     folder = Path(tempfile.mkdtemp(prefix="pngnoise-bundle-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in names:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.figures import confusion_matrix
+from tasks.markdown import plain, table
 from tasks.metadata import ROWS
 from tasks.pages import TEMPLATES
 from tasks.steps import step
@@ -41,9 +42,8 @@ def metadata_table(record: Mapping[str, Any]) -> str:
     out = []
     for kind, question in record["tasks"].items():
         rows = metadata_rows(question)
-        out += [f"**{kind}**, {len(question['classes'])} classes, per cent", ""]
-        out += ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
-        out += ["| " + " | ".join(row.values()) + " |" for row in rows] + [""]
+        out += [f"**{plain(kind)}**, {len(question['classes'])} classes, per cent", ""]
+        out += [table(list(rows[0]), [list(row.values()) for row in rows])]
     return "\n".join(out)
 
 

@@ -10,11 +10,15 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from tasks.markdown import code, plain
+
 mpl.use("Agg")
+mpl.rcParams["text.parse_math"] = False  # a dollar in a name is a dollar
 LARGEST_SMALL = 180_000
 """Characters of a data URI that Prefect's UI still shows."""
 _SMALL_DPI, _SCALES = 72, (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # noise hardly compresses
@@ -27,10 +31,21 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 
+
+def _text(value: object) -> object:
+    """What stands where a card names a value: text, unless it is markdown already."""
+    return value if isinstance(value, (Markup, int, float)) else plain(value)
+
+
 TEXTS = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    finalize=_text,
 )
-"""Templates of cards, which are markdown and not escaped."""
+"""Templates of cards, which are markdown: values in them are text, ``Markup`` excepted."""
+TEXTS.filters["code"] = lambda value: Markup(code(value))
+TEXTS.filters["line"] = lambda value: Markup(" ".join(str(value).split()))
 
 
 def data_uri(figure: Figure, *, small: bool = False) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pngmodel.errors import UserError
 from tasks.configuration import load_yaml
+from tasks.markdown import table
 from tasks.registry import check_files, named, now, versioned
 from tasks.steps import step
 from tasks.stores.filesystem import read_bytes, read_json
@@ -285,9 +286,8 @@ def _told(move: Move) -> dict[str, Any]:
 
 def findings_table(move: dict[str, Any]) -> str:
     """What the gate looked at as a markdown table."""
-    lines = ["| figure | value | has to be | passed |", "|---|---|---|---|"]
-    lines += [f"| {f['figure']} | {f['value']} | {f['rule']} | {f['passed']} |" for f in move["findings"]]
-    return "\n".join(lines) + "\n"
+    rows = [(f["figure"], f["value"], f["rule"], f["passed"]) for f in move["findings"]]
+    return table(("figure", "value", "has to be", "passed"), rows)
 
 
 task_promote = step("promote")(promote)

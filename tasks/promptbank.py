@@ -28,6 +28,7 @@ from tasks.stores.filesystem import (
     sha256,
     sweep,
     write_bytes,
+    write_inside,
     write_json,
 )
 from tasks.stores.layout import PLAN
@@ -174,7 +175,7 @@ def make_bank_shard(work: BankWork) -> int:
         return work.index
     source = planned_references(*work.source)
     entries = [extracted(work.generator, source, k) for k in work.references]
-    write_bytes(place, encode_shard(entries, work.first, work.key))
+    write_inside(work.output, shard_file(work.index), encode_shard(entries, work.first, work.key))
     return work.index
 
 

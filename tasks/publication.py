@@ -14,6 +14,7 @@ from tasks.compaction import Compacted, compact_all, require_whole
 from tasks.croissant import croissant
 from tasks.evaluation import Evaluation
 from tasks.gate import GateRules, Verdict, run_gate
+from tasks.markdown import code, plain, table
 from tasks.noisecheck import compare, sampled_pairs
 from tasks.operations import REJECTS, count
 from tasks.regenerate import pair_of
@@ -32,7 +33,7 @@ from tasks.stores.corpus import (
     published_corpus,
     writer,
 )
-from tasks.stores.filesystem import encode_json, join, read_bytes, read_json, sha256, write_bytes
+from tasks.stores.filesystem import encode_json, join, read_bytes, read_json, sha256, write_bytes, write_inside
 from tasks.stores.layout import peak
 from tasks.stores.records import CorpusRecord
 from tasks.stores.writer import ShardWriter
@@ -148,7 +149,7 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
     }
     _refuse_more_draws(plan)
     for name, content in contents.items():
-        write_bytes(join(url, name), content)
+        write_inside(url, name, content)
     files = {name: sha256(content) for name, content in contents.items()}
     files[CLEAN_IMAGES] = sha256(read_bytes(join(url, CLEAN_IMAGES)))
     files |= judged.manifest.files if judged.manifest else {}
@@ -254,11 +255,8 @@ def _gate_table(plan: CorpusPlan, judged: Judged) -> str:
     if not judged.cameras:
         return f"The references are grey and the images are not: nothing was compared. See `{GATE}`.\n"
     names = list(next(iter(judged.cameras.values())))
-    lines = ["| camera | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    lines += [
-        f"| {camera} | " + " | ".join(f"{noise[n]:g}" for n in names) + " |" for camera, noise in judged.cameras.items()
-    ]
-    return "Generated and real noise, both whitened by the reference:\n\n" + "\n".join(lines) + "\n"
+    rows = [[camera, *(f"{noise[n]:g}" for n in names)] for camera, noise in judged.cameras.items()]
+    return "Generated and real noise, both whitened by the reference:\n\n" + table(["camera", *names], rows)
 
 
 def _whose(plan: CorpusPlan) -> str:
@@ -268,10 +266,11 @@ def _whose(plan: CorpusPlan) -> str:
 
 def _card(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
     record, layout = evaluation.record, plan.layout
-    recipe = "\n".join(f"- {k}: `{v}`" for k, v in plan.recipe.items())
-    failed = "".join(f"\n- {failure}" for failure in judged.verdict.failures)
+    recipe = "\n".join(f"- {k}: {code(v)}" for k, v in plan.recipe.items())
+    failed = "".join(f"\n- {plain(failure)}" for failure in judged.verdict.failures)
+    reason = plain(plan.parameters.override_gate)
     override = (
-        f"\n**The quality gate failed, and it was published nevertheless** ({plan.parameters.override_gate}):{failed}\n"
+        f"\n**The quality gate failed, and it was published nevertheless** ({reason}):{failed}\n"
         if judged.verdict.failures
         else ""
     )
@@ -281,7 +280,7 @@ def _card(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
 {judged.rejected} rejected by the quality gate (column `accepted` of the manifest, reasons beside it and in `{GATE}`).
 {len(plan.survey.source.rejected)} clean images were not used (`{CLEAN_IMAGES}` says why).
 {override}
-Licence of the sources: {plan.licence}
+Licence of the sources: {plain(plan.licence)}
 
 ## Recipe
 

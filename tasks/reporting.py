@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pngmodel.metrics.protocols import DRAW_METRICS, METRICS
 from tasks import figures
 from tasks.evaluation import Evaluation, Example
+from tasks.markdown import plain, table
 from tasks.pages import TEMPLATES
 from tasks.steps import step
 from tasks.stores.filesystem import write_bytes
@@ -178,37 +179,30 @@ def simplified(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 
 def simplified_note(record: Mapping[str, Any]) -> str:
     """:func:`simplified` as markdown, to stand below a table; empty where there is nothing to tell."""
-    lines = [f"- {name}: {'; '.join(told)}." for name, told in simplified(record)]
+    lines = [f"- {plain(name)}: {plain('; '.join(told))}." for name, told in simplified(record)]
     return "\n".join(["", "Re-implementations, which differ from their papers:", "", *lines, ""]) if lines else ""
 
 
 def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[str]) -> str:
     """The chosen figures as a markdown table, generators down."""
     columns = list(metrics)
-    head = "| generator | " + " | ".join(f"{c} {ARROWS[TABLED[c].direction]}" for c in columns) + " |"
-    lines = [head, "|---" * (len(columns) + 1) + "|"]
-    for key, row in ordered(rows).items():
-        cells = " | ".join(f"{row[c]:.4f}" if c in row else "–" for c in columns)
-        lines.append(f"| {NAMES.get(key, key)} | {cells} |")
-    return "\n".join(lines) + "\n"
+    head = ["generator", *(f"{c} {ARROWS[TABLED[c].direction]}" for c in columns)]
+    cells = {key: [f"{row[c]:.4f}" if c in row else "–" for c in columns] for key, row in ordered(rows).items()}
+    return table(head, [[NAMES.get(key, key), *of] for key, of in cells.items()])
 
 
 def c2st_table(record: Mapping[str, Any]) -> str:
     """A record of :mod:`tasks.c2st` as a markdown table, generators down."""
-    lines = ["| generator | AUC →.5 | spread over seeds |", "|---|---|---|"]
-    for key, row in ordered(record["figures"]).items():
-        lines.append(f"| {NAMES.get(key, key)} | {row['auc']:.3f} | {spread_text(row)} |")
-    return "\n".join(lines) + "\n" + simplified_note(record)
+    rows = [
+        (NAMES.get(key, key), f"{row['auc']:.3f}", spread_text(row)) for key, row in ordered(record["figures"]).items()
+    ]
+    return table(("generator", "AUC →.5", "spread over seeds"), rows) + simplified_note(record)
 
 
 def trained_table(results: Iterable[Mapping[str, Any]]) -> str:
     """What :func:`tasks.denoisertraining.train_denoisers` returned as a markdown table."""
-    lines = ["| arm | seed | steps | finished | bundle |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {r['arm']} | {r['seed']} | {r['steps']} | {'yes' if r['finished'] else 'no'} | {r.get('bundle', '–')} |"
-        for r in results
-    ]
-    return "\n".join(lines) + "\n"
+    rows = [(r["arm"], r["seed"], r["steps"], "yes" if r["finished"] else "no", r.get("bundle", "–")) for r in results]
+    return table(("arm", "seed", "steps", "finished", "bundle"), rows)
 
 
 def with_spread(row: Mapping[str, Any], name: str, digits: int, scale: float = 1.0) -> str:

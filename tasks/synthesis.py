@@ -35,6 +35,8 @@ from tasks.windows import Cropping, Window
 
 _DECIDING = ("torch", "numpy", "pillow", "imagecodecs")  # the last two decode clean images
 Mode = Literal["pairs", "noisy", "recipe"]
+OF_A_RUN = {"output", "parts", "check", "cluster", "alias", "override_gate"}
+"""Parameters that are of one run and not of the corpus: no record says them."""
 
 
 class CorpusParameters(Cropping):
@@ -101,9 +103,7 @@ class CorpusParameters(Cropping):
 
     def places(self) -> dict[str, Any]:
         """Everything that makes the same corpus again: the settings, and where the sources lay."""
-        content = self.model_dump(
-            mode="json", exclude={"output", "parts", "check", "cluster", "alias", "override_gate"}
-        )
+        content = self.model_dump(mode="json", exclude=OF_A_RUN)
         return content | {name: _without_secrets(content[name]) for name in ("model", "references", "clean")}
 
 

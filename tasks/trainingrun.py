@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict
 
 from pngmodel.errors import UserError
@@ -19,6 +20,7 @@ from pngmodel.training.samples import AnyBatch, Samples
 from pngmodel.training.settings import StageSettings
 from tasks.devices import Devices, fabric_of
 from tasks.evaluation import Evaluation
+from tasks.markdown import code, plain
 from tasks.pages import TEXTS
 from tasks.provenance import commit, device_name, packages
 from tasks.reporting import markdown_table
@@ -154,14 +156,15 @@ class TrainingRun(ABC):
 def card(template: str, training: Mapping[str, Any], evaluations: Sequence[Evaluation], **facts: Any) -> str:
     """A bundle's card from a template: where the weights came from, and figures beside the baselines'."""
     data = "\n".join(
-        f"- {d['patches']} patches (those of split `{training['config']['data']['split']}` were used), {d['licence']}, "
+        f"- {d['patches']} patches (those of split {code(training['config']['data']['split'])} were used), "
+        f"{plain(d['licence'])}, "
         f"digest `{d['digest'][:16]}`"
         for d in training["data"]
     )
     return TEXTS.get_template(template).render(
         training=training,
         hours=f"{sum(training['seconds'].values()) / 3600:.2f}",
-        data=data,
-        figures=[(e.record, markdown_table(e.record["figures"], METRICS)) for e in evaluations],
+        data=Markup(data),
+        figures=[(e.record, Markup(markdown_table(e.record["figures"], METRICS))) for e in evaluations],
         **facts,
     )

@@ -11,6 +11,7 @@ from pngmodel.errors import UserError
 from tasks.datasets.archives import Member, members
 from tasks.datasets.imagefile import EXTENSIONS
 from tasks.stores.filesystem import exists, is_file, join, list_files, local_path
+from tasks.stores.places import LEAVES
 
 _ARCHIVES = (".zip", ".tar")
 _WEB = ("http://", "https://")
@@ -84,9 +85,9 @@ class Source:
     @cached_property
     def listing(self) -> Listing:
         """All files, listed once; the names in an archive are data from strangers and never become paths on disk."""
-        listing, closed = Listing(), list[str]()
+        listing, closed, outside = Listing(), list[str](), list[str]()
         found = members(self.archive, self.url) if self.archive is not None else {}
-        for name in sorted(self._names(found, closed)):
+        for name in sorted(self._names(found, closed, outside)):
             path = name.removeprefix("./")
             if self.archive == "zip":
                 path = path.replace("\\", "/")  # the separators of the system that packed it
@@ -102,6 +103,7 @@ class Source:
             listing.files.append(path)
             listing.stored[path] = name
         listing.files.sort()
+        listing.refused.extend((_printable(name), LEAVES) for name in sorted(outside) if not _is_hidden(name))
         for name in map(_printable, sorted(closed)):
             if _is_hidden(name):
                 listing.hidden.append(name)
@@ -109,10 +111,10 @@ class Source:
                 listing.refused.append((name, "no permission to list this folder; check its owner"))
         return listing
 
-    def _names(self, found: dict[str, Member], closed: list[str]) -> Iterable[str]:
+    def _names(self, found: dict[str, Member], closed: list[str], outside: list[str]) -> Iterable[str]:
         if self.archive is not None:
             return found
-        return list_files(self.url, closed) if self.single is None else [self.single]
+        return list_files(self.url, closed, outside) if self.single is None else [self.single]
 
     @property
     def files(self) -> list[str]:

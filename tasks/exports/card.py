@@ -10,6 +10,7 @@ import yaml
 
 from tasks.exports.pairs import CorpusPairs
 from tasks.exports.protocol import Settings, Written
+from tasks.markdown import plain
 
 _LICENCES = {
     "MIT": "mit",
@@ -58,7 +59,7 @@ def dataset_card(settings: Settings, pairs: CorpusPairs, written: Iterable[Writt
 lossless {settings.codec.upper()} files; the other columns are the corpus' manifest: where the clean image and the noise
 come from, their licences, the seed, statistics of the noise.
 
-Licences of the sources: {pairs.licence}
+Licences of the sources: {plain(pairs.licence)}
 
 Corpus digest: `{pairs.digest}`
 

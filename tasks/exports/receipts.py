@@ -21,6 +21,7 @@ from tasks.exports.records import ExportFile, ExportRecord, Receipt
 from tasks.provenance import content_key
 from tasks.stores.commits import open_commit
 from tasks.stores.filesystem import (
+    encode_json,
     exists,
     file_size,
     join,
@@ -28,8 +29,7 @@ from tasks.stores.filesystem import (
     read_bytes,
     read_json,
     sha256,
-    write_bytes,
-    write_json,
+    write_inside,
 )
 
 COMMIT = "export.json"
@@ -41,7 +41,7 @@ _BLOCK = 4 << 20
 
 def publish(output: str, name: str, content: bytes) -> FileFact:
     """Write one file whole; returns what its receipt says of it."""
-    write_bytes(join(output, name), content)
+    write_inside(output, name, content)
     return FileFact(sha256(content), len(content))
 
 
@@ -57,7 +57,7 @@ def plan_content(settings: Settings, corpus: str) -> dict[str, Any]:
 
 def write_receipt(output: str, index: int, key: str, written: Written) -> None:
     """Say that a share's files are all there."""
-    write_json(join(output, receipt_name(index)), {"key": key} | asdict(written))
+    write_inside(output, receipt_name(index), encode_json({"key": key} | asdict(written)))
 
 
 def read_receipt(output: str, index: int) -> Receipt:

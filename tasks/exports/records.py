@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.exports.protocol import FileFact, Written
-from tasks.stores.records import Inside
+from tasks.stores.names import InnerPath
 
 
 class _Strict(BaseModel):
@@ -26,7 +26,7 @@ class Receipt(_Strict):
 
     key: str = Field(description="digest of the plan")
     pairs: int = Field(ge=0)
-    files: dict[Inside, ExportFile] = Field(description="by path in the export")
+    files: dict[InnerPath, ExportFile] = Field(description="by path in the export")
 
     def written(self) -> Written:
         """The same as a plain value."""
@@ -36,7 +36,7 @@ class Receipt(_Strict):
 class ExportPart(_Strict):
     """One share in the commit record."""
 
-    receipt: Inside = Field(description="path of its receipt in the export")
+    receipt: InnerPath = Field(description="path of its receipt in the export")
     sha256: str = Field(description="sha256, hexadecimal, of the receipt")
     pairs: int = Field(ge=0)
     bytes: int = Field(ge=0, description="of its files")
@@ -59,6 +59,6 @@ class ExportRecord(_Strict):
     bytes: int = Field(ge=0, description="of all files")
     packages: dict[str, str] = Field(description="versions of what decides the bytes")
     parts: list[ExportPart]
-    files: dict[Inside, ExportFile] = Field(description="every file; of folders only those that are no images")
+    files: dict[InnerPath, ExportFile] = Field(description="every file; of folders only those that are no images")
     digest: str = Field(description="over plan and parts: equal content has equal digests")
     record_sha256: str = Field(description="sha256, hexadecimal, of this record without this key, as of other stores")

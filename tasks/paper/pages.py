@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tasks.markdown import code, plain, table
 from tasks.steps import step
 from tasks.stores.filesystem import join, write_bytes
 
@@ -28,10 +29,9 @@ class Page:
 
     def markdown(self) -> str:
         """The page."""
-        lines = [f"# {self.title}", "", self.intro, "", f"| {' | '.join(self.head)} |", "|---" * len(self.head) + "|"]
-        lines += [f"| {' | '.join(row)} |" for row in self.rows]
-        lines += ["", "What differs from the paper:", "", *(f"- {text}" for text in self.differs)]
-        lines += ["", *(f"- {name}: `{value}`" for name, value in self.facts.items())]
+        lines = [f"# {self.title}", "", self.intro, "", table(self.head, self.rows)]
+        lines += ["What differs from the paper:", "", *(f"- {text}" for text in self.differs)]
+        lines += ["", *(f"- {plain(name)}: {code(value)}" for name, value in self.facts.items())]
         return "\n".join(lines) + "\n"
 
 

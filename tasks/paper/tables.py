@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.denoisermeasure import NOISY
+from tasks.markdown import code
 from tasks.metadata import PUBLISHED as METADATA
 from tasks.paper import published
 from tasks.paper.pages import NONE, Page, number
@@ -133,9 +134,9 @@ def scaling_page(record: Record, draws: Mapping[str, int], data: Sequence[str], 
 def unpaired_page(record: Record, arms: Sequence[str], estimator: str, data: Sequence[str], facts: Facts) -> Page:
     """Denoisers trained on noise of references without clean images."""
     intro = (
-        f"`{arms[0]}`: real pairs are the references, any of them for any clean image. `{arms[1]}`: the same, but the "
-        f"clean side of every reference is an estimate from its noisy one by `{estimator}`. What lies between the two "
-        "is what pairing of references was worth; the noise model itself was trained on pairs."
+        f"{code(arms[0])}: real pairs are the references, any of them for any clean image. {code(arms[1])}: the same, "
+        f"but the clean side of every reference is an estimate from its noisy one by {code(estimator)}. What lies "
+        "between the two is what pairing of references was worth; the noise model itself was trained on pairs."
     )
     return fidelity_page("unpaired", "Without pairs", intro, record, arms, {}, data, facts)
 

@@ -26,6 +26,7 @@ from zarr.storage import FsspecStore, LocalStore
 from pngmodel.errors import IntegrityError, TransientError, UserError
 from pngmodel.jsontext import decode_json
 from tasks.operations import BYTES_READ, BYTES_WRITTEN, count
+from tasks.stores.places import LEAVES, check_url, leaves
 
 Found = TypeVar("Found")
 
@@ -51,8 +52,7 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
     Members of archives have chained URLs: ``zip://folder/a.png::s3://bucket/set.zip``.
     """
-    if "\0" in url:
-        raise UserError(f"{url!r}: holds a NUL character, which no path can; correct the path")
+    check_url(url)
     chain = url.split("::")
     s3: dict[str, Any] = {"config_kwargs": _S3_CONFIG} if chain[-1].startswith("s3://") else {}
     options = s3 if len(chain) == 1 else {"s3": s3} if s3 else {}
@@ -87,7 +87,8 @@ def _explained(url: str, doing: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{url}: no such file") from None
     except PermissionError as error:
-        raise UserError(f"{url}: no permission while {doing} ({error}); check its owner or the credentials") from error
+        why = str(error) if any(error.args) else "refused"  # some servers give no reason
+        raise UserError(f"{url}: no permission while {doing} ({why}); check its owner or the credentials") from error
     except UnicodeEncodeError:
         raise UserError(f"{url!r}: holds a character that no path can; correct the path") from None
     except OSError as error:
@@ -393,25 +394,26 @@ def exists(url: str) -> bool:
         return bool(fs.exists(path))
 
 
-def list_files(url: str, closed: list[str] | None = None) -> list[str]:
+def list_files(url: str, closed: list[str] | None = None, outside: list[str] | None = None) -> list[str]:
     """Paths below ``url`` (relative, sorted, all depths); empty when nothing is there.
 
-    Links to local folders are followed; a link to a folder that it lies in is listed as a file. ``closed`` takes the
-    names of folders that may not be listed; without it they are an error.
+    Links to local folders are followed; one to a folder that it lies in, or to a place outside of ``url``, is listed as
+    a file. ``closed`` takes the names of folders that may not be listed, without it they are an error; ``outside``
+    those of links that leave ``url``, which are not listed then.
     """
     fs, path = filesystem(url)
     with _explained(url, "listing"):
         fs.invalidate_cache()
-        if not fs.exists(path):
+        root, local = path.rstrip("/") + "/", isinstance(fs, LocalFileSystem)
+        if local and not fs.exists(path):
             return []
-        root = path.rstrip("/") + "/"
-        if isinstance(fs, LocalFileSystem) and fs.isdir(path):
-            return sorted(_walk(path, url, closed))
+        if local and fs.isdir(path):
+            return sorted(_walk(path, url, closed, outside))
         return sorted(str(found).removeprefix(root) for found in fs.find(path))
 
 
-def _walk(root: str, url: str, closed: list[str] | None) -> Iterator[str]:
-    """Files below a local folder, through links too."""
+def _walk(root: str, url: str, closed: list[str] | None, outside: list[str] | None) -> Iterator[str]:
+    """Files below a local folder, through links too that stay in it."""
     linked = 0
     waiting = [("", frozenset({os.path.realpath(root)}))]  # and the folders that it lies in, as they are on disk
     while waiting:
@@ -426,6 +428,12 @@ def _walk(root: str, url: str, closed: list[str] | None) -> Iterator[str]:
         with listed as entries:
             for entry in entries:
                 name = f"{folder}{entry.name}"
+                if entry.is_symlink() and Path(entry.path).exists() and leaves(entry.path, root):
+                    if outside is None:
+                        yield name
+                    else:
+                        outside.append(name)
+                    continue
                 if not (Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()):
                     yield name
                     continue
@@ -459,6 +467,14 @@ def write_bytes(url: str, content: bytes) -> None:
             except FileNotFoundError:  # another run of the same work was finished meanwhile, and swept
                 if attempt == _ATTEMPTS - 1:
                     raise
+
+
+def write_inside(root: str, name: str, content: bytes) -> None:
+    """:func:`write_bytes` of a file below ``root``. Raises UserError when a link on its way there leads elsewhere."""
+    top = local_path(root)
+    if top is not None and leaves((top / name).parent, top):
+        raise UserError(f"{join(root, name.rpartition('/')[0])}: {LEAVES}")
+    write_bytes(join(root, name), content)
 
 
 def _kind(path: str, fs: fsspec.AbstractFileSystem) -> dict[str, str]:
@@ -525,8 +541,27 @@ def remove(url: str) -> None:
     fs, path = filesystem(url)
     with _explained(url, "deleting"):
         fs.invalidate_cache()
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
+        if isinstance(fs, LocalFileSystem) and Path(path).is_symlink():
+            Path(path).unlink()  # and not what it means
+        elif fs.exists(path):
+            _delete(fs, path)
+
+
+def _delete(fs: fsspec.AbstractFileSystem, path: str) -> None:
+    """A file by the one request for that; a folder by those that delete many at once.
+
+    Ceph 16 judges the latter by the bucket and not by the objects, and refuses them to who may delete objects only.
+    """
+    if fs.isfile(path):
+        fs.rm_file(path)
+        return
+    try:
+        fs.rm(path, recursive=True)
+    except PermissionError:
+        if isinstance(fs, LocalFileSystem):
+            raise
+        for name in fs.find(path):
+            fs.rm_file(name)
 
 
 def sha256(content: bytes) -> str:
@@ -556,7 +591,7 @@ def write_json(url: str, content: dict[str, Any]) -> None:
 
 
 def open_array(url: str) -> zarr.Array[Any]:
-    """An existing Zarr v3 array, read only. Codecs of version 2 may run code (pickle), so that one is not read."""
+    """An existing Zarr v3 array, read only. Version 2 knows pickled objects, and a dataset may come from anyone."""
     with _explained(url, "opening the array"):
         path = local_path(url)
         if path is not None:

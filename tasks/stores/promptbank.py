@@ -20,7 +20,7 @@ from tasks.provenance import content_key
 from tasks.stores.commits import open_commit
 from tasks.stores.filesystem import Span, exists, join, read_bytes, read_json, sha256, use_spans
 from tasks.stores.layout import PLAN
-from tasks.stores.records import Inside
+from tasks.stores.names import InnerPath
 from tasks.stores.tables import decode_table
 
 COMMIT, TABLE = "bank.json", "bank.parquet"
@@ -75,7 +75,7 @@ class BankShard(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: Inside = Field(description="path in the bank")
+    file: InnerPath = Field(description="path in the bank")
     entries: int = Field(ge=1)
     bytes: int = Field(ge=1)
     sha256: str = Field(description=f"{_SHA256}, of the file")

@@ -15,7 +15,7 @@ from pngmodel.jsontext import decode_json
 from tasks.provenance import content_key
 from tasks.stores.commits import open_commit
 from tasks.stores.filesystem import Span, exists, join, read_bytes, read_if_there, read_json, sha256, use_spans
-from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout
+from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout, part_name
 from tasks.stores.parts import decode_part
 from tasks.stores.plans import plan_key
 from tasks.stores.records import Part, PartsRecord, ShardObject, StoreRecord
@@ -248,8 +248,11 @@ class PartsReader(ShardReader[Listed]):
     def __init__(self, url: str, commit: str, model: type[Listed], *, kept_shards: int = 0) -> None:
         super().__init__(url, commit, model, kept_shards=kept_shards)
         parts, layout = self.record.parts, self.layout
-        listed = len(parts) == layout.shards
-        if not listed or any(set(part.objects) != set(layout.objects(k)) for k, part in enumerate(parts)):
+        listed = len(parts) == layout.shards  # before a list is made of as many as a record asks for
+        wanted = ((part_name(k), set(layout.objects(k))) for k in range(layout.shards))
+        if not listed or any(
+            (part.part, set(part.objects)) != names for part, names in zip(parts, wanted, strict=True)
+        ):
             place = join(url, commit)
             raise IntegrityError(f"{place}: does not list every object of every shard; make the store again")
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.stores.layout import Layout
+from tasks.stores.names import InnerPath
 
 SHA256 = "sha256, hexadecimal"
-
-
-def _inside(path: str) -> str:
-    parts = path.replace("\\", "/").split("/")
-    if not path or {"", ".", ".."} & set(parts) or "::" in path or "\0" in path:
-        raise ValueError("is no path of a file inside of the store")
-    return path
-
-
-Inside = Annotated[str, AfterValidator(_inside)]
-"""A path that a record gives of a file in its own folder: it must not lead anywhere else."""
 
 
 class _Record(BaseModel):
@@ -37,7 +27,7 @@ class ShardObject(_Record):
 class Part(_Record):
     """One shard."""
 
-    part: Inside = Field(description="path of its Parquet table in the store")
+    part: InnerPath = Field(description="path of its Parquet table in the store")
     sha256: str = Field(description=f"{SHA256}, of that table's file")
     objects: dict[str, ShardObject] = Field(description="by array: clean, noisy")
 
@@ -68,7 +58,7 @@ class StoreRecord(_Record):
     recipe: dict[str, Any] = Field(description="everything that decides the content")
     licence: str = Field(description="licences of the sources, separated by '; '")
     packages: dict[str, str] = Field(description="versions of what decides the bytes")
-    arrays: dict[Inside, str] = Field(description=f"{SHA256}, of every array's zarr.json, by path")
+    arrays: dict[InnerPath, str] = Field(description=f"{SHA256}, of every array's zarr.json, by path")
     digest: str = Field(description="over plan and parts: equal content has equal digests")
     record_sha256: str = Field(description=f"{SHA256}, of this record without this key: JSON, sorted keys, no spaces")
 
@@ -99,4 +89,4 @@ class CorpusRecord(StoreRecord):
     figures: dict[str, dict[str, float]] = Field(description="protocol figures of model, baselines and floor")
     protocol: str
     stored_bytes: int = Field(ge=0, description="bytes of all shard objects")
-    files: dict[Inside, str] = Field(description=f"{SHA256}, of every file that is no shard, by path")
+    files: dict[InnerPath, str] = Field(description=f"{SHA256}, of every file that is no shard, by path")

@@ -28,7 +28,8 @@ from tasks.stores.filesystem import (
     sha256,
     write_json,
 )
-from tasks.stores.records import SHA256, Inside
+from tasks.stores.names import Digest, InnerPath
+from tasks.stores.records import SHA256
 
 Model = TypeVar("Model", bound=BaseModel)
 CHAMPION = "champion"
@@ -50,9 +51,9 @@ class Version(_Record):
     format_version: Literal[1] = 1
     name: str
     version: int = Field(ge=1)
-    digest: Inside = Field(description="the bundle's digest, which is its folder's name too")
+    digest: Digest = Field(description="the bundle's digest, which is its folder's name too")
     kind: str = Field(description="the format of the bundle, e.g. pngnoise-model")
-    files: dict[Inside, str] = Field(description=f"{SHA256}, of every file of the bundle, by name")
+    files: dict[InnerPath, str] = Field(description=f"{SHA256}, of every file of the bundle, by name")
     note: str | None = Field(description="what whoever added it wanted to say")
     added: str = Field(description="time, UTC, ISO 8601")
 
@@ -66,9 +67,9 @@ class Move(_Record):
     move: int = Field(ge=1)
     action: Literal["promote", "rollback"]
     version: int = Field(ge=1)
-    digest: Inside
+    digest: Digest
     previous: int | None = Field(description="the version that was champion before")
-    record: Inside = Field(description=f"{SHA256}, of the evaluation record, which is its name in evaluations/ too")
+    record: Digest = Field(description=f"{SHA256}, of the evaluation record, which is its name in evaluations/ too")
     rules: dict[str, Any] | None = Field(description="the gate that it had to pass; null: it passed when promoted")
     findings: list[dict[str, Any]] = Field(description="every figure that was looked at: value, limit, passed")
     override: str | None = Field(description="why it moved although the gate failed; null: it passed")

@@ -28,7 +28,7 @@ from tasks.stores.filesystem import (
     size_if_there,
     sweep,
     use_spans,
-    write_bytes,
+    write_inside,
     write_json,
 )
 from tasks.stores.layout import FORMAT_VERSION, PLAN, Layout, part_name
@@ -141,14 +141,14 @@ class ShardWriter:
         objects = {}
         for name, images in chunks.items():
             content = assemble(images, self.layout.shard)
-            write_bytes(join(self.url, places[name]), content)
+            write_inside(self.url, places[name], content)
             objects[name] = {
                 "sha256": sha256(content),
                 "index_sha256": sha256(content[-index_size(self.layout.shard) :]),
                 "bytes": len(content),
             }
         facts = Facts(self.shard_key(index), rows_digest(table), objects, sums or {})
-        write_bytes(join(self.url, part_name(index)), encode_part(table, facts))
+        write_inside(self.url, part_name(index), encode_part(table, facts))
 
     def part(self, index: int) -> tuple[bytes, pa.Table, Facts]:
         """A published part: its file, its rows, its facts.
@@ -212,7 +212,7 @@ class ShardWriter:
         sweep(self.url)
         documents = self.layout.documents() if arrays else {}
         for place, content in documents.items():
-            write_bytes(join(self.url, place), content)
+            write_inside(self.url, place, content)
         whole = record | {
             "kind": self.kind,
             "format_version": FORMAT_VERSION,

@@ -77,6 +77,8 @@ def test_what_the_image_copies_is_there_and_sent_and_nothing_else_is() -> None:
         "docs",
         ".venv",
         ".prefect",
+        ".stack",
+        "id_rsa",
         "flows/__pycache__/cli.pyc",
         "x.egg-info",
     ):
@@ -133,6 +135,20 @@ def test_the_image_is_pinned_and_installs_from_public_places() -> None:
         assert '"torch==${TORCH}"' in runs
         assert "-c constraints.txt -c constraints-hpc.txt" in runs
         assert "[dev]" not in runs
+
+
+def test_no_secret_is_built_in_and_nobody_is_root() -> None:
+    said = [rest for word, rest in instructions() if word in ("ARG", "ENV", "LABEL")]
+    assert not [line for line in said if re.search(r"(?i)secret|passw|token|credential|access_key|auth", line)]
+    assert not [rest for word, rest in instructions() if word in ("ADD", "ONBUILD") or "--mount=type=secret" in rest]
+    users = [rest for word, rest in instructions() if word == "USER"]
+    assert users
+    assert all(re.fullmatch(r"[1-9]\d*:[1-9]\d*", user) for user in users)
+    images = re.findall(r"^FROM (\S+)", DOCKERFILE.read_text(), re.MULTILINE)
+    compose = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"].values()
+    images += [service["image"] for service in compose]
+    assert not [image for image in images if image.endswith(":latest")]
+    assert all(":" in image for image in images if image not in {*stages(), "scratch"})
 
 
 def test_what_the_image_needs_besides_is_pinned_once() -> None:

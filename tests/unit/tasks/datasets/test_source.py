@@ -348,7 +348,10 @@ def test_links_and_folders_in_place_of_files(
     assert set(found.reasons) == {"folder", "broken"}
 
 
-def test_linked_folders_are_followed(sidd_small: Path, tmp_path: Path, ingested: Callable) -> None:
+def test_linked_folders_are_followed_where_it_is_asked_for(
+    sidd_small: Path, tmp_path: Path, ingested: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PNGNOISE_FOLLOW_LINKS", "1")
     first, second, _ = sorted((sidd_small / "Data").iterdir())
     for folder in (first, second):
         folder.rename(tmp_path / folder.name)
@@ -400,3 +403,18 @@ def test_a_folder_without_permission_is_told_and_the_rest_goes_on(sidd_small: Pa
             data.chmod(0o700)
     assert result["pairs"] == 3
     assert result["rejected"] == [{"id": "lost+found", "reason": "no permission to list this folder; check its owner"}]
+
+
+def test_links_that_leave_the_folder_are_rejected(sidd_small: Path, tmp_path: Path, ingested: Callable) -> None:
+    first, second, third = sorted((sidd_small / "Data").iterdir())
+    first.rename(tmp_path / first.name)
+    first.symlink_to(tmp_path / first.name)  # a folder
+    image = next(second.glob("GT*"))
+    image.rename(tmp_path / "image.png")
+    image.symlink_to(tmp_path / "image.png")  # a file
+    (sidd_small / "Data" / "again").symlink_to(third)  # stays inside
+    found = ingested(sidd_small, "sidd-small")
+    assert len(found.rows) == 1
+    for name in (f"Data/{first.name}", f"Data/{second.name}/{image.name}"):
+        assert "is a link that leaves its folder" in found.reasons[name]
+        assert "PNGNOISE_FOLLOW_LINKS=1" in found.reasons[name]
