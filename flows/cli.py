@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from flows import benchmark_cli, corpus_cli, denoiser_cli, generation_cli, metadata_cli, registry_cli, team_cli
+from flows import (
+    benchmark_cli,
+    corpus_cli,
+    denoiser_cli,
+    generation_cli,
+    metadata_cli,
+    registry_cli,
+    signing_cli,
+    team_cli,
+)
 from flows.console import (
     USER_ERROR,
     prepare_prefect,
@@ -228,19 +237,6 @@ def inspect(
     show(found, as_json=json, title=place)
 
 
-@app.command(epilog=example("pngnoise verify quickstart"))
-def verify(
-    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")],
-    json: Json = False,
-) -> None:
-    """Check every byte of a store against its digests; exit code 2 names what is damaged."""
-    with user_errors():
-        from tasks.inspection import verify as check
-
-        found = check(place)
-    show(found, as_json=json, title=f"{place}: all well")
-
-
 @app.command(epilog=example("pngnoise schema patch-store"))
 def schema(
     kind: Annotated[str, typer.Argument(help="catalogue, patch-store, corpus, prompt-bank or export")],
@@ -336,6 +332,7 @@ def doctor(json: Json = False) -> None:
 
 app.registered_commands += generation_cli.commands.registered_commands + denoiser_cli.commands.registered_commands
 app.registered_commands += benchmark_cli.commands.registered_commands + team_cli.commands.registered_commands
+app.registered_commands += signing_cli.commands.registered_commands
 evaluation.registered_commands += denoiser_cli.evaluations.registered_commands
 evaluation.registered_commands += metadata_cli.evaluations.registered_commands
 

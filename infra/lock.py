@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tomllib
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,12 @@ def asked(extras: Iterable[str]) -> list[str]:
     project = content["project"]
     wanted = [*content["build-system"]["requires"], *project["dependencies"]]
     return wanted + [line for extra in extras for line in project["optional-dependencies"][extra]]
+
+
+def markers(extras: Iterable[str]) -> dict[str, str]:
+    """For which machines a package is asked for, by normalised name, where it is not for all."""
+    found = map(Requirement, asked(extras))
+    return {canonicalize_name(one.name): f" ; {one.marker}" for one in found if one.marker}
 
 
 def closure(extras: Iterable[str]) -> list[str]:
@@ -74,13 +81,14 @@ def _version(file: dict[str, Any]) -> str | None:
         return None
 
 
-def entries(index: str, names: Iterable[str]) -> Iterator[str]:
-    """Lines of a lock, in order."""
+def entries(index: str, names: Iterable[str], only: Mapping[str, str]) -> Iterator[str]:
+    """Lines of a lock, in order; ``only``: :func:`markers`."""
     versions = {name: pins()[name] for name in names}
     with ThreadPoolExecutor(4) as readers:
         found = readers.map(lambda item: hashes(index, *item), versions.items())
         for (name, version), digests in zip(versions.items(), found, strict=True):
-            yield " \\\n".join([f"{name}=={version}", *(f"    --hash=sha256:{digest}" for digest in digests)]) + "\n"
+            line = f"{name}=={version}{only.get(name, '')}"
+            yield " \\\n".join([line, *(f"    --hash=sha256:{digest}" for digest in digests)]) + "\n"
 
 
 def main() -> None:
@@ -89,7 +97,7 @@ def main() -> None:
     told = " and ".join(str(path.relative_to(ROOT)) for path in PINS)
     for path, extras in LOCKS.items():
         names = closure(extras)
-        path.write_text(_HEAD.format(pins=told, count=len(names)) + "".join(entries(index, names)))
+        path.write_text(_HEAD.format(pins=told, count=len(names)) + "".join(entries(index, names, markers(extras))))
 
 
 if __name__ == "__main__":

@@ -41,20 +41,28 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 """Commit records by the name that `pngnoise schema` takes."""
 
 
+_COMMITS = {
+    "corpus": CORPUS,
+    "patch store": PATCHES,
+    "catalogue": CATALOGUE,
+    "prompt bank": BANK,
+    "export": EXPORT,
+    "model bundle": _BUNDLE,
+}
+
+
+def commit_of(url: str) -> str:
+    """Name of the record that whatever lies at ``url`` exists by. Raises as :func:`kind_of`."""
+    return _COMMITS[kind_of(url)]
+
+
 def kind_of(url: str) -> str:
     """``corpus``, ``patch store``, ``catalogue``, ``prompt bank``, ``export`` or ``model bundle``.
 
     Raises:
         UserError: nothing of the product's, or a store that was never finished.
     """
-    for commit, kind in (
-        (CORPUS, "corpus"),
-        (PATCHES, "patch store"),
-        (CATALOGUE, "catalogue"),
-        (BANK, "prompt bank"),
-        (EXPORT, "export"),
-        (_BUNDLE, "model bundle"),
-    ):
+    for kind, commit in _COMMITS.items():
         if exists(join(url, commit)):
             return kind
     plan = next((plan for plan in (PLAN, EXPORT_PLAN) if exists(join(url, plan))), None)

@@ -18,6 +18,17 @@ def test_links_lead_to_files(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", ["docs/reliability.md", "docs/security.md"])
+def test_what_is_promised_names_tests_that_exist(page: str) -> None:
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", Path(page).read_text())
+    assert len(named) > 10
+    for file, test in named:
+        found = [Path("tests", file)] if "/" in file else list(Path("tests").rglob(file))
+        assert found, f"{page}: {file} is nowhere in tests/"
+        assert found[0].exists(), f"{page}: {file} does not exist"
+        assert not test or f"def {test}(" in found[0].read_text(), f"{page}: {file} has no {test}"
+
+
 def test_pictures_are_shown_and_small() -> None:
     text = "".join(page.read_text() for page in PAGES)
     for path in Path("docs/pictures").iterdir():

@@ -21,7 +21,9 @@ MACHINES_OWN = {"torch"}
 def locked(path: Path) -> dict[str, tuple[str, list[str]]]:
     """Version and hashes by name."""
     entries = re.findall(
-        r"^([a-z0-9-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", path.read_text(), re.MULTILINE
+        r"^([a-z0-9-]+)==(\S+)(?: ; [^\\\n]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$",
+        path.read_text(),
+        re.MULTILINE,
     )
     return {name: (version, re.findall(r"sha256:([0-9a-f]{64})", hashes)) for name, version, hashes in entries}
 
