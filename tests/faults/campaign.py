@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 import time
 import urllib.request
 from collections import Counter
@@ -19,11 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults.processes import PROGRAMS, Dask, Server, Worker, kill, quietly, wait_until
+from tests.faults.processes import Dask, Launched, Launcher, Server, Worker, kill, wait_until
 from tests.faults.stages import Stage, unreadable_checkpoints
 
 VICTIMS = {
-    "inline": ("flow", "flow", "S3 server", "S3 server", "Prefect server"),
+    "inline": ("flow", "flow", "flow", "S3 server", "S3 server", "Prefect server"),
     "dask": ("flow", "Dask worker", "Dask worker", "S3 server"),
     "parts": ("flow", "flow", "S3 server"),
     "deployment": ("Prefect worker", "Prefect worker", "flow", "S3 server"),
@@ -56,6 +55,7 @@ class Campaign:
     prefect: Server
     dask: Dask
     worker: Worker
+    launcher: Launcher
     environment: dict[str, str]
     calm: Undisturbed
     seed: int
@@ -95,8 +95,8 @@ class Campaign:
     def _disturb(self, stage: Stage, output: str, kills: int) -> None:
         """Attempts at one output until it is published; the last ones are left in peace."""
         for attempt in range(_GIVE_UP):
-            ways = ["inline"] + ["dask"] * 2 * stage.on_dask + ["deployment"]
-            way = self.random.choice(ways + ["parts"] * stage.parts * (attempt == 0))
+            ways = ["inline"] * 3 + ["dask"] * 4 * stage.on_dask + ["deployment"]
+            way = self.random.choice(ways + ["parts"] * 2 * stage.parts * (attempt == 0))
             victims = self._victims(way)[: max(0, kills - self.kills)] if attempt < _DISTURBED else []
             if self._attempt(stage, output, way, victims):
                 break
@@ -127,13 +127,13 @@ class Campaign:
             )
             if over:
                 break
-            self._kill(victim, stage, lambda: kill(next(r for r in runs if r.poll() is None)))
+            self._kill(victim, stage, lambda: kill(next((r for r in runs if r.poll() is None), runs[0])))
             self._look(stage, output)
         done = [self._ended(run, stage) for run in runs]
         self._look(stage, output)
         return all(done) and way != "parts"
 
-    def _ended(self, run: subprocess.Popen[bytes], stage: Stage) -> bool:
+    def _ended(self, run: Launched, stage: Stage) -> bool:
         code = run.wait(_LONGEST)
         if code == _WORDS:
             self.figures["runs that ended in words"] += 1
@@ -165,7 +165,7 @@ class Campaign:
 
     def _kill(self, victim: str, stage: Stage, running: Callable[[], None]) -> None:
         self.table[victim, stage.name] += 1
-        away = self.random.uniform(0, 6)
+        away = self.random.uniform(0, 5)
         if victim == "Dask worker":
             self.dask.replace(self.random.randrange(2))
         elif victim in ("S3 server", "Prefect server"):
@@ -202,16 +202,14 @@ class Campaign:
     def _output(self, stage: Stage, under: str) -> str:
         return f"{self.folder if stage.local else self.storage}/{under}/{stage.name}"
 
-    def _command(self, stage: Stage, output: str, cluster: str, *more: str) -> subprocess.Popen[bytes]:
-        command = [str(PROGRAMS / "pngnoise"), *stage.run(output, cluster), *more, "--json"]
+    def _command(self, stage: Stage, output: str, cluster: str, *more: str) -> Launched:
         errors = self._errors / f"{time.monotonic_ns()}"
-        with errors.open("wb") as out:
-            run = quietly(command, env=self.environment, cwd=self.folder, stderr=out)
+        run = self.launcher.start([*stage.run(output, cluster), *more, "--json"], self.folder, errors)
         run.errors = errors  # type: ignore[attr-defined]
         return run
 
     @staticmethod
-    def _said(run: subprocess.Popen[bytes]) -> str:
+    def _said(run: Launched) -> str:
         return str(run.errors.read_text(errors="replace")[-1500:])  # type: ignore[attr-defined]
 
     def _ask_for(self, stage: Stage, output: str) -> str:

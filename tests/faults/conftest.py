@@ -12,7 +12,7 @@ import s3fs
 import yaml
 
 from tests.faults.campaign import Campaign, Undisturbed
-from tests.faults.processes import PROGRAMS, Dask, Server, Worker, prefect_server, s3_server
+from tests.faults.processes import PROGRAMS, Dask, Launcher, Server, Worker, prefect_server, s3_server
 from tests.faults.stages import Stage, stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,12 +83,13 @@ def campaign(folder: Path, s3: Server, prefect: Server, images: str) -> Iterator
     worker = Worker(variables, POOL, folder / "worker.log")
     worker.start()
 
-    calm = Undisturbed()
+    launcher, calm = Launcher(variables), Undisturbed()
 
     def make(seed: int) -> Campaign:
-        return Campaign(folder, "s3://noise", listed, s3, prefect, dask, worker, variables, calm, seed)
+        return Campaign(folder, "s3://noise", listed, s3, prefect, dask, worker, launcher, variables, calm, seed)
 
     yield make
+    launcher.stop()
     worker.kill(with_runs=True)
     dask.stop()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -31,7 +33,7 @@ def quietly(command: list[str], **options: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **given)  # type: ignore[call-overload]
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes] | subprocess.Popen[str] | Launched) -> None:
     """SIGKILL to the whole session."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -149,6 +151,59 @@ class Dask:
         file = ["--scheduler-file", str(self.folder / "scheduler.json")]
         command = [sys.executable, "-m", f"distributed.cli.{program}", *file, *arguments]
         return quietly(command, cwd=self.folder, env=self.environment)
+
+
+class Launched:
+    """A process of :class:`Launcher`; looks like one of subprocess'."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.returncode = pid, None
+        self.ended = threading.Event()
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        assert self.ended.wait(timeout), f"process {self.pid} did not end in {timeout} s"
+        assert self.returncode is not None
+        return self.returncode
+
+
+class Launcher:
+    """Starts commands of pngnoise in a second each (launcher.py)."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("launcher.py"))]
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self._started: queue.Queue[Launched] = queue.Queue()
+        self._running: dict[int, Launched] = {}
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def start(self, arguments: list[str], folder: Path, errors: Path) -> Launched:
+        assert self._process.stdin
+        asked = {"arguments": arguments, "folder": str(folder), "errors": str(errors)}
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        return self._started.get(timeout=120)
+
+    def stop(self) -> None:
+        for run in list(self._running.values()):
+            kill(run)
+        kill(self._process)
+
+    def _listen(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            told = json.loads(line)
+            if "code" in told:
+                run = self._running.pop(told["pid"])
+                run.returncode = told["code"]
+                run.ended.set()
+            else:
+                self._running[told["pid"]] = Launched(told["pid"])
+                self._started.put(self._running[told["pid"]])
 
 
 @dataclass
