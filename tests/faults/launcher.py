@@ -73,6 +73,7 @@ if __name__ == "__main__":
         importlib.import_module(module)
     assert threading.active_count() == 1, "a fork would lose threads"
     signal.signal(signal.SIGCHLD, reap)
+    tell({"pid": 0})  # ready
     for line in sys.stdin:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # first its start is told, then its end
         tell({"pid": start(json.loads(line))})

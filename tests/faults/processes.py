@@ -180,6 +180,8 @@ class Launcher:
         self._started: queue.Queue[Launched] = queue.Queue()
         self._running: dict[int, Launched] = {}
         threading.Thread(target=self._listen, daemon=True).start()
+        self._started.get(timeout=180)  # it has imported everything
+        self._running.clear()
 
     def start(self, arguments: list[str], folder: Path, errors: Path) -> Launched:
         assert self._process.stdin
