@@ -65,8 +65,8 @@ format: $(STAMP) ## rewrite files in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-faults: $(STAMP) ## long: kill runs at many moments and compare every byte
-	$(BIN)/pytest -m slow tests/faults
+faults: $(STAMP) ## long: kills, faulty storage and disks, policies on a real gateway (apt: radosgw ceph-mon ceph-mgr ceph-osd)
+	PNGNOISE_FAULT_RESULTS=$(CURDIR)/fault-results OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/faults
 
 fuzz: $(STAMP) ## long: hostile inputs to every reader, a minute each; prints figures, keeps what fails in fuzz-findings
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/fuzz/campaign.py --seconds 60 --output fuzz-findings

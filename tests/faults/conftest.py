@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ import s3fs
 import yaml
 
 from tests.faults.campaign import Campaign, Undisturbed
+from tests.faults.disk import Job, build_faulty_disk
 from tests.faults.processes import PROGRAMS, Dask, Launcher, Server, Worker, prefect_server, s3_server
-from tests.faults.stages import Stage, stages
+from tests.faults.stages import Stage, stages, training
 
 ROOT = Path(__file__).resolve().parents[2]
 POOL = "faults"
@@ -70,6 +72,32 @@ def images(folder: Path, pair: Callable, save: Callable) -> str:
         save(folder / "images" / "noisy" / f"scene_{k:02d}.png", noisy)
         save(folder / "images" / "clean" / f"scene_{k:02d}.png", clean)
     return str(folder / "images")
+
+
+@pytest.fixture(scope="module")
+def faulty_disk(folder: Path) -> str:
+    """A library to preload, with which disks fail."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler to make the failing disk with")
+    return build_faulty_disk(compiler, folder)
+
+
+@pytest.fixture(scope="module")
+def small_training(folder: Path) -> Path:
+    """A training of seconds; its store is given to the command."""
+    place = folder / "small.yaml"
+    place.write_text(yaml.safe_dump(training("replaced", steps=4)))
+    return place
+
+
+@pytest.fixture(scope="module")
+def calm_disk(images: str, folder: Path, small_training: Path, environment: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the main job makes on a disk that does not fail."""
+    environment.setenv("PYTHONPATH", str(ROOT))
+    job = Job(images, folder / "calm", small_training)
+    assert job.run()
+    return job.tree()
 
 
 @pytest.fixture(scope="module")

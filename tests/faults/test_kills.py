@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.faults.campaign import Campaign
+from tests.faults.results import keep
 
 FEW, MANY = 5, 52
-RESULTS = os.environ.get("PNGNOISE_FAULT_RESULTS")
-"""A folder for the tables of the long form."""
 
 
 def survived(one: Campaign, kills: int) -> None:
@@ -20,11 +17,7 @@ def survived(one: Campaign, kills: int) -> None:
     try:
         one.run(kills)
     finally:
-        told = one.tell()
-        print(f"\n{told}")
-        if RESULTS:
-            Path(RESULTS).mkdir(parents=True, exist_ok=True)
-            (Path(RESULTS) / f"kills-{one.seed}.md").write_text(told + "\n")
+        keep("kills.md", one.tell())
     assert one.kills == kills
     assert one.wrong == []
     assert one.figures["publications compared"] > 0

@@ -3,7 +3,6 @@ what is told names an object."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,10 +25,10 @@ from tasks.stores.corpus import Corpus
 from tasks.stores.registry import Registered
 from tasks.synthesis import CorpusParameters
 from tests.faults.proxy import FAULTS, FaultyProxy
+from tests.faults.results import keep
 
 BUCKET = "s3://noise"
 TRIES, IMAGES = 12, 4
-RESULTS = os.environ.get("PNGNOISE_FAULT_RESULTS")
 SHARE = dict.fromkeys(FAULTS, 0.05) | {"error 500": 0.025, "SlowDown": 0.025, "time-out": 0.01}
 RATES = {"time-out": 0.01, "error 500": 0.05, "SlowDown": 0.05}
 COMMITS = {"catalogue": "catalogue.json", "patches": "store.json", "corpus": "corpus.json"}
@@ -181,10 +180,7 @@ def test_all_faults_at_once_change_nothing(seed: int, disturbed: Callable) -> No
     proxy, job = disturbed(SHARE, seed, f"storm-{seed}")
     told = f"seed {seed}: {proxy.counted.total()} faults in {proxy.requests.total()} requests: {dict(proxy.counted)}; "
     told += f"starts {dict(job.starts)}; errors {[type(error).__name__ for error in job.errors]}"
-    print(f"\n{told}")
-    if RESULTS:
-        with (Path(RESULTS) / "storage.txt").open("a") as out:
-            out.write(told + "\n")
+    keep("storage.md", told)
     assert proxy.counted.total() > 0
     check_told(job)
 

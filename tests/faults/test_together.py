@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,8 +21,8 @@ from pngmodel.errors import UserError
 from tasks.inspection import verify
 from tasks.stores.corpus import Corpus
 from tasks.stores.filesystem import read_json
+from tests.faults.disk import WORDS, Job
 from tests.faults.processes import quietly
-from tests.faults.test_disk_faults import Job, calm, configuration, shim  # noqa: F401 - fixtures
 
 HERE = Path(__file__).parent
 RUN = """
@@ -33,7 +32,6 @@ from tests.faults.made import make
 with user_errors():
     make(*sys.argv[1:])
 """
-WORDS = 2
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -133,23 +131,14 @@ def test_a_reader_sees_nothing_or_a_whole_corpus(images: str, place: str) -> Non
 
 
 def test_wrong_clocks_change_nothing(
-    shim: str,  # noqa: F811
-    calm: dict[str, str],  # noqa: F811
-    images: str,
-    configuration: Path,  # noqa: F811
-    tmp_path: Path,
+    faulty_disk: str, calm_disk: dict[str, str], images: str, small_training: Path, tmp_path: Path
 ) -> None:
     """A machine whose clock is a year ahead breaks off, one that is a year behind goes on."""
-    job, year = Job(images, tmp_path / "disk", configuration), 365 * 24 * 3600
-    ahead = {"LD_PRELOAD": shim, "FAULT_CLOCK": str(year)}
+    job, year = Job(images, tmp_path / "disk", small_training), 365 * 24 * 3600
+    ahead = {"LD_PRELOAD": faulty_disk, "FAULT_CLOCK": str(year)}
     full = {"FAULT_ROOT": str(tmp_path / "disk/corpus"), "FAULT_CALLS": "write", "FAULT_ERRNO": str(errno.ENOSPC)}
     assert not job.run(**ahead, **full, FAULT_PERMILLE="200", FAULT_SEED="3")
     for path in (tmp_path / "disk").rglob("*"):
         os.utime(path, (path.stat().st_atime + year,) * 2)
     assert job.run(**ahead | {"FAULT_CLOCK": str(-year)})
-    assert job.tree() == calm
-
-
-@pytest.fixture(autouse=True)
-def room() -> None:
-    assert shutil.disk_usage("/").free > 1 << 30
+    assert job.tree() == calm_disk
