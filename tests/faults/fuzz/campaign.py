@@ -28,7 +28,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[2]
-sys.path[:0] = [str(HERE), str(CHECKOUT)]
+sys.path.insert(0, str(CHECKOUT))
 
 SECONDS, SEED = 60, 20260801
 INPUT_SECONDS = 20  # a longer one is a hang
@@ -85,11 +85,11 @@ def campaign(names: list[str] | None, seconds: int, seed: int, output: Path) -> 
     import atheris
 
     with atheris.instrument_imports(include=PACKAGES):
-        table = importlib.import_module("targets").TARGETS
+        table = importlib.import_module("tests.faults.fuzz.targets").TARGETS
     found = 0
     print(HEAD, flush=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        ground = importlib.import_module("ground").Ground(Path(folder) / "ground")
+        ground = importlib.import_module("tests.faults.fuzz.ground").Ground(Path(folder) / "ground")
         for name in names or table:
             figures = one(name, table[name](ground), seconds, seed, output.resolve() / name)
             found += figures.findings
@@ -139,7 +139,7 @@ def fuzz(target: Any, seconds: int, seed: int, findings: Path) -> None:
     """Fuzz one target in this process, which ends with it."""
     import atheris
 
-    edits = importlib.import_module("edits")
+    edits = importlib.import_module("tests.faults.fuzz.edits")
     corpus = Path(tempfile.mkdtemp(prefix="fuzz-corpus-"))
     for k, content in enumerate((*target.seeds, *edits.STANDING[target.kind])):
         (corpus / f"{k:03d}").write_bytes(content)
@@ -185,8 +185,8 @@ def keep(folder: Path, content: bytes, error: Exception) -> None:
 def replay(path: Path) -> None:
     """Read one failing input again, with nothing caught."""
     with tempfile.TemporaryDirectory() as folder:
-        target: Any = importlib.import_module("targets").TARGETS[path.parent.name](
-            importlib.import_module("ground").Ground(Path(folder))
+        target: Any = importlib.import_module("tests.faults.fuzz.targets").TARGETS[path.parent.name](
+            importlib.import_module("tests.faults.fuzz.ground").Ground(Path(folder))
         )
         print("accepted" if target.run(path.read_bytes()) else "refused in words")
 

@@ -9,10 +9,6 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-import ground as make
-from ground import Ground
-from target import Target, every
-
 from pngmodel.errors import UserError
 from tasks.datasets import ADAPTERS, adapter, matfile, tiffpages
 from tasks.datasets.archives import opened, read_whole
@@ -24,6 +20,9 @@ from tasks.datasets.pixels import read_pixels
 from tasks.datasets.records import PairRecord
 from tasks.datasets.siddlabels import labelled
 from tasks.datasets.source import Source
+from tests.faults.fuzz import ground as make
+from tests.faults.fuzz.ground import Ground
+from tests.faults.fuzz.target import Target, every
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 Build = Callable[[Ground], Target]

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ground import Ground
-from target import Target, every
 
 from flows.exporter import gauges
 from pngmodel.baselines.trained import load_baseline
@@ -39,6 +37,8 @@ from tasks.stores.registry import Registered
 from tasks.stores.shardfile import ChunkCodec, DamagedShard, index_size
 from tasks.stores.writer import ShardWriter
 from tasks.survey import Asked, survey
+from tests.faults.fuzz.ground import Ground
+from tests.faults.fuzz.target import Target, every
 
 Build = Callable[[Ground], Target]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from edits import Kind
-
 from pngmodel.errors import UserError
+from tests.faults.fuzz.edits import Kind
 
 LONGEST = 20_000
 """Characters of an error: a hostile file must not fill a terminal or a log."""

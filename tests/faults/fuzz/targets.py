@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sourcetargets import SOURCES
-from storetargets import STORES, Build
+from tests.faults.fuzz.sourcetargets import SOURCES
+from tests.faults.fuzz.storetargets import STORES, Build
 
 TARGETS: dict[str, Build] = {**SOURCES, **STORES}

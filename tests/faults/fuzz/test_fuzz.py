@@ -7,13 +7,14 @@ import resource
 from pathlib import Path
 
 import pytest
-from edits import STANDING, edited
-from ground import Ground
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sourcetargets import SOURCES
-from target import Target
-from targets import TARGETS
+
+from tests.faults.fuzz.edits import STANDING, edited
+from tests.faults.fuzz.ground import Ground
+from tests.faults.fuzz.sourcetargets import SOURCES
+from tests.faults.fuzz.target import Target
+from tests.faults.fuzz.targets import TARGETS
 
 SLOW = {"names", "corpus.json", "corpus-manifest", "corpus-shards", "corpus-survey", "bundle-config", "store-shard"}
 """Readers of tens of milliseconds, which are given fewer inputs."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,21 +20,10 @@ from tasks.registry import add_version
 from tasks.shards import make_corpus_shards
 from tasks.stores.filesystem import create_bytes, exists, list_files, read_bytes, remove, write_bytes
 from tasks.synthesis import CorpusParameters, plan_corpus
+from tests.faults.security import ceph
 
 HERE = Path(__file__).parent
 POLICIES = HERE.parents[2] / "infra" / "policies"
-
-
-def _ceph() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("ceph_of_the_tests", HERE / "ceph.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-ceph = _ceph()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(500),
