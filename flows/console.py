@@ -80,9 +80,9 @@ def user_errors() -> Iterator[None]:
             raise
         fail(
             UserError(
-                f"Prefect's server at {os.environ.get('PREFECT_API_URL', 'its temporary address')} does not answer "
-                f"({type(error).__name__}: {error}); start it, or unset PREFECT_API_URL to do without, then run the "
-                "same command again: what is already published is kept"
+                f"Prefect's server at {os.environ.get('PREFECT_API_URL', 'its temporary address')} does not answer as "
+                f"it should ({type(error).__name__}: {error}); start it, or unset PREFECT_API_URL to do without, then "
+                "run the same command again: what is already published is kept"
             )
         )
 

@@ -94,10 +94,10 @@ class NoisyImageGenerator(ABC):
         if reference is not None:
             prompts = self._reference_prompts(reference)
         entries: Sequence[Prompts] = [prompts] if isinstance(prompts, Mapping) else list(prompts or ())
-        if len(entries) == 1:
-            entries = list(entries) * count
         for name in {name for entry in entries for name, value in entry.items() if not torch.isfinite(value).all()}:
             raise UserError(f"prompts: {name} holds NaN or infinite values; use what prompts() returned")
+        if len(entries) == 1:
+            entries = list(entries) * count
         seeds = _seeds(seed, count)
         for what, given in (("prompts", entries), ("seeds", seeds)):
             if len(given) != count:

@@ -14,6 +14,7 @@ from tasks.clusters import Cluster
 from tasks.configuration import validate
 from tasks.steps import step
 from tasks.stores.aliases import resolve_alias
+from tasks.stores.commits import SIGNATURE
 from tasks.stores.corpus import (
     COMMIT,
     GATE,
@@ -191,7 +192,7 @@ def orphans(url: str) -> list[str]:
     corpus = Corpus.open(url)
     there = list_files(corpus.url)  # before the plan is read: what is begun later is not in it
     layout = corpus.layout
-    known = {PLAN, GROUP, COMMIT, PLACES, *corpus.record.files, *map(array_document, layout.arrays)}
+    known = {PLAN, GROUP, COMMIT, PLACES, SIGNATURE, *corpus.record.files, *map(array_document, layout.arrays)}
     if corpus.stored:
         layout = ShardWriter.planned(corpus.url).layout  # more draws may be on their way
         for index in range(layout.shards):

@@ -9,14 +9,16 @@ import re
 from collections.abc import Iterable, Sequence
 
 _SPECIAL = re.compile(r"([\\`|*\[\]])")
+_LINKS = re.compile(r"(?:https?|ftp|mailto|xmpp):|www\.|@", re.I)  # what GitHub's markdown makes links of
 _TICKS = re.compile(r"`+")
 _BREAKS = re.compile(r"[\r\n\t\v\f\x85\u2028\u2029]+")
 
 
 def plain(value: object) -> str:
     """Text that markdown shows as it is: no tag, link, table cell or code of its own."""
-    words = _BREAKS.sub(" ", str(value))
-    return _SPECIAL.sub(r"\\\1", words).replace("<", "&lt;")
+    words = _BREAKS.sub(" ", str(value)).replace("&", "&amp;")
+    words = _SPECIAL.sub(r"\\\1", words).replace("<", "&lt;")
+    return _LINKS.sub(lambda found: found[0][:-1] + f"&#{ord(found[0][-1])};", words)
 
 
 def code(value: object) -> str:

@@ -12,6 +12,7 @@ from pngmodel.errors import IntegrityError, UserError
 from tasks.artifacts import log
 from tasks.generators import bundle_folder
 from tasks.steps import step
+from tasks.stores.commits import SIGNATURE
 from tasks.stores.filesystem import (
     create_bytes,
     exists,
@@ -116,14 +117,18 @@ def add_trained(bundle: str, place: str, note: str | None = None) -> str:
 def _upload(folder: Path, url: str) -> dict[str, str]:
     """Publish a bundle's files, those that make its digest as they are; returns sha256 by name of what lies there.
 
-    The card is no part of the digest: that of the first writer stays.
+    The card and a signature are no part of the digest: those of the first writer stay.
     """
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        if path.name == CARD:
+        if path.name in (CARD, SIGNATURE):
             create_bytes(join(url, path.name), path.read_bytes())
         else:
             write_if_other(join(url, path.name), path.read_bytes())
-    return {name: sha256(read_bytes(join(url, name))) for name in list_files(url) if not name.startswith(".")}
+    return {
+        name: sha256(read_bytes(join(url, name)))
+        for name in list_files(url)
+        if not name.startswith(".") and name != SIGNATURE
+    }
 
 
 def check_files(registered: Registered, version: Version) -> None:

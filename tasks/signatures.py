@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Sequence
@@ -21,13 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.inspection import commit_of, verify
+from tasks.inspection import commit_of, meant, verify
+from tasks.stores.commits import SIGNATURE
 from tasks.stores.filesystem import encode_json, exists, join, read_bytes, read_json, sha256, write_json
 
-SIGNATURE = "signature.json"
 PASSWORD = "PNGNOISE_SIGNING_PASSWORD"
 """Of the private key, where it has one."""
 _MAKE_ONE = "openssl genpkey -algorithm ed25519 -out key.pem; openssl pkey -in key.pem -pubout -out trusted.pem"
@@ -53,7 +52,7 @@ def sign(place: str, key: Path) -> dict[str, Any]:
     Raises:
         UserError: no such key. IntegrityError: what lies there is damaged.
     """
-    private = _private(key)
+    private, place = _private(key), meant(place)
     signed = _content(place)
     found = Signature(
         **signed,
@@ -72,6 +71,7 @@ def verify_signed(place: str, trusted: Sequence[Path]) -> dict[str, Any]:
         UserError: it is unsigned, or by nobody of these. IntegrityError: it is damaged, or not what was signed.
     """
     keys = {_fingerprint(public): public for public in map(_public, trusted)}
+    place = meant(place)
     facts = verify(place)
     target = join(place, SIGNATURE)
     if not exists(target):
@@ -81,7 +81,7 @@ def verify_signed(place: str, trusted: Sequence[Path]) -> dict[str, Any]:
     try:
         found = Signature.model_validate(read_json(target))
         signature = base64.b64decode(found.signature, validate=True)
-    except (ValidationError, binascii.Error) as error:
+    except ValueError as error:  # pydantic's and base64's
         raise IntegrityError(f"{target}: is no signature ({error})") from None
     if found.key not in keys:
         raise UserError(f"{target}: is by the key {found.key[:16]}, which is none of those that are trusted")

@@ -29,14 +29,19 @@ class Board:
     def __init__(self, folder: Path, step: int) -> None:
         self._path = folder / "metrics.jsonl"
         self._writer: SummaryWriter | None = None
+        self._given_up = False
         with self._spared():
             folder.mkdir(parents=True, exist_ok=True)
             rows = _rows(self._path) if step and self._path.exists() else []
-            self._path.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+            kept = self._path.with_suffix(".writing")
+            kept.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+            kept.replace(self._path)
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """Log the figures of a step."""
+        if self._given_up:
+            return
         with self._spared():
             with self._path.open("a") as file:
                 file.write(json.dumps({"step": step} | row) + "\n")
@@ -46,6 +51,8 @@ class Board:
 
     def show(self, step: int, pictures: Pictures) -> None:
         """Log pictures of noise, a row for each kind, and what was measured on them."""
+        if self._given_up:
+            return
         with self._spared():
             if self._writer is not None:
                 for name, value in pictures.figures.items():
@@ -65,7 +72,7 @@ class Board:
             yield
         except OSError as error:
             _LOG.warning("%s: the curves are not kept from here on (%s); the training goes on", self._path, error)
-            self._writer = None  # TensorBoard's thread has ended
+            self._given_up = True  # half a row is the last one
 
 
 def grid(pictures: Pictures) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pngmodel.errors import IntegrityError, UserError
+from pngmodel.errors import IntegrityError, TransientError, UserError
 from pngmodel.jsontext import decode_json
 from tasks.stores.filesystem import exists, join, read_if_there, write_json
 from tasks.stores.layout import PLAN
@@ -40,6 +40,8 @@ def resolve_alias(url: str) -> str:
     place = f"{url.rstrip('/')}.json"
     try:
         content = read_if_there(place)
+    except TransientError:
+        raise
     except UserError:  # who may not list a bucket is told "forbidden" of what is not there; the corpus itself will say
         content = None
     if content is None:

@@ -18,8 +18,9 @@ from typing import Any, BinaryIO, TypeVar, cast
 import aiohttp
 import fsspec
 import zarr
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from fsspec.asyn import sync
+from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore
 
@@ -31,11 +32,14 @@ from tasks.stores.places import LEAVES, check_url, leaves
 Found = TypeVar("Found")
 
 _TEMPORARY = ".writing"
+_WRITER = "writer"  # metadata of an object
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # exFAT, SMB, some FUSE mounts
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_TAGS_ARE_OTHER: set[str] = set()
-"""Buckets whose server gives tags that look like an MD5 of the content and are none."""
+_TAGS_FIT: set[str] = set()
+"""Buckets whose server is known to give the MD5 of the content as its tag."""
 _ATTEMPTS = 5
+_S3_ROUNDS = 3  # of s3fs' own, each of botocore's tries: five made a silent server cost half an hour
 _MAX_LINKS = 10_000  # links to links multiply
 # Adaptive: retries back off with jitter, and a server that says SlowDown is asked less often from then on. Outages of a
 # few tens of seconds are survived; a wrong endpoint still fails within a minute or so.
@@ -60,6 +64,8 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
         raise UserError(f"{url}: this kind of URL cannot be opened ({error}); use a path, file:// or s3://") from None
+    if "s3" in fs.protocol:
+        fs.retries = _S3_ROUNDS
     return fs, str(path)
 
 
@@ -123,6 +129,14 @@ def read_if_there(url: str) -> bytes | None:
             return None
 
 
+def read_if_whole(url: str) -> bytes | None:
+    """As :func:`read_if_there`; None also for what is known to be damaged where it lies, and has to be made again."""
+    try:
+        return read_if_there(url)
+    except IntegrityError:
+        return None
+
+
 def _whole(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
     content = _fetched(fs, path) if "s3" in fs.protocol else bytes(fs.cat_file(path))
     count(BYTES_READ, len(content))
@@ -137,23 +151,32 @@ def _fetched(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
     """
     bucket, key, version = fs.split_path(path)
     known: dict[str, str] = {"VersionId": version} if version else {}
-    damaged: list[bytes] = []
-    for attempt in range(_ATTEMPTS):
-        answer = fs.call_s3("get_object", Bucket=bucket, Key=key, **known)
+
+    async def fetch() -> tuple[dict[str, Any], bytes | Exception]:
+        answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, **known)
         try:
-            content = bytes(sync(fs.loop, answer["Body"].read))
-        except (OSError, BotoCoreError, aiohttp.ClientError):
-            if attempt == _ATTEMPTS - 1:
-                raise
-            continue
+            return answer, bytes(await answer["Body"].read())
+        except (FSTimeoutError, HTTPClientError, aiohttp.ClientPayloadError, ConnectionResetError) as error:
+            return answer, error  # others are of the request, which was repeated often enough
         finally:
             answer["Body"].close()
-        if bucket in _TAGS_ARE_OTHER or _is_tagged(answer, content):
+
+    damaged: set[str] = set()
+    for attempt in range(_ATTEMPTS):
+        fetched: tuple[dict[str, Any], bytes | Exception] = sync(fs.loop, fetch)
+        answer, content = fetched
+        if isinstance(content, Exception):
+            if attempt == _ATTEMPTS - 1:
+                raise content
+            continue
+        if _is_tagged(answer, content):
+            _TAGS_FIT.add(bucket)
             return content
-        if content in damaged:  # what goes wrong on the way does not do so twice in one place
-            _TAGS_ARE_OTHER.add(bucket)
-            return content
-        damaged.append(content)
+        if (digest := sha256(content)) in damaged:  # what goes wrong on the way does not do so twice in one place
+            if bucket in _TAGS_FIT or not content:
+                raise IntegrityError(f"s3://{path}: is damaged where it lies: it is not what its tag says")
+            return content  # of a server whose tags are something else
+        damaged.add(digest)
     raise TransientError(f"s3://{path}: {_ATTEMPTS} times arrived damaged, each time otherwise; look at the network")
 
 
@@ -363,17 +386,15 @@ def _beyond_the_end(error: BaseException) -> bool:
 
 def _http_status(error: BaseException) -> int | None:
     """What object storage answered, where an error comes from such an answer."""
-    return _metadata(error).get("HTTPStatusCode")
-
-
-def _was_repeated(error: BaseException) -> bool:
-    """Whether the request that was answered so was not the first of its kind."""
-    return bool(_metadata(error).get("RetryAttempts"))
-
-
-def _metadata(error: BaseException) -> dict[str, Any]:
     cause = error if isinstance(error, ClientError) else error.__cause__
-    return dict(cause.response["ResponseMetadata"]) if isinstance(cause, ClientError) else {}
+    return int(cause.response["ResponseMetadata"]["HTTPStatusCode"]) if isinstance(cause, ClientError) else None
+
+
+def _writer_of(fs: fsspec.AbstractFileSystem, path: str) -> str | None:
+    """The token of whoever created an object; requests are repeated at so many levels that none of them knows of all."""
+    bucket, key, _ = fs.split_path(path)
+    found = fs.call_s3("head_object", Bucket=bucket, Key=key)["Metadata"].get(_WRITER)
+    return None if found is None else str(found)
 
 
 def _read_local(span: Span) -> bytes | OSError:
@@ -505,21 +526,38 @@ def create_bytes(url: str, content: bytes) -> bool:
     the last of several writers win.
     """
     fs, path = filesystem(url)
+    token = secrets.token_hex(8)
     with _explained(url, "writing"):
         try:
             if isinstance(fs, LocalFileSystem):
-                with _whole_beside(Path(path), content) as working:
-                    os.link(working, path)  # unlike a rename it fails when there is one
+                _create_local(Path(path), content)
             else:
-                fs.pipe_file(path, content, mode="create")
+                fs.pipe_file(path, content, mode="create", Metadata={_WRITER: token})
         except OSError as error:
             # s3fs turns 412 (there is one) and 409 (another writer is at it) into OSErrors with these causes
             if isinstance(error, FileExistsError) or _http_status(error) in (409, 412):
                 # It may be ours: the answer to a write that succeeded can be lost, and the write is then repeated.
-                return _was_repeated(error) and read_if_there(url) == content
+                return not isinstance(fs, LocalFileSystem) and _writer_of(fs, path) == token
             raise
     count(BYTES_WRITTEN, len(content))
     return True
+
+
+def _create_local(path: Path, content: bytes) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            with _whole_beside(path, content) as working:
+                try:
+                    os.link(working, path)  # unlike a rename it fails when there is one
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                    with path.open("xb"):  # whoever creates the name may fill it
+                        working.replace(path)
+            return
+        except FileNotFoundError:  # another run of the same work was finished meanwhile, and swept
+            if attempt == _ATTEMPTS - 1:
+                raise
 
 
 def write_if_other(url: str, content: bytes) -> None:

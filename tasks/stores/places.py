@@ -16,6 +16,7 @@ FOLLOW = "PNGNOISE_FOLLOW_LINKS"
 """1: links in folders may lead anywhere, e.g. for a dataset whose folders are spread over disks."""
 LEAVES = f"is a link that leaves its folder, and is not followed; copy what it means, or set {FOLLOW}=1 if you trust it"
 _SCHEMES = frozenset({"file", "local", "s3", "http", "https", "zip", "tar", "memory"})
+_SERVERS = ("s3", "http", "https")
 _KNOWN = "use a path, file:// or s3://"
 _SECRET = re.compile(r"[?&;](?:[\w-]*(?:signature|token|secret|password|passwd|credential|key)[\w-]*|sig|sv)=", re.I)
 
@@ -26,7 +27,9 @@ def refuse_secrets(url: str) -> None:
         scheme, separator, rest = link.partition("://")
         if not separator:
             continue
-        if "@" in rest.partition("/")[0] or (scheme in ("http", "https") and _SECRET.search(rest)):
+        if (scheme in _SERVERS and "@" in rest.partition("/")[0]) or (
+            scheme in ("http", "https") and _SECRET.search(rest)
+        ):
             raise UserError(
                 f"a URL that begins with {scheme}:// holds a user, password or signature, which would be kept in logs, "
                 "parameters and records; leave it out and set the environment: AWS_ACCESS_KEY_ID, "

@@ -42,15 +42,16 @@ def begin(url: str, name: str, plan: dict[str, Any], key: str) -> dict[str, Any]
         UserError: the place holds something else that was begun, or files that were not.
     """
     place = join(url, name)
-    found = [] if exists(place) else [f for f in list_files(url) if not f.rpartition("/")[2].startswith(".")]
-    if found and not exists(place):  # another process may have begun the same since the first look
-        raise UserError(
-            f"{url}: is not empty (it holds {', '.join(found[:_SHOWN])}) and is no {plan['kind']}; choose an empty "
-            "output"
-        )
-    # Of two that begin at once one creates the plan; the other one finds it.
-    if not found and create_bytes(place, encode_json(plan | {"key": key})):
-        return None
+    if not exists(place):
+        found = [f for f in list_files(url) if not f.rpartition("/")[2].startswith(".")]
+        # Another process may have begun the same since the first look. Of two that do so at once one creates the plan.
+        if found and not exists(place):
+            raise UserError(
+                f"{url}: is not empty (it holds {', '.join(found[:_SHOWN])}) and is no {plan['kind']}; choose an empty "
+                "output"
+            )
+        if not found and create_bytes(place, encode_json(plan | {"key": key})):
+            return None
     there = read_json(place)
     if there.get("key") == key:
         return there

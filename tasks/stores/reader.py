@@ -235,7 +235,11 @@ class ShardReader(ABC, Generic[Record]):
     def problem(self, place: str, digest: str) -> Iterator[str]:
         """What is wrong with a file of the store, which should have this sha256."""
         target = join(self.url, place)
-        content = read_if_there(target)
+        try:
+            content = read_if_there(target)
+        except IntegrityError as error:
+            yield str(error)
+            return
         if content is None:
             yield f"{target}: missing"
         elif sha256(content) != digest:

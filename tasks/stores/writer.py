@@ -22,7 +22,7 @@ from tasks.stores.filesystem import (
     join,
     list_files,
     read_bytes,
-    read_if_there,
+    read_if_whole,
     read_json,
     sha256,
     size_if_there,
@@ -115,7 +115,7 @@ class ShardWriter:
         ``sizes_only``: of the objects only the sizes are looked at, for stores that are too large to read again.
         """
         place = join(self.url, part_name(index))
-        content = read_if_there(place)
+        content = read_if_whole(place)
         facts = None if content is None else is_whole(content, place, self.shard_key(index))
         objects = self.layout.objects(index)
         if facts is None or set(facts.objects) != set(objects):
@@ -126,7 +126,7 @@ class ShardWriter:
     def _holds(place: str, fact: dict[str, Any], sizes_only: bool) -> bool:
         if sizes_only:
             return bool(size_if_there(place) == fact["bytes"])
-        content = read_if_there(place)
+        content = read_if_whole(place)
         return content is not None and sha256(content) == fact["sha256"]
 
     def write(
@@ -182,7 +182,8 @@ class ShardWriter:
                 return self.layout.codec.decode(content)
 
         entry = use_spans([Span(place, total - size, total)], entries)[0][position]
-        assert entry is not None, (pair, array)
+        if entry is None:
+            raise IntegrityError(f"{place}: is damaged (slot {position} is absent); run the same command again")
         return use_spans([Span(place, *entry)], decoded)[0]
 
     def require_parts(self) -> None:

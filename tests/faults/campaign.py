@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 import urllib.request
 from collections import Counter
@@ -32,6 +33,7 @@ _LONGEST = 300.0
 _DISTURBED = 5  # attempts at an output that are disturbed; the others are left in peace
 _GIVE_UP = 10
 _WORDS = 2  # exit code of an error in words
+_TOLD = ("UserError", "TransientError", "IntegrityError")  # errors in words
 _OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 Ended = Callable[[], bool]
 
@@ -137,7 +139,7 @@ class Campaign:
         code = run.wait(_LONGEST)
         if code == _WORDS:
             self.figures["runs that ended in words"] += 1
-        elif code > 0:
+        elif code not in (0, -signal.SIGKILL):
             self.wrong.append(f"{stage.name}: exit code {code}: {self._said(run)}")
         elif code == 0 and self.kills:
             self.figures["runs that came to their end"] += 1
@@ -160,8 +162,11 @@ class Campaign:
                 self.worker.start()
                 return False
         wait_until(lambda: self._state(run) in _OVER, _LONGEST, f"an end of {run}")
-        self.figures[f"deployed runs {self._state(run).lower()}"] += 1
-        return self._state(run) == "COMPLETED"
+        state = self._api("GET", f"flow_runs/{run}")["state"]
+        self.figures[f"deployed runs {state['type'].lower()}"] += 1
+        if state["type"] == "FAILED" and not any(name in str(state["message"]) for name in _TOLD):
+            self.wrong.append(f"{stage.name}: a deployed run failed: {state['message']}")
+        return bool(state["type"] == "COMPLETED")
 
     def _kill(self, victim: str, stage: Stage, running: Callable[[], None]) -> None:
         self.table[victim, stage.name] += 1

@@ -1,6 +1,6 @@
 /* A disk that fails: preloaded into a process, it lets calls on files below FAULT_ROOT fail with FAULT_ERRNO.
  *
- * FAULT_CALLS names the calls (open read write fsync rename), FAULT_PERMILLE how many of a thousand fail, FAULT_SEED which
+ * FAULT_CALLS names the calls (open read write fsync link move), FAULT_PERMILLE how many of a thousand fail, FAULT_SEED which
  * ones, FAULT_LOG a file that gets one letter per failure. "open" means open for writing. FAULT_CLOCK: by how many seconds
  * the clock of the process is wrong. */
 #define _GNU_SOURCE
@@ -80,7 +80,13 @@ ssize_t write(int file, const void *from, size_t size) {
 
 int fsync(int file) { return below_fd(file) && fails("fsync") ? -1 : REAL(fsync)(file); }
 
-int rename(const char *from, const char *to) { return below(to) && fails("rename") ? -1 : REAL(rename)(from, to); }
+int link(const char *from, const char *to) { return below(to) && fails("link") ? -1 : REAL(link)(from, to); }
+
+int linkat(int a, const char *from, int b, const char *to, int flags) {
+    return below(to) && fails("link") ? -1 : REAL(linkat)(a, from, b, to, flags);
+}
+
+int rename(const char *from, const char *to) { return below(to) && fails("move") ? -1 : REAL(rename)(from, to); }
 
 int clock_gettime(clockid_t clock, struct timespec *to) {
     const char *wrong = getenv("FAULT_CLOCK");

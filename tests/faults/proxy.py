@@ -30,7 +30,7 @@ class FaultyProxy:
     """Listens on loopback while the block lasts. ``rates``: share of the requests of that kind that meet a fault.
 
     ``counted`` is what was injected by kind; ``requests`` how often each (method, path) was asked for; ``only``
-    limits faults to paths that hold this text.
+    limits faults to paths that hold this text, ``most`` their number.
     """
 
     def __init__(
@@ -41,9 +41,11 @@ class FaultyProxy:
         *,
         silence: float = 4.0,
         only: str = "",
+        most: int | None = None,
     ) -> None:
         assert set(rates) <= set(FAULTS), rates
         self.server, self.rates, self.seed, self.silence, self.only = urlsplit(server), dict(rates), seed, silence, only
+        self.most = most
         self.counted: Counter[str] = Counter()
         self.requests: Counter[tuple[str, str]] = Counter()
         self._listings: dict[str, bytes] = {}
@@ -73,7 +75,7 @@ class FaultyProxy:
             self.requests[method, path] += 1
             self._asked[f"{method} {target}"] += 1
             drawn = random.Random(f"{self.seed} {method} {target} {self._asked[f'{method} {target}']}")
-        if self.only not in path:
+        if self.only not in path or (self.most is not None and self.counted.total() >= self.most):
             return None
         read, write = method == "GET" and not listing, method in ("PUT", "POST", "DELETE")
         possible = [*ANY, *READS * read, *("lost answer to a write",) * write, *("stale listing",) * listing]

@@ -13,12 +13,12 @@ from tests.faults.disk import Job
 from tests.faults.results import keep
 
 TRIES = 40
-LETTERS = {"o": "open", "r": "read", "w": "write", "f": "fsync"}
+LETTERS = {"o": "open", "r": "read", "w": "write", "f": "fsync", "l": "link", "m": "rename"}
 pytestmark = pytest.mark.timeout(900)
 
 FAULTS = [
     pytest.param(errno.EIO, "read", 1, id="errors on reading", marks=pytest.mark.slow),
-    pytest.param(errno.EIO, "write fsync", 20, id="errors on writing"),
+    pytest.param(errno.EIO, "write fsync link move", 20, id="errors on writing"),
     pytest.param(errno.ENOSPC, "write", 30, id="full disk", marks=pytest.mark.slow),
 ]
 

@@ -15,13 +15,14 @@ from moto.server import ThreadedMotoServer
 from torch import nn
 
 from pngmodel.bundle import write_bundle
-from pngmodel.errors import TransientError, UserError
+from pngmodel.errors import IntegrityError, TransientError, UserError
 from tasks.ingest import ingest
 from tasks.inspection import verify
 from tasks.patches import Geometry, extract_patches
 from tasks.registry import add_version
 from tasks.stores import filesystem as files
 from tasks.stores.corpus import Corpus
+from tasks.stores.plans import begin
 from tasks.stores.registry import Registered
 from tasks.synthesis import CorpusParameters
 from tests.faults.proxy import FAULTS, FaultyProxy
@@ -197,7 +198,7 @@ def test_tries_are_bounded_and_the_object_is_named(name: str, server: str, monke
             files.write_bytes(f"{BUCKET}/a/broken.bin", b"1")
         with pytest.raises(TransientError, match=r"s3://noise/a/broken\.bin: reading failed"):
             files.read_bytes(f"{BUCKET}/a/broken.bin")
-        assert 3 <= proxy.requests["PUT", "/noise/a/broken.bin"] <= 4 * 5  # botocore's tries, and s3fs' of those
+        assert 3 <= proxy.requests["PUT", "/noise/a/broken.bin"] <= 4 * 3  # botocore's tries, and s3fs' of those
         assert files.read_bytes(f"{BUCKET}/whole.bin") == b"1"
 
 
@@ -211,3 +212,44 @@ def test_an_object_that_always_arrives_damaged_is_named(
         with pytest.raises(TransientError, match=r"s3://noise/a/x\.bin: .*arrived damaged"):
             files.read_bytes(f"{BUCKET}/a/x.bin")
         assert proxy.requests["GET", "/noise/a/x.bin"] < 10
+
+
+def test_a_conditional_write_whose_answer_is_lost_knows_its_own_content(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"{BUCKET}/a/once.json"
+    with FaultyProxy(server, {"lost answer to a write": 1.0}, only="once", most=1) as proxy:
+        through(proxy.url, monkeypatch)
+        assert files.create_bytes(place, b"ours")
+        assert proxy.counted == {"lost answer to a write": 1}
+        assert proxy.requests["PUT", "/noise/a/once.json"] == 2
+        assert not files.create_bytes(place, b"ours")  # there was no doubt this time
+        assert not files.create_bytes(place, b"theirs")
+    assert files.read_bytes(place) == b"ours"
+
+
+def test_an_object_that_is_not_what_its_tag_says_is_damaged(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server's tags are known to fit; where they never did they are something else."""
+    through(server, monkeypatch)
+    files.write_bytes(f"{BUCKET}/a/good.bin", b"good")
+    for name, fits in (("other", False), ("rotten", True)):
+        monkeypatch.setattr(files, "_TAGS_FIT", {"noise"} if fits else set())
+        monkeypatch.setattr(files, "_is_tagged", lambda answer, content: False)
+        if fits:
+            with pytest.raises(IntegrityError, match=r"s3://noise/a/good\.bin: is damaged where it lies"):
+                files.read_bytes(f"{BUCKET}/a/good.bin")
+            assert files.read_if_whole(f"{BUCKET}/a/good.bin") is None
+        else:
+            assert files.read_bytes(f"{BUCKET}/a/good.bin") == b"good", name
+
+
+def test_a_plan_that_is_there_is_never_written_again(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor tried to: not every server knows conditional writes, and a finished store may be read-only."""
+    plan, place = {"kind": "corpus", "layout": {}}, f"{BUCKET}/planned"
+    assert begin(place, "plan.json", plan, "a") is None
+    with FaultyProxy(server, {}) as proxy:
+        through(proxy.url, monkeypatch)
+        assert begin(place, "plan.json", plan, "a") == plan | {"key": "a"}
+        with pytest.raises(UserError, match="holds another corpus"):
+            begin(place, "plan.json", plan, "b")
+        assert not [path for method, path in proxy.requests if method == "PUT"]

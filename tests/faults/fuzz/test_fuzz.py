@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import resource
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tests.faults.fuzz.ground import Ground
 from tests.faults.fuzz.sourcetargets import SOURCES
 from tests.faults.fuzz.target import Target
 from tests.faults.fuzz.targets import TARGETS
+from tests.faults.memory import peak, peak_from_now
 
 SLOW = {"names", "corpus.json", "corpus-manifest", "corpus-shards", "corpus-survey", "bundle-config", "store-shard"}
 """Readers of tens of milliseconds, which are given fewer inputs."""
@@ -31,11 +31,6 @@ def target(name: str, ground: Ground) -> Target:
     if name not in _built:
         _built[name] = TARGETS[name](ground)
     return _built[name]
-
-
-def peak() -> int:
-    """Megabytes that this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def tried(name: str, found: Target, content: bytes, folder: Path) -> None:
@@ -55,7 +50,7 @@ def test_what_is_valid_is_read(name: str, ground: Ground) -> None:
 @pytest.mark.parametrize("name", list(TARGETS))
 def test_what_is_hostile_is_told_in_words(name: str, ground: Ground, tmp_path: Path) -> None:
     found = target(name, ground)
-    before = peak()
+    before = peak_from_now()
     for content in STANDING[found.kind]:
         tried(name, found, content, tmp_path)
 

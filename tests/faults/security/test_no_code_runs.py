@@ -156,7 +156,7 @@ def test_tables_and_tensors_hold_values_and_no_objects(hostile: Any) -> None:
     schema = pa.schema([pa.field("x", Pickled())], metadata={b"pandas": hostile.pickled, b"pngnoise.shard": b"{}"})
     buffer = io.BytesIO()
     pq.write_table(pa.table([array], schema=schema), buffer)
-    table = decode_table(buffer.getvalue())
+    table = decode_table(buffer.getvalue(), "x.parquet")
     assert table.column("x").to_pylist() == [hostile.pickled]
     for content in (hostile.pickled, b"\xff" * 8 + b"{}", (2).to_bytes(8, "little") + b"{}" + hostile.pickled):
         assert shard_digests(content, 0, "key") is None

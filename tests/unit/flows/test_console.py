@@ -17,7 +17,7 @@ def status(code: int) -> PrefectHTTPStatusError:
     return PrefectHTTPStatusError("it said so", request=request, response=httpx.Response(code, request=request))
 
 
-LOST = r"Prefect's server at http://127\.0\.0\.1:4200/api does not answer"
+LOST = r"Prefect's server at http://127\.0\.0\.1:4200/api does not answer as it should"
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,16 @@ def test_equal_json_is_equal_bytes(tmp_path: Path) -> None:
     files.write_json(str(tmp_path / "a"), {"x": 1, "y": {"b": 1, "a": 2}})
     files.write_json(str(tmp_path / "b"), {"y": {"a": 2, "b": 1}, "x": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_file_is_created_once_also_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    for number in range(2):
+        place = tmp_path / f"{number}.json"
+        assert files.create_bytes(str(place), b"first")
+        assert not files.create_bytes(str(place), b"second")
+        assert place.read_bytes() == b"first"
+        monkeypatch.setattr(os, "link", link)  # as exFAT and many network disks do
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.json", "1.json"]

@@ -22,8 +22,12 @@ from torch import nn
 
 from pngmodel.bundle import write_bundle
 from pngmodel.errors import IntegrityError, UserError
+from tasks.corpora import orphans
 from tasks.inspection import verify
+from tasks.registry import add_version, check_files
 from tasks.signatures import PASSWORD, SIGNATURE, sign, verify_signed
+from tasks.stores.registry import Registered, Version
+from tasks.synthesis import CorpusParameters
 
 
 def keys(folder: Path, name: str, password: bytes | None = None) -> tuple[Path, Path]:
@@ -66,7 +70,11 @@ def test_what_was_not_signed_is_refused(bundle: str, tmp_path: Path) -> None:
     assert verify(bundle)["verified"]  # whole, and somebody else's
     with pytest.raises(IntegrityError, match="is not what was signed"):
         verify_signed(bundle, [public])
-    for broken in (b"{", b"{}", json.dumps(json.loads(signature) | {"signature": "???"}).encode()):
+    for broken in (
+        b"{",
+        b"{}",
+        *(json.dumps(json.loads(signature) | {"signature": text}).encode() for text in ("???", "é")),
+    ):
         (tmp_path / "bundle" / SIGNATURE).write_bytes(broken)
         with pytest.raises(IntegrityError, match=r"signature\.json"):
             verify_signed(bundle, [public])
@@ -115,3 +123,30 @@ def test_other_keys_are_refused_with_the_remedy(make: Callable[[Path], Any], bun
         sign(bundle, make(tmp_path))
     with pytest.raises(UserError, match="openssl genpkey -algorithm ed25519"):
         verify_signed(bundle, [make(tmp_path)])
+
+
+def test_a_name_in_a_registry_is_what_it_means(bundle: str, tmp_path: Path) -> None:
+    private, public = keys(tmp_path, "ours")
+    sign(bundle, private)
+    add_version(bundle, str(tmp_path / "models" / "small"))
+    name = f"{tmp_path}/models/small@1"
+    assert verify_signed(name, [public])["verified"]
+    sign(name, private)  # others may vouch for it, too; the version stays what it was
+    add_version(bundle, str(tmp_path / "models" / "small"))
+    assert verify_signed(name, [public])["verified"]
+    check_files(*_registered(name))
+
+
+def _registered(name: str) -> tuple[Registered, Version]:
+    place, _, number = name.rpartition("@")
+    registered = Registered(*place.rsplit("/", 1))
+    return registered, registered.version(int(number))
+
+
+def test_a_signature_is_no_orphan(made: Callable, patches: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    places = {"output": str(tmp_path / "c"), "references": patches, "clean": str(folders[0] / "clean")}
+    published, _ = made(CorpusParameters(model="heteroscedastic", crop=32, shard=64, alias="latest", **places))
+    private, public = keys(tmp_path, "ours")
+    sign(str(tmp_path / "latest"), private)
+    assert orphans(published.url) == []
+    assert verify_signed(published.url, [public])["verified"]
