@@ -391,7 +391,7 @@ def _http_status(error: BaseException) -> int | None:
 
 
 def _writer_of(fs: fsspec.AbstractFileSystem, path: str) -> str | None:
-    """The token of whoever created an object; requests are repeated at so many levels that none of them knows of all."""
+    """The token of whoever created an object. Requests are repeated at many levels, none of which knows of all."""
     bucket, key, _ = fs.split_path(path)
     found = fs.call_s3("head_object", Bucket=bucket, Key=key)["Metadata"].get(_WRITER)
     return None if found is None else str(found)
