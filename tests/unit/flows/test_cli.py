@@ -83,6 +83,7 @@ def test_all_commands_are_known() -> None:
         "deploy",
         "doctor",
         "metrics",
+        "sign",
     }
 
 
