@@ -31,7 +31,7 @@ from tests.faults.results import keep
 BUCKET = "s3://noise"
 TRIES, IMAGES = 12, 4
 SHARE = dict.fromkeys(FAULTS, 0.05) | {"error 500": 0.025, "SlowDown": 0.025, "time-out": 0.01}
-RATES = {"time-out": 0.01, "error 500": 0.05, "SlowDown": 0.05}
+RATES = {"time-out": 0.01, "error 500": 0.05, "SlowDown": 0.05, "stale listing": 1.0}
 COMMITS = {"catalogue": "catalogue.json", "patches": "store.json", "corpus": "corpus.json"}
 pytestmark = pytest.mark.timeout(900)
 
