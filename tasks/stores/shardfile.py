@@ -30,6 +30,7 @@ DTYPES = ("uint8", "uint16", "float32")
 _ABSENT = 2**64 - 1
 _LEVEL = 1
 _CHECKSUM_BYTES = 4
+_BLOSC_HEADER, _BLOSC_ZSTD, _BLOSC_COPIED = 16, 4, 2  # bytes; a number in three bits of the flags; a bit of the flags
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ENTRY = np.dtype("<u8")
 
@@ -110,6 +111,8 @@ class ChunkCodec:
             raise DamagedShard("a chunk does not fit its checksum")
         if (size := int.from_bytes(packed[4:8], "little")) != self._bytes:
             raise DamagedShard(f"a chunk has {size} bytes where {self._bytes} belong")
+        if not _is_framed(packed):
+            raise DamagedShard("a chunk's header contradicts its size")
         try:
             return imagecodecs.blosc_decode(packed, numthreads=1)
         except (RuntimeError, ValueError) as error:
@@ -162,6 +165,23 @@ def _blosc(content: bytes, size: int) -> bytes:
             content, level=_LEVEL, compressor="zstd", shuffle=int(size > 1), typesize=size, numthreads=1
         )
     )
+
+
+def _is_framed(packed: bytes) -> bool:
+    """Whether a Blosc chunk (version 1 format, zstd) lies where its header says: the decoder believes the header, and
+    reads wherever a stranger's leads it."""
+    if len(packed) < _BLOSC_HEADER or packed[2] >> 5 != _BLOSC_ZSTD:
+        return False
+    size, block, length = (int.from_bytes(packed[k : k + 4], "little") for k in (4, 8, 12))
+    if length != len(packed) or not 0 < block <= size:
+        return False
+    if packed[2] & _BLOSC_COPIED:
+        return length == size + _BLOSC_HEADER
+    first = _BLOSC_HEADER + 4 * -(-size // block)
+    if first > length:
+        return False
+    starts = np.frombuffer(packed[_BLOSC_HEADER:first], "<u4")
+    return bool(((starts >= first) & (starts.astype(np.int64) + 4 <= length)).all())
 
 
 def _zstd_size(chunk: bytes) -> int | None:

@@ -58,6 +58,25 @@ def cheap() -> Iterator[None]:
     assert time.process_time() - begun < _SECONDS
 
 
+CRASHES = [
+    "02019001d8000000d8000000e8626262" + "62" * 40,  # a length beyond the chunk
+    "02019101b0010000b001000051ffff01" + "14000000" + "39010000" + "28b52ffd" + "62" * 40,
+    "02019001d8000000d800000048000000" + "ffffff7f" + "62" * 52,  # a block beyond it
+    "02019001d8000000010000004c000000" + "62" * 60,  # more blocks than there is room for
+    "02019001d80000000000000048000000" + "62" * 56,  # blocks of nothing
+    "02010101d8000000d800000048000000" + "14000000" + "62" * 52,  # another compressor
+]
+
+
+@pytest.mark.parametrize("packed", map(bytes.fromhex, CRASHES), ids=range(len(CRASHES)))
+def test_a_blosc_chunk_that_leads_out_of_itself_is_not_followed(packed: bytes) -> None:
+    """The first two ended the process: its checksum is right, as its author can make it so."""
+    size = int.from_bytes(packed[4:8], "little")
+    codec = ChunkCodec(1, 1, size, "uint8", "registered")
+    with pytest.raises(DamagedShard):
+        codec.decode(packed + google_crc32c.value(packed).to_bytes(4, "little"))
+
+
 @pytest.mark.parametrize("depth", [65, 900, 100_000])
 @pytest.mark.parametrize("kind", ["list", "object"])
 def test_deep_json_is_told(tmp_path: Path, depth: int, kind: str) -> None:
