@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(900)
 
 FAULTS = [
     pytest.param(errno.EIO, "read", 1, id="errors on reading", marks=pytest.mark.slow),
-    pytest.param(errno.EIO, "write fsync link move", 20, id="errors on writing"),
+    pytest.param(errno.EIO, "write fsync link move", 20, id="errors on writing", marks=pytest.mark.slow),
     pytest.param(errno.ENOSPC, "write", 30, id="full disk", marks=pytest.mark.slow),
 ]
 
