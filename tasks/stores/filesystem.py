@@ -231,14 +231,15 @@ class _Remote(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return self._file.seek(offset, whence)
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
+        room = memoryview(buffer).cast("B")  # whatever its items are
         try:
             with _explained(self._url, "reading"):
-                content = self._file.read(len(buffer))
+                content = self._file.read(len(room))
         except TransientError as error:
             self.lost = error
             raise
-        buffer[: len(content)] = content
+        room[: len(content)] = content
         return len(content)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import pickle
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 from pngmodel.errors import IntegrityError, UserError
 from tasks.patches import Geometry, extract_patches
 from tasks.stores import reader
-from tasks.stores.filesystem import Span, read_spans
+from tasks.stores.filesystem import Span, use_spans
 from tasks.stores.layout import shard_object
 from tasks.stores.patches import PatchStore
 from tasks.stores.torchdata import PatchDataset, ShardBatches, ShuffledOrder
@@ -80,11 +81,11 @@ def test_both_sides_of_a_shard_are_fetched_at_once_and_once(patches: str, monkey
     data = PatchDataset(patches, whole_shards=True)
     requests: list[list[str]] = []
 
-    def counted(spans: list[Span]) -> list[bytes]:
+    def counted(spans: list[Span], use: Callable[[int, bytes], Any]) -> list[Any]:
         requests.append([span.url for span in spans if "/c/" in span.url])
-        return read_spans(spans)
+        return use_spans(spans, use)
 
-    monkeypatch.setattr(reader, "read_spans", counted)
+    monkeypatch.setattr(reader, "use_spans", counted)
     batch = [35, 0, 9, 1, 0, 20, 30]  # more shards than are kept
     found = data.__getitems__(batch)
     assert [int(item["index"]) for item in found] == batch
