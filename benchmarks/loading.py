@@ -29,10 +29,11 @@ from torch.utils.data import DataLoader, Dataset
 from tasks.catalogue import load_catalogue, read_one
 from tasks.clusters import ClusterConfig
 from tasks.patches import Geometry, extract_patches
-from tasks.stores.filesystem import Span, read_bytes, read_spans
+from tasks.stores.filesystem import read_bytes, read_spans
 from tasks.stores.layout import shard_object
 from tasks.stores.patches import PatchStore
 from tasks.stores.shardfile import ChunkCodec, Pixels, index_size, read_index
+from tasks.stores.slices import Span
 from tasks.stores.torchdata import PatchDataset, ShuffledOrder
 
 BATCH, BATCHES, REPEATS = 16, 12, 3

@@ -57,7 +57,7 @@ def user_errors() -> Iterator[None]:
     from pydantic import ValidationError
 
     from pngmodel.errors import UserError
-    from tasks.stores.places import refuse_secrets_in
+    from tasks.stores.urls import refuse_secrets_in
 
     try:
         refuse_secrets_in(sys.argv[1:])  # before there is a run whose parameters a server keeps

@@ -21,7 +21,7 @@ from tasks.placeholders import resolved
 from tasks.progress import bars
 from tasks.provenance import commit
 from tasks.runrecords import recorded
-from tasks.stores.places import refuse_secrets_in
+from tasks.stores.urls import refuse_secrets_in
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
 Function = Callable[[Parameters], dict[str, Any]]

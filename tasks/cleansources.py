@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import Any
 
 from pngmodel.errors import IntegrityError, TransientError, UserError
@@ -21,12 +21,13 @@ from tasks.datasets.zarrarray import DOCUMENT, image_count, is_group, row_part
 from tasks.jpegquality import jpeg_quality
 from tasks.provenance import content_key
 from tasks.sources import SAMPLE_LICENCE, SAMPLES, SHIPPED, hwc, patch_content, patch_id, unit_floats
-from tasks.stores.filesystem import exists, file_stamps, join, list_files, read_bytes, sha256, twice
+from tasks.stores.filesystem import exists, is_local, join, read_bytes, sha256
 from tasks.stores.layout import CLEAN
+from tasks.stores.listing import file_stamps, list_files
 from tasks.stores.patches import COMMIT as PATCHES
 from tasks.stores.patches import PatchStore
-from tasks.stores.places import LEAVES
 from tasks.stores.shardfile import Pixels
+from tasks.stores.urls import LEAVES
 from tasks.verification import pixel_digest
 
 UNKNOWN_LICENCE = "unknown (a folder of images carries none)"
@@ -213,8 +214,7 @@ def _described(look: _Look) -> list[CleanImage | Rejected]:
     array = _is_array(look.url)
     for row, name in enumerate(look.names, start=look.first):
         try:
-            read = partial(_array_image, look.url, name) if array else partial(_file_image, look, name)
-            pixels, content = twice(look.url, read)
+            pixels, content = _array_image(look.url, name) if array else _file_image(look, name)
         except TransientError:
             raise  # of storage, not of this image: it must not be left out for good
         except UserError as error:
@@ -226,7 +226,14 @@ def _described(look: _Look) -> list[CleanImage | Rejected]:
 
 
 def _array_image(url: str, part: str) -> tuple[Pixels, str]:
-    pixels = next(read_pixels(url, [part]))
+    try:
+        pixels = next(read_pixels(url, [part]))
+    except TransientError:
+        raise
+    except UserError:
+        if is_local(url):
+            raise
+        pixels = next(read_pixels(url, [part]))  # parts of objects may arrive damaged unnoticed
     return pixels, pixel_digest(pixels)
 
 

@@ -26,8 +26,9 @@ from tasks.stores.corpus import (
     manifest_shards,
     shards_name,
 )
-from tasks.stores.filesystem import exists, join, list_files, read_json, remove
+from tasks.stores.filesystem import exists, join, read_json, remove
 from tasks.stores.layout import GROUP, PLAN, array_document, part_name
+from tasks.stores.listing import list_files
 from tasks.stores.writer import ShardWriter
 from tasks.synthesis import OF_A_RUN, CorpusParameters, CorpusPlan
 

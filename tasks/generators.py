@@ -20,7 +20,8 @@ from pngmodel.bundle import SHIPPED, bundle_config, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.interface import NoisyImageGenerator
 from tasks.provenance import content_key
-from tasks.stores.filesystem import exists, join, list_files, local_path, read_bytes, read_json, sha256
+from tasks.stores.filesystem import exists, join, local_path, read_bytes, read_json, sha256
+from tasks.stores.listing import list_files
 from tasks.stores.names import inner
 from tasks.stores.registry import resolve
 

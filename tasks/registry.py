@@ -13,16 +13,8 @@ from tasks.artifacts import log
 from tasks.generators import bundle_folder
 from tasks.steps import step
 from tasks.stores.commits import SIGNATURE
-from tasks.stores.filesystem import (
-    create_bytes,
-    exists,
-    join,
-    list_files,
-    local_path,
-    read_bytes,
-    sha256,
-    write_if_other,
-)
+from tasks.stores.filesystem import create_bytes, exists, join, local_path, read_bytes, sha256, write_if_other
+from tasks.stores.listing import list_files
 from tasks.stores.registry import Registered, Version, check_name, meant, names
 
 KINDS = ("pngnoise-model", "pngnoise-denoiser", "pngnoise-baseline")

@@ -23,8 +23,9 @@ from tasks.sources import planned_references
 from tasks.steps import step
 from tasks.stores.aliases import refuse_shadows
 from tasks.stores.corpus import CLEAN_IMAGES, COMMIT, PLACES, SCHEMA, SURVEYED, published_corpus, writer
-from tasks.stores.filesystem import encode_json, join, list_files, remove, sha256, write_if_other
+from tasks.stores.filesystem import encode_json, join, remove, sha256, write_if_other
 from tasks.stores.layout import CLEAN, NOISY, part_name, peak
+from tasks.stores.listing import list_files
 from tasks.stores.promptbank import Entry
 from tasks.stores.shardfile import Pixels
 from tasks.synthesis import CorpusPlan, Job, Sample, ShardWork, prompt_source

@@ -141,6 +141,17 @@ def patches(catalogue: str, tmp_path: Path) -> str:
     return url
 
 
+@pytest.fixture
+def parameters(patches: str, folders: Any) -> Callable[..., CorpusParameters]:
+    """Parameters of a corpus of 36 clean patches in shards of 8; keywords change fields."""
+
+    def make(output: Any, **changes: Any) -> CorpusParameters:
+        fields = {"model": "heteroscedastic", "references": patches, "clean": str(folders[0] / "clean")}
+        return CorpusParameters(**(fields | {"output": str(output), "crop": 32, "shard": 8} | changes))
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tree() -> Callable[[str | Path], dict[str, bytes]]:
     """All files below a folder with their contents, without the one that says where a corpus' sources lay."""

@@ -28,8 +28,7 @@ class Board:
 
     def __init__(self, folder: Path, step: int) -> None:
         self._path = folder / "metrics.jsonl"
-        self._writer: SummaryWriter | None = None
-        self._given_up = False
+        self._writer: SummaryWriter | None = None  # None: given up
         with self._spared():
             folder.mkdir(parents=True, exist_ok=True)
             rows = _rows(self._path) if step and self._path.exists() else []
@@ -40,30 +39,28 @@ class Board:
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """Log the figures of a step."""
-        if self._given_up:
+        if self._writer is None:
             return
         with self._spared():
             with self._path.open("a") as file:
                 file.write(json.dumps({"step": step} | row) + "\n")
             for name, value in row.items():
-                if self._writer is not None:
-                    self._writer.add_scalar(name, value, step)
+                self._writer.add_scalar(name, value, step)
 
     def show(self, step: int, pictures: Pictures) -> None:
         """Log pictures of noise, a row for each kind, and what was measured on them."""
-        if self._given_up:
+        if self._writer is None:
             return
         with self._spared():
-            if self._writer is not None:
-                for name, value in pictures.figures.items():
-                    self._writer.add_scalar(name, value, step)
-                self._writer.add_image("noise", grid(pictures), step)
-                self._writer.add_text("rows", ", ".join(pictures.rows), step)
+            for name, value in pictures.figures.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.add_image("noise", grid(pictures), step)
+            self._writer.add_text("rows", ", ".join(pictures.rows), step)
 
     def close(self) -> None:
         """Write everything out."""
-        with self._spared():
-            if self._writer is not None:
+        if self._writer is not None:
+            with self._spared():
                 self._writer.close()
 
     @contextmanager
@@ -72,7 +69,7 @@ class Board:
             yield
         except OSError as error:
             _LOG.warning("%s: the curves are not kept from here on (%s); the training goes on", self._path, error)
-            self._given_up = True  # half a row is the last one
+            self._writer = None  # half a row is the last one
 
 
 def grid(pictures: Pictures) -> Tensor:

@@ -21,15 +21,16 @@ from typing import IO, BinaryIO, cast
 
 from pngmodel.errors import UserError
 from tasks.datasets.limits import check_bytes
-from tasks.stores.filesystem import file_size, file_stamp, open_file, raise_lost, read_bytes, read_range
+from tasks.stores.filesystem import file_size, read_bytes
+from tasks.stores.listing import file_stamp
+from tasks.stores.slices import open_file, read_range
 
 _LOCAL_HEADER = struct.Struct("<IHHHHHIIIHH")
 _STORED, _DEFLATED, _ENCRYPTED = 0, 8, 1
 _SPOOL = 64 << 20  # bytes that are unpacked in memory before a temporary file is used
 _MAX_SPOOL = 4 << 30  # and what such a file may hold
 _STEP = 4 << 20
-_BLOCK = 4 << 20  # bytes that object storage is asked for at once,
-_DIRECTORY_BLOCK = 1 << 16  # and where only headers are read, which lie far apart in a tar
+_DIRECTORY_BLOCK = 1 << 16  # bytes asked for at once: headers in a tar lie far apart
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def members(kind: str, url: str) -> dict[str, Member]:
 
 @lru_cache(maxsize=4)
 def _directory(kind: str, url: str, stamp: str) -> dict[str, Member]:
-    with _open(url, _DIRECTORY_BLOCK) as file:
+    with open_file(url, _DIRECTORY_BLOCK) as file:
         try:
             read = _zip_members if kind == "zip" else _tar_members
             return read(file, file_size(url))
@@ -157,12 +158,12 @@ def opened(uri: str) -> Iterator[BinaryIO]:
     """
     kind = kind_of(uri)
     if kind is None:
-        with _open(uri) as plain:
+        with open_file(uri) as plain:
             yield plain
         return
     url, member = _member(kind, uri)
     if member.method == _STORED:
-        with _open(url) as archive:
+        with open_file(url) as archive:
             yield _window(archive, _data_offset(kind, uri, url, member), member.size)
         return
     if member.size > _MAX_SPOOL:
@@ -170,17 +171,6 @@ def opened(uri: str) -> Iterator[BinaryIO]:
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL) as spool:  # seeking in deflated bytes starts over each time
         _unpack(kind, uri, url, member, spool)
         yield _window(cast(BinaryIO, spool), 0, member.size)
-
-
-@contextmanager
-def _open(url: str, block: int = _BLOCK) -> Iterator[BinaryIO]:
-    """A file whose decoder's complaints are none where storage failed."""
-    with open_file(url, block) as file:
-        try:
-            yield file
-        except Exception:
-            raise_lost(file)
-            raise
 
 
 def _member(kind: str, uri: str) -> tuple[str, Member]:

@@ -10,8 +10,9 @@ from pathlib import PurePosixPath
 from pngmodel.errors import UserError
 from tasks.datasets.archives import Member, members
 from tasks.datasets.imagefile import EXTENSIONS
-from tasks.stores.filesystem import exists, is_file, join, list_files, local_path
-from tasks.stores.places import LEAVES
+from tasks.stores.filesystem import exists, is_file, join, local_path
+from tasks.stores.listing import list_files
+from tasks.stores.urls import LEAVES
 
 _ARCHIVES = (".zip", ".tar")
 _WEB = ("http://", "https://")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -20,17 +19,8 @@ from tasks.exports.protocol import FileFact, Settings, Written
 from tasks.exports.records import ExportFile, ExportRecord, Receipt
 from tasks.provenance import content_key
 from tasks.stores.commits import open_commit
-from tasks.stores.filesystem import (
-    encode_json,
-    exists,
-    file_size,
-    join,
-    open_file,
-    read_bytes,
-    read_json,
-    sha256,
-    write_inside,
-)
+from tasks.stores.filesystem import encode_json, exists, file_size, join, read_bytes, read_json, sha256, write_inside
+from tasks.stores.slices import open_file
 
 COMMIT = "export.json"
 KIND = "export"
@@ -99,7 +89,7 @@ def _digest(place: str, size: int) -> str:
     if size <= _BLOCK:
         return sha256(read_bytes(place))
     found = hashlib.sha256()
-    with closing(open_file(place)) as file:
+    with open_file(place) as file:
         while block := file.read(_BLOCK):
             found.update(block)
     return found.hexdigest()

@@ -10,7 +10,8 @@ from typing import Any
 
 from pngmodel.errors import UserError
 from tasks.provenance import content_key
-from tasks.stores.filesystem import create_bytes, encode_json, exists, join, list_files, read_json
+from tasks.stores.filesystem import create_bytes, encode_json, exists, join, read_json
+from tasks.stores.listing import list_files
 
 _SHOWN = 3
 

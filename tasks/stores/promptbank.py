@@ -18,9 +18,10 @@ from pngmodel.errors import IntegrityError, UserError
 from pngmodel.jsontext import decode_json
 from tasks.provenance import content_key
 from tasks.stores.commits import open_commit
-from tasks.stores.filesystem import Span, exists, join, read_bytes, read_json, sha256, use_spans
+from tasks.stores.filesystem import exists, join, read_bytes, read_json, sha256
 from tasks.stores.layout import PLAN
 from tasks.stores.names import InnerPath
+from tasks.stores.slices import Span, use_spans
 from tasks.stores.tables import decode_table
 
 COMMIT, TABLE = "bank.json", "bank.parquet"

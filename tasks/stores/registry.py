@@ -18,16 +18,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.stores.filesystem import (
-    create_bytes,
-    encode_json,
-    join,
-    list_files,
-    read_bytes,
-    read_json,
-    sha256,
-    write_json,
-)
+from tasks.stores.filesystem import create_bytes, encode_json, join, read_bytes, read_json, sha256, write_json
+from tasks.stores.listing import list_files
 from tasks.stores.names import Digest, InnerPath
 from tasks.stores.records import SHA256
 

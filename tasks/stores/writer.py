@@ -16,26 +16,25 @@ from pydantic import TypeAdapter, ValidationError
 from pngmodel.errors import IntegrityError, UserError
 from tasks.provenance import content_key, packages
 from tasks.stores.filesystem import (
-    Span,
     exists,
     file_size,
     join,
-    list_files,
     read_bytes,
     read_if_whole,
     read_json,
     sha256,
     size_if_there,
     sweep,
-    use_spans,
     write_inside,
     write_json,
 )
 from tasks.stores.layout import FORMAT_VERSION, PLAN, Layout, part_name
+from tasks.stores.listing import list_files
 from tasks.stores.parts import Facts, decode_part, encode_part, is_whole, rows_digest
 from tasks.stores.plans import begin, plan_key, shard_key
 from tasks.stores.records import StoreRecord
 from tasks.stores.shardfile import DamagedShard, Pixels, assemble, index_size, read_index
+from tasks.stores.slices import Span, use_spans
 
 Record = TypeVar("Record", bound=StoreRecord)
 _SHOWN = 10

@@ -38,10 +38,11 @@ from tasks.gate import GateRules
 from tasks.registry import fetch_version
 from tasks.runrecords import newest_records
 from tasks.stores.aliases import resolve_alias
-from tasks.stores.filesystem import Span, exists, read_json, read_spans, sha256
+from tasks.stores.filesystem import exists, read_json, sha256
 from tasks.stores.patches import PatchStore
 from tasks.stores.registry import Version
 from tasks.stores.shardfile import ChunkCodec, DamagedShard
+from tasks.stores.slices import Span, use_spans
 from tasks.stores.tables import decode_table
 from tests.faults.memory import peak, peak_from_now
 
@@ -150,7 +151,7 @@ def test_spans_that_no_file_has_take_no_memory(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     for start, stop in ((0, 1 << 40), (-5, 2), (3, 2), (0, 1 << 70)):
         with cheap(), pytest.raises(IntegrityError, match="is damaged"):
-            read_spans([Span(str(tmp_path / "x"), start, stop)])
+            use_spans([Span(str(tmp_path / "x"), start, stop)], lambda _, content: content)
 
 
 MODELS = [

@@ -16,7 +16,8 @@ from tasks.generators import bundle_folder
 from tasks.inspection import inspect, verify
 from tasks.promotion import PromoteParameters, promote, roll_back
 from tasks.registry import add_version, fetch_version, list_models, show_model
-from tasks.stores.filesystem import create_bytes, list_files, read_bytes
+from tasks.stores.filesystem import create_bytes, read_bytes
+from tasks.stores.listing import list_files
 from tasks.stores.registry import Registered
 
 PLACE = "s3://noise/models/small"

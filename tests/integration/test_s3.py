@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pngmodel.bundle import save_bundle
-from pngmodel.errors import IntegrityError, UserError
+from pngmodel.errors import IntegrityError, TransientError, UserError
 from pngmodel.model import NoiseModel
 from pngmodel.presets import PRESETS
 from tasks.cleansources import open_clean
@@ -24,6 +24,7 @@ from tasks.patches import Geometry, extract_patches, finalise
 from tasks.promptbank import BankParameters, build_bank
 from tasks.shards import make_corpus_shards
 from tasks.stores import filesystem as files
+from tasks.stores.listing import list_files
 from tasks.stores.promptbank import PromptBank
 from tasks.stores.torchdata import PatchDataset, ShuffledOrder
 from tasks.synthesis import CorpusParameters, plan_corpus
@@ -175,16 +176,17 @@ def test_files(bucket: s3fs.S3FileSystem) -> None:
     files.write_bytes(place, b"1")
     files.write_bytes(place, b"2")
     assert files.read_bytes(place) == b"2"
-    assert files.list_files(f"{BUCKET}/a") == ["b.bin"]
+    assert list_files(f"{BUCKET}/a") == ["b.bin"]
     files.remove(f"{BUCKET}/a")
-    assert files.list_files(f"{BUCKET}/a") == []
+    assert list_files(f"{BUCKET}/a") == []
     with pytest.raises(UserError, match=r"s3://noise/a/b\.bin: no such file"):
         files.read_bytes(place)
 
 
 def test_a_bucket_that_does_not_exist_is_named(bucket: s3fs.S3FileSystem) -> None:
-    with pytest.raises(UserError, match=r"s3://nobody/x"):
+    with pytest.raises(UserError, match=r"s3://nobody/x") as told:
         files.write_bytes("s3://nobody/x", b"1")
+    assert not isinstance(told.value, TransientError)  # it will not come by itself
 
 
 def test_a_prompt_bank(

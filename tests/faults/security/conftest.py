@@ -62,17 +62,6 @@ def corpus(tmp_path: Path, parameters: Callable[..., CorpusParameters], made: An
 
 
 @pytest.fixture
-def parameters(patches: str, folders: Any) -> Callable[..., CorpusParameters]:
-    """Parameters of a corpus of 36 clean patches in shards of 8; keywords change fields."""
-
-    def make(output: Any, **changes: Any) -> CorpusParameters:
-        fields = {"model": "heteroscedastic", "references": patches, "clean": str(folders[0] / "clean")}
-        return CorpusParameters(**(fields | {"output": str(output), "crop": 32, "shard": 8} | changes))
-
-    return make
-
-
-@pytest.fixture
 def edit() -> Callable[..., None]:
     """Change a JSON record as a stranger would: its own digest fits again."""
 

@@ -12,6 +12,8 @@ import pytest
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.stores import filesystem as files
+from tasks.stores import listing
+from tasks.stores.listing import list_files
 
 
 @pytest.fixture
@@ -37,12 +39,12 @@ def test_write_read_list_remove(tmp_path: Path) -> None:
     root = str(tmp_path / "a")
     files.write_bytes(files.join(root, "b", "c.bin"), b"1")
     files.write_bytes(files.join(root, "a.bin"), b"2")
-    assert files.list_files(root) == ["a.bin", "b/c.bin"]
+    assert list_files(root) == ["a.bin", "b/c.bin"]
     assert files.read_bytes(files.join(root, "b/c.bin")) == b"1"
     files.remove(files.join(root, "b"))
     files.remove(files.join(root, "never there"))
-    assert files.list_files(root) == ["a.bin"]
-    assert files.list_files(str(tmp_path / "nothing")) == []
+    assert list_files(root) == ["a.bin"]
+    assert list_files(str(tmp_path / "nothing")) == []
 
 
 def test_linked_folders_are_listed_and_loops_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,12 +57,12 @@ def test_linked_folders_are_listed_and_loops_end(tmp_path: Path, monkeypatch: py
     (other / "up").symlink_to(root, target_is_directory=True)
     (other / "itself").symlink_to(other / "itself")
     (root / "own" / "loop").symlink_to(root / "own")
-    listed = files.list_files(str(root))
+    listed = list_files(str(root))
     assert [name for name in listed if name.endswith("x")] == ["a/deep/x", "other/deep/x", "own/b/deep/x"]
     assert {"a/itself", "a/up", "own/loop"} <= set(listed)
-    monkeypatch.setattr(files, "_MAX_LINKS", 1)
+    monkeypatch.setattr(listing, "_MAX_LINKS", 1)
     with pytest.raises(UserError, match="more than 1 links to folders"):
-        files.list_files(str(root))
+        list_files(str(root))
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])

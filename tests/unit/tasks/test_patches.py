@@ -19,8 +19,8 @@ from tasks.catalogue import load_catalogue, read_one
 from tasks.datasets import tiffpages
 from tasks.ingest import ingest
 from tasks.patches import Geometry, corners, extract_patches
-from tasks.stores.filesystem import list_files
 from tasks.stores.layout import part_name, shard_object
+from tasks.stores.listing import list_files
 from tasks.stores.patches import PatchStore
 
 Tree = Callable[[str], dict[str, bytes]]

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from pngmodel.errors import IntegrityError, UserError
 from tasks.patches import Geometry, extract_patches
 from tasks.stores import reader
-from tasks.stores.filesystem import Span, use_spans
 from tasks.stores.layout import shard_object
 from tasks.stores.patches import PatchStore
+from tasks.stores.slices import Span, use_spans
 from tasks.stores.torchdata import PatchDataset, ShardBatches, ShuffledOrder
 
 

@@ -22,8 +22,8 @@ from tasks.ingest import ingest
 from tasks.inspection import inspect, verify
 from tasks.patches import Geometry, extract_patches, finalise
 from tasks.sources import open_pairs
-from tasks.stores.filesystem import list_files
 from tasks.stores.layout import part_name
+from tasks.stores.listing import list_files
 from tasks.stores.patches import PatchStore
 from tasks.trainingsamples import StoreSamples
 from tasks.unpaired import EstimateParameters, ShardTask, denoised, estimate_clean, make_shard
