@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -27,6 +26,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.servers import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGE = {"batch": 2, "crop": 16, "learning_rate": 1e-4, "checkpoint_every": 2, "log_every": 1}
 NOISE = {
@@ -46,12 +47,6 @@ _TRIES = 5
 BROWSER = os.environ.get("PNGNOISE_BROWSER", "chromium")
 PICTURES = os.environ.get("PNGNOISE_PICTURES")
 """Where screenshots go: docs/pictures by `make pictures`, else test output."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

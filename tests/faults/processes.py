@@ -3,109 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
-import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from infra.local.storage import server_command, server_environment
+from tests.servers import PROGRAMS, kill, quietly, wait_until
 
-PROGRAMS = Path(sys.executable).parent
-_POLL = 0.05
 _DASK_WORKERS = 2
-
-
-def quietly(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-    """A process in a session of its own, so that it can be killed with all its children."""
-    given = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **given)  # type: ignore[call-overload]
-
-
-def kill(process: subprocess.Popen[bytes] | subprocess.Popen[str] | Launched) -> None:
-    """SIGKILL to the whole session."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def wait_until(met: Callable[[], object], seconds: float = 120, what: str = "it") -> None:
-    """Raises AssertionError when that does not come in time."""
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline, f"{what} did not happen in {seconds:g} s"
-        time.sleep(_POLL)
-
-
-def free_port() -> int:
-    """A port on loopback that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(url: str) -> bool:
-    """Whether a server speaks there, be it to say no."""
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False
-
-
-@dataclass
-class Server:
-    """One process behind a port that stays its own however often it is killed."""
-
-    command: list[str]
-    environment: dict[str, str]
-    health: str
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as out:
-            self.process = quietly(self.command, env=self.environment, stdout=out, stderr=out)
-        wait_until(lambda: answers(self.health), 180, f"an answer of {self.health}")
-
-    def kill(self) -> None:
-        if self.process is not None:
-            kill(self.process)
-            self.process = None
-
-
-def s3_server(folder: Path, environment: dict[str, str]) -> Server:
-    """An S3-speaking server that keeps everything on disk; its program is installed beside the tests' own."""
-    folder.mkdir()
-    port = free_port()
-    own = {k: v for k, v in environment.items() if not k.startswith("AWS_")}
-    command = server_command(Path(sys.prefix) / "s3-server")
-    return Server(
-        command, own | server_environment(folder, port), f"http://127.0.0.1:{port}/_health", folder / "server.log"
-    )
-
-
-def prefect_server(folder: Path, environment: dict[str, str]) -> Server:
-    """A Prefect server with its SQLite in ``folder``."""
-    folder.mkdir()
-    port = free_port()
-    command = [str(PROGRAMS / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    own = environment | {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    own.pop("PREFECT_API_URL", None)
-    return Server(command, own, f"http://127.0.0.1:{port}/api/health", folder / "server.log")
 
 
 @dataclass

@@ -20,6 +20,8 @@ from urllib.parse import parse_qs, urlsplit
 
 ANY = ("error 500", "SlowDown", "reset before the answer", "time-out")
 READS = ("reset in the body", "truncated body", "flipped bit")
+ROTTEN = "rotten object"
+"""Damaged where it lies: always in the same way. No fault of the way, so none of FAULTS."""
 FAULTS = (*ANY, *READS, "lost answer to a write", "stale listing")
 _HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "date", "server"}
 _ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>planted</Message><RequestId>0</RequestId></Error>'
@@ -43,7 +45,7 @@ class FaultyProxy:
         only: str = "",
         most: int | None = None,
     ) -> None:
-        assert set(rates) <= set(FAULTS), rates
+        assert set(rates) <= {*FAULTS, ROTTEN}, rates
         self.server, self.rates, self.seed, self.silence, self.only = urlsplit(server), dict(rates), seed, silence, only
         self.most = most
         self.counted: Counter[str] = Counter()
@@ -78,7 +80,7 @@ class FaultyProxy:
         if self.only not in path or (self.most is not None and self.counted.total() >= self.most):
             return None
         read, write = method == "GET" and not listing, method in ("PUT", "POST", "DELETE")
-        possible = [*ANY, *READS * read, *("lost answer to a write",) * write, *("stale listing",) * listing]
+        possible = [*ANY, *(*READS, ROTTEN) * read, *("lost answer to a write",) * write, *("stale listing",) * listing]
         for name in possible:
             if drawn.random() < self.rates.get(name, 0):
                 return name
@@ -155,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.proxy.count(fault)
             self._reset()
             return
-        elif fault in READS and good and content:
+        elif fault in (*READS, ROTTEN) and good and content:
             self._spoil(answer.status, headers, content, fault)
             return
         self._answer(answer.status, headers, content)
@@ -164,7 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
         """A body that is not what was stored, as by a server that sends no checksums."""
         self.proxy.count(fault)
         headers = {k: v for k, v in headers.items() if not k.lower().startswith("x-amz-checksum")}
-        place = random.randrange(len(content))  # elsewhere each time, as it is on the way
+        # On the way it is elsewhere each time.
+        place, bit = (0, 0) if fault == ROTTEN else (random.randrange(len(content)), random.randrange(8))
         if fault == "reset in the body":
             self._answer(status, headers, content[:place], promised=len(content))
             self._reset()
@@ -174,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(
                 status,
                 headers,
-                content[:place] + bytes([content[place] ^ 1 << random.randrange(8)]) + content[place + 1 :],
+                content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :],
             )
 
     def _answer(self, status: int, headers: Mapping[str, str], content: bytes, promised: int | None = None) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 from torch import nn
 
 from pngmodel.bundle import write_bundle
@@ -21,12 +20,14 @@ from tasks.inspection import verify
 from tasks.patches import Geometry, extract_patches
 from tasks.registry import add_version
 from tasks.stores import filesystem as files
+from tasks.stores import objects
 from tasks.stores.corpus import Corpus
 from tasks.stores.plans import begin
 from tasks.stores.registry import Registered
 from tasks.synthesis import CorpusParameters
-from tests.faults.proxy import FAULTS, FaultyProxy
+from tests.faults.proxy import FAULTS, ROTTEN, FaultyProxy
 from tests.faults.results import keep
+from tests.servers import s3_on_loopback
 
 BUCKET = "s3://noise"
 TRIES, IMAGES = 12, 4
@@ -39,20 +40,13 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def server(environment: pytest.MonkeyPatch) -> Iterator[str]:
     """An S3-speaking server without faults; time-outs of the product are shortened, its number of tries is its own."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    environment.setattr(files, "_S3_CONFIG", files._S3_CONFIG | {"read_timeout": 2})
+    with s3_on_loopback() as url:
+        environment.setenv("AWS_ENDPOINT_URL", url)
+        environment.setattr(files, "_S3_CONFIG", files._S3_CONFIG | {"read_timeout": 2})
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("noise")
+        yield url
     s3fs.S3FileSystem.clear_instance_cache()
-    storage = s3fs.S3FileSystem()
-    if not storage.exists("noise"):  # moto's servers in one process share their buckets
-        storage.mkdir("noise")
-    yield f"http://{host}:{port}"
-    storage = s3fs.S3FileSystem(skip_instance_cache=True)
-    storage.rm("noise", recursive=True)
-    s3fs.S3FileSystem.clear_instance_cache()
-    moto.stop()
 
 
 def through(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +96,7 @@ class Job:
                 assert not np.array_equal(clean, noisy)
 
 
-def objects(prefix: str) -> dict[str, bytes]:
+def stored(prefix: str) -> dict[str, bytes]:
     storage = s3fs.S3FileSystem(skip_instance_cache=True)
     found = {str(p).removeprefix(f"noise/{prefix}/"): storage.cat_file(p) for p in storage.find(f"noise/{prefix}")}
     return {name: content for name, content in found.items() if not name.endswith(("sources.json", "failed.json"))}
@@ -130,7 +124,7 @@ def calm(
 ) -> dict[str, dict[str, bytes]]:
     """What the job makes undisturbed."""
     Job(f"{BUCKET}/calm", stored_images, bundle, made).run()
-    return {name: objects(f"calm/{name}") for name in COMMITS}
+    return {name: stored(f"calm/{name}") for name in COMMITS}
 
 
 @pytest.fixture
@@ -151,7 +145,7 @@ def disturbed(
             job.run()
             through(server, monkeypatch)
         for name, wanted in calm.items():
-            found = objects(f"{place}/{name}")
+            found = stored(f"{place}/{name}")
             assert sorted(found) == sorted(wanted)
             assert [name for name in wanted if found[name] != wanted[name]] == []
         assert Registered(f"{BUCKET}/{place}/models", "small").versions() == [1]
@@ -228,19 +222,22 @@ def test_a_conditional_write_whose_answer_is_lost_knows_its_own_content(
     assert files.read_bytes(place) == b"ours"
 
 
-def test_an_object_that_is_not_what_its_tag_says_is_damaged(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the server's tags are known to fit; where they never did they are something else."""
-    through(server, monkeypatch)
-    files.write_bytes(f"{BUCKET}/a/good.bin", b"good")
-    for name, fits in (("other", False), ("rotten", True)):
-        monkeypatch.setattr(files, "_TAGS_FIT", {"noise"} if fits else set())
-        monkeypatch.setattr(files, "_is_tagged", lambda answer, content: False)
-        if fits:
-            with pytest.raises(IntegrityError, match=r"s3://noise/a/good\.bin: is damaged where it lies"):
-                files.read_bytes(f"{BUCKET}/a/good.bin")
-            assert files.read_if_whole(f"{BUCKET}/a/good.bin") is None
+@pytest.mark.parametrize("known", [False, True], ids=["other tags", "tags that fit"])
+def test_an_object_that_is_always_the_same_damage(known: bool, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is damaged where it lies, if the server's tags are known to fit; if they never did they are something else."""
+    monkeypatch.setattr(objects, "_TAGS_FIT", set())
+    files.write_bytes(f"{BUCKET}/a/rotten.bin", b"good")
+    with FaultyProxy(server, {ROTTEN: 1.0}, only="rotten") as proxy:
+        through(proxy.url, monkeypatch)
+        if known:
+            files.write_bytes(f"{BUCKET}/a/whole.bin", b"good")
+            assert files.read_bytes(f"{BUCKET}/a/whole.bin") == b"good"
+            with pytest.raises(IntegrityError, match=r"s3://noise/a/rotten\.bin: is damaged where it lies"):
+                files.read_bytes(f"{BUCKET}/a/rotten.bin")
+            assert files.read_if_whole(f"{BUCKET}/a/rotten.bin") is None
         else:
-            assert files.read_bytes(f"{BUCKET}/a/good.bin") == b"good", name
+            assert files.read_bytes(f"{BUCKET}/a/rotten.bin") == b"food"
+        assert proxy.requests["GET", "/noise/a/rotten.bin"] == 2 + 2 * known
 
 
 def test_a_plan_that_is_there_is_never_written_again(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

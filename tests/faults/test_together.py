@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 
 from pngmodel.errors import UserError
 from tasks.inspection import verify
 from tasks.stores.corpus import Corpus
 from tasks.stores.filesystem import read_json
 from tests.faults.disk import WORDS, Job
-from tests.faults.processes import quietly
+from tests.servers import quietly, s3_on_loopback
 
 HERE = Path(__file__).parent
 RUN = """
@@ -46,18 +45,12 @@ def place(request: pytest.FixtureRequest, folder: Path, environment: pytest.Monk
     if request.param == "disk":
         yield str(folder / "corpora")
         return
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    with s3_on_loopback() as url:
+        environment.setenv("AWS_ENDPOINT_URL", url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("noise")
+        yield "s3://noise/corpora"
     s3fs.S3FileSystem.clear_instance_cache()
-    storage = s3fs.S3FileSystem()
-    if not storage.exists("together"):
-        storage.mkdir("together")
-    yield "s3://together/corpora"
-    storage.rm("together", recursive=True)
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def start(images: str, output: str, **asked: Any) -> subprocess.Popen[bytes]:

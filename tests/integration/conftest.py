@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
+
+from tests.servers import s3_on_loopback
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    # Servers in one process share their buckets: those of another module go.
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_on_loopback() as url:
+        yield url
 
 
 @pytest.fixture

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,8 @@ import httpx
 import pytest
 import yaml
 
-PROGRAMS = Path(sys.executable).parent
+from tests.servers import PROGRAMS, prefect_server
+
 SECRET = "team:planted-password"
 HOOK = "http://127.0.0.1:9/planted-hook"
 pytestmark = pytest.mark.timeout(240)
@@ -26,31 +23,12 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a client of a fresh server with authentication, without the password."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "PREFECT_SERVER_API", "PNGNOISE"))}
-    clean |= {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    api = f"http://127.0.0.1:{port}/api"
-    command = [str(PROGRAMS / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    running = subprocess.Popen(
-        command,
-        env=clean | {"PREFECT_SERVER_API_AUTH_STRING": SECRET, "PREFECT_API_URL": api},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            with urllib.request.urlopen(f"{api}/health", timeout=2):
-                break
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-    yield clean | {"PREFECT_API_URL": api}
-    os.killpg(running.pid, 15)
-    running.wait(30)
+    running = prefect_server(tmp_path_factory.mktemp("prefect"), clean | {"PREFECT_SERVER_API_AUTH_STRING": SECRET})
+    running.start()
+    home = {"PREFECT_HOME": str(tmp_path_factory.mktemp("client")), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    yield clean | home | {"PREFECT_API_URL": running.health.removesuffix("/health")}
+    running.kill()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import s3fs
 import torch
-from moto.server import ThreadedMotoServer
 from torch import nn
 
 from pngmodel.bundle import bundle_digest, read_bundle, write_bundle
@@ -29,6 +28,7 @@ from tasks.stores.corpus import Corpus
 from tasks.stores.patches import PatchStore
 from tasks.stores.registry import Registered
 from tasks.synthesis import CorpusParameters, plan_corpus
+from tests.servers import s3_on_loopback
 
 OUTSIDE = [
     "../secret",
@@ -135,12 +135,10 @@ def test_a_move_of_the_champion_names_digests(registry: Path) -> None:
 def test_a_bundle_on_object_storage_cannot_be_unpacked_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "fake")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "fake")
+    with s3_on_loopback() as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         s3fs.S3FileSystem.clear_instance_cache()
         storage = s3fs.S3FileSystem()
         storage.mkdir("stranger")
@@ -151,9 +149,7 @@ def test_a_bundle_on_object_storage_cannot_be_unpacked_elsewhere(
         with pytest.raises(IntegrityError, match="no path inside of it"):
             bundle_folder("s3://stranger/bundle")
         assert not (tmp_path / "written").exists()
-    finally:
-        server.stop()
-        s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_sources_say_neither_where_to_write_nor_who_computes(corpus: Path, tmp_path: Path) -> None:

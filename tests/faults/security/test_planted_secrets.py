@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import os
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +16,9 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 
-PROGRAMS = Path(sys.executable).parent
+from tests.servers import PROGRAMS, prefect_server, s3_on_loopback
+
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "PLANTEDACCESSKEY0001",
     "AWS_SECRET_ACCESS_KEY": "planted-secret-access-key",
@@ -63,58 +60,29 @@ class Team:
         return answer.json()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _ready(api: str) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            with urllib.request.urlopen(f"{api}/health", timeout=2):
-                return
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-
-
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
     for name in ("work", "said", "server", "client"):
         (folder / name).mkdir()
-    storage = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    storage.start()
-    address = "http://{}:{}".format(*storage.get_host_and_port())
     mine = ("PREFECT_", "AWS_", "PNGNOISE_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
-    clean |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
-    api = f"http://127.0.0.1:{_free_port()}/api"
-    own = {"PREFECT_SERVER_API_AUTH_STRING": SECRETS["PREFECT_API_AUTH_STRING"], "PREFECT_API_URL": api}
-    command = ["server", "start", "--host", "127.0.0.1", "--port", api.rpartition(":")[2].removesuffix("/api")]
-    with (folder / "said" / "server").open("wb") as said:
-        server = subprocess.Popen(
-            [str(PROGRAMS / "prefect"), *command],
-            env=clean | own | {"PREFECT_HOME": str(folder / "server")},
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-        )
-    try:
-        _ready(api)
+    clean |= {"DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
+    server = prefect_server(
+        folder / "server", clean | {"PREFECT_SERVER_API_AUTH_STRING": SECRETS["PREFECT_API_AUTH_STRING"]}
+    )
+    server.log = folder / "said" / "server"
+    with s3_on_loopback() as address:
+        server.start()
         region = {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1"}
-        client = clean | region | SECRETS | {"PREFECT_API_URL": api, "PREFECT_HOME": str(folder / "client")}
+        client = clean | region | SECRETS | {"PREFECT_API_URL": server.health.removesuffix("/health")}
+        client |= {"PREFECT_HOME": str(folder / "client"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
         client |= {"PNGNOISE_RUN_METRICS": "s3://noise/runs", "PREFECT_LOGGING_LEVEL": "DEBUG"}
         keys = {"key": "planted", "secret": "planted", "client_kwargs": {"endpoint_url": address}}
         files = s3fs.S3FileSystem(**keys, skip_instance_cache=True)
         files.mkdir("noise")
         yield Team(folder, client, files)
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(30)
-        storage.stop()
+        server.kill()
 
 
 def test_urls_with_secrets_are_refused_before_there_is_a_run(team: Team) -> None:

@@ -18,7 +18,8 @@ from tasks.ingest import ingest
 from tasks.patches import Geometry, extract_patches
 from tasks.registry import add_version
 from tasks.shards import make_corpus_shards
-from tasks.stores.filesystem import create_bytes, exists, list_files, read_bytes, remove, write_bytes
+from tasks.stores.filesystem import create_bytes, exists, read_bytes, remove, write_bytes
+from tasks.stores.listing import list_files
 from tasks.synthesis import CorpusParameters, plan_corpus
 from tests.faults.security import ceph
 
