@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from infra.local.storage import server_command, server_environment
 
 PROGRAMS = Path(sys.executable).parent
 _POLL = 0.05
+_DASK_WORKERS = 2
 
 
 class Process(Protocol):
@@ -124,3 +126,57 @@ def prefect_server(folder: Path, environment: dict[str, str]) -> Server:
     own = environment | {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     own["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     return Server(command, own, f"http://127.0.0.1:{port}/api/health", folder / "server.log")
+
+
+@dataclass
+class Dask:
+    """A scheduler, and workers without nannies that come and go."""
+
+    folder: Path
+    environment: dict[str, str]
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    scheduler: subprocess.Popen[bytes] | None = None
+
+    @property
+    def cluster(self) -> str:
+        """The file for --cluster."""
+        return str(self.folder / "cluster.yaml")
+
+    @property
+    def address(self) -> str:
+        return str(json.loads((self.folder / "scheduler.json").read_text())["address"])
+
+    def start(self) -> None:
+        self.folder.mkdir()
+        self.scheduler = self._run("dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
+        wait_until((self.folder / "scheduler.json").exists)
+        for _ in range(_DASK_WORKERS):
+            self.join()
+        Path(self.cluster).write_text(f"kind: address\naddress: {self.address}\n")
+
+    def join(self) -> None:
+        self.workers.append(self._run("dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard"))
+
+    def lose(self, number: int) -> None:
+        """Kill a worker."""
+        kill(self.workers.pop(number % len(self.workers)))
+
+    def replace(self, number: int) -> None:
+        """Kill a worker; another joins in its place."""
+        self.lose(number)
+        self.join()
+
+    def kill_scheduler(self) -> None:
+        if self.scheduler is not None:
+            kill(self.scheduler)
+            self.scheduler = None
+
+    def stop(self) -> None:
+        while self.workers:
+            self.lose(0)
+        self.kill_scheduler()
+
+    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        file = ["--scheduler-file", str(self.folder / "scheduler.json")]
+        command = [sys.executable, "-m", f"distributed.cli.{program}", *file, *arguments]
+        return quietly(command, cwd=self.folder, env=self.environment)

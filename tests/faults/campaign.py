@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults.processes import Dask, Launched, Launcher, Worker
+from tests.faults.processes import Launched, Launcher, Worker
 from tests.faults.stages import Stage, unreadable_checkpoints
-from tests.servers import Server, kill, wait_until
+from tests.servers import Dask, Server, kill, wait_until
 
 VICTIMS = {
     "inline": ("flow", "flow", "flow", "S3 server", "S3 server", "Prefect server"),

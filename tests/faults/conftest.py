@@ -14,9 +14,9 @@ import yaml
 
 from tests.faults.campaign import Campaign, Undisturbed
 from tests.faults.disk import Job, build_faulty_disk
-from tests.faults.processes import Dask, Launcher, Worker
+from tests.faults.processes import Launcher, Worker
 from tests.faults.stages import Stage, stages, training
-from tests.servers import PROGRAMS, Server, prefect_server, s3_server
+from tests.servers import PROGRAMS, Dask, Server, prefect_server, s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
 POOL = "faults"

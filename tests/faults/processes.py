@@ -1,4 +1,4 @@
-"""Servers and workers that are killed with SIGKILL and started again at the same place, as after a power cut."""
+"""What runs flows, to be killed with SIGKILL: commands that start in a second, and a worker of Prefect's."""
 
 from __future__ import annotations
 
@@ -8,59 +8,12 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from tests.servers import PROGRAMS, kill, quietly, wait_until
-
-_DASK_WORKERS = 2
-
-
-@dataclass
-class Dask:
-    """A scheduler, and workers without nannies that come and go."""
-
-    folder: Path
-    environment: dict[str, str]
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    scheduler: subprocess.Popen[bytes] | None = None
-
-    @property
-    def cluster(self) -> str:
-        """The file for --cluster."""
-        return str(self.folder / "cluster.yaml")
-
-    @property
-    def address(self) -> str:
-        return str(json.loads((self.folder / "scheduler.json").read_text())["address"])
-
-    def start(self) -> None:
-        self.folder.mkdir()
-        self.scheduler = self._run("dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
-        wait_until((self.folder / "scheduler.json").exists)
-        for _ in range(_DASK_WORKERS):
-            self.join()
-        Path(self.cluster).write_text(f"kind: address\naddress: {self.address}\n")
-
-    def join(self) -> None:
-        self.workers.append(self._run("dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard"))
-
-    def replace(self, number: int) -> None:
-        """Kill a worker; another joins in its place."""
-        kill(self.workers.pop(number % len(self.workers)))
-        self.join()
-
-    def stop(self) -> None:
-        for process in [*self.workers, self.scheduler]:
-            if process is not None:
-                kill(process)
-
-    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        file = ["--scheduler-file", str(self.folder / "scheduler.json")]
-        command = [sys.executable, "-m", f"distributed.cli.{program}", *file, *arguments]
-        return quietly(command, cwd=self.folder, env=self.environment)
+from tests.servers import PROGRAMS, kill, quietly
 
 
 class Launched:

@@ -7,11 +7,8 @@ import operator
 import os
 import signal
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +19,20 @@ from pngmodel.errors import UserError
 from tasks.clusters import ClusterConfig, run_each
 from tasks.ingest import ingest
 from tasks.patches import Geometry, extract_patches
+from tests.servers import PROGRAMS, Dask, wait_until
 
-PNGNOISE = Path(sys.executable).parent / "pngnoise"
+PNGNOISE = PROGRAMS / "pngnoise"
 Tree = Callable[[Any], dict[str, bytes]]
 SIZE, SHARD, PAIRS = 64, 4, 24
 pytestmark = pytest.mark.timeout(300)
 
 
-@dataclass
-class Dask:
-    """A scheduler and two workers, each a process of its own without a nanny."""
-
-    folder: Path
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "scheduler.json"
-
-    def start(self) -> None:
-        self._run("scheduler", "dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
-        wait_until(self.file.exists)
-        for name in ("first", "second"):
-            self._run(name, "dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
-
-    def _run(self, name: str, module: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", str(self.file), *arguments]
-        self.processes[name] = subprocess.Popen(
-            command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-
-    @property
-    def address(self) -> str:
-        return str(json.loads(self.file.read_text())["address"])
-
-    def kill(self, name: str) -> None:
-        process = self.processes.pop(name)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-def wait_until(met: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def dask(tmp_path: Path) -> Iterator[Dask]:
-    cluster = Dask(tmp_path)
+    cluster = Dask(tmp_path / "dask", dict(os.environ))
     cluster.start()
     yield cluster
-    for name in list(cluster.processes):
-        cluster.kill(name)
+    cluster.stop()
 
 
 @pytest.fixture
@@ -116,18 +73,12 @@ def start(many: str, output: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def by_address(dask: Dask) -> list[str]:
-    path = dask.folder / "cluster.yaml"
-    path.write_text(f"kind: address\naddress: {dask.address}\n")
-    return ["--cluster", str(path)]
-
-
 def test_a_killed_worker_is_not_noticed_in_the_store(
     dask: Dask, many: str, undisturbed: dict[str, bytes], tmp_path: Path, tree: Tree
 ) -> None:
-    running = start(many, tmp_path / "store", *by_address(dask))
+    running = start(many, tmp_path / "store", "--cluster", dask.cluster)
     wait_until(lambda: parts(tmp_path / "store") >= 3, 120)
-    dask.kill("first")
+    dask.lose(0)
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
     assert tree(tmp_path / "store") == undisturbed
@@ -136,9 +87,9 @@ def test_a_killed_worker_is_not_noticed_in_the_store(
 def test_a_killed_scheduler_ends_the_run_in_words_and_the_rerun_finishes_it(
     dask: Dask, many: str, undisturbed: dict[str, bytes], tmp_path: Path, tree: Tree
 ) -> None:
-    running = start(many, tmp_path / "store", *by_address(dask))
+    running = start(many, tmp_path / "store", "--cluster", dask.cluster)
     wait_until(lambda: parts(tmp_path / "store") >= 3, 120)
-    dask.kill("scheduler")
+    dask.kill_scheduler()
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 2, errors
     assert "run the same command again" in errors
@@ -152,7 +103,7 @@ def test_a_killed_scheduler_ends_the_run_in_words_and_the_rerun_finishes_it(
 def test_a_scheduler_killed_while_results_are_fetched_ends_the_run_in_words(dask: Dask) -> None:
     results = run_each(ClusterConfig(kind="address", address=dask.address), operator.neg, range(100_000))
     next(results)
-    killer = threading.Timer(0.2, dask.kill, ["scheduler"])
+    killer = threading.Timer(0.2, dask.kill_scheduler)
     killer.start()
     with pytest.raises(UserError, match="run the same command again"):
         list(results)
