@@ -75,12 +75,12 @@ pictures: $(STAMP) ## take docs/pictures/ anew: a stack from nothing, real runs,
 	PNGNOISE_BROWSER=chromium PNGNOISE_PICTURES=docs/pictures OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
 
 reference: $(STAMP) ## rewrite docs/reference/ from the models of configuration
-	$(BIN)/python -m flows.reference
+	$(BIN)/python -m flows.docs.__main__
 
 bench: $(STAMP) ## long: generation beside the baselines and NAFlow, corpora at scale; ratios within one run
-	$(BIN)/python benchmarks/generation.py
-	$(BIN)/python benchmarks/naflow.py
-	$(BIN)/python benchmarks/corpora.py all
+	$(BIN)/python -m benchmarks.generation
+	$(BIN)/python -m benchmarks.naflow
+	$(BIN)/python -m benchmarks.corpora all
 
 lock: $(STAMP) ## maintainers: write the locks anew after constraints changed; asks the package index
 	$(BIN)/python -m infra.lock

@@ -1,8 +1,8 @@
 """Corpora at scale: speed beside the model's, memory, planning, workers, scheduling, requests. Ratios within one run.
 
-.venv/bin/python benchmarks/corpora.py throughput [--model shipped] [--pairs 48] [--rounds 1] [--json figures.json]
-.venv/bin/python benchmarks/corpora.py {memory,planning,workers,overhead,orchestration,storage} --help
-.venv/bin/python benchmarks/corpora.py all
+.venv/bin/python -m benchmarks.corpora throughput [--model shipped] [--pairs 48] [--rounds 1] [--json figures.json]
+.venv/bin/python -m benchmarks.corpora {memory,planning,workers,overhead,orchestration,storage} --help
+.venv/bin/python -m benchmarks.corpora all
 
 throughput  pairs/s from clean files to stored shards (disk, object storage), and one step after another, over the
             model's own rate on the same patches, prompts and batch in memory
@@ -24,14 +24,17 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; worker processes inherit it
 
-import corpus_memory
-import corpus_orchestration
-import corpus_planning
-import corpus_storage
-import corpus_throughput
-import corpus_workers
 import torch
-from corpusbench import Figures, show, where
+
+from benchmarks import (
+    corpus_memory,
+    corpus_orchestration,
+    corpus_planning,
+    corpus_storage,
+    corpus_throughput,
+    corpus_workers,
+)
+from benchmarks.corpusbench import Figures, show, where
 
 _BENCHMARKS = {
     "throughput": (corpus_throughput.add_options, corpus_throughput.measure),

@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from corpusbench import Figures, child, memory, model_name, object_storage, photographs
 
-from tasks.shards import begin, make_shards
-from tasks.synthesis import CorpusParameters, plan_corpus
+from benchmarks.corpusbench import Figures, child, memory, model_name, object_storage, photographs
+from tasks.corpus.generate import begin, make_shards
+from tasks.corpus.plan import CorpusParameters, plan_corpus
 
 _SIDE = 1024
 _SHOWN = 10
@@ -38,7 +38,7 @@ def measure(options: argparse.Namespace) -> Figures:
         for pairs in options.pairs:
             sizes = [str(n) for n in (options.crop, options.shard, pairs)]
             arguments = (clean, f"{place}/corpus-{pairs}", model_name(options.model), options.device, *sizes)
-            found[pairs] = child("corpus_memory.py", *arguments)
+            found[pairs] = child("corpus_memory", *arguments)
             steady = median(found[pairs]["rss"][len(found[pairs]["rss"]) // 2 :])
             row = {"pairs": pairs, "shards": len(found[pairs]["rss"]), "steady MB": _mb(steady)}
             figures.rows.append(row | {"peak MB": _mb(found[pairs]["peak"])})

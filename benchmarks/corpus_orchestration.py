@@ -9,15 +9,15 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from corpusbench import Figures, model_name, photographs
-from timing import interleaved_seconds
 
-from tasks.clusters import ClusterConfig, open_cluster
-from tasks.evaluation import EvaluateParameters, evaluate_noise
-from tasks.gate import load_rules
-from tasks.publication import judge, publish
-from tasks.shards import make_corpus_shards
-from tasks.synthesis import CorpusParameters, evaluated_pairs, is_baseline, plan_corpus
+from benchmarks.corpusbench import Figures, model_name, photographs
+from benchmarks.timing import interleaved_seconds
+from tasks.corpus.gate import load_rules
+from tasks.corpus.generate import make_corpus_shards
+from tasks.corpus.plan import CorpusParameters, evaluated_pairs, is_baseline, plan_corpus
+from tasks.corpus.publish import judge, publish
+from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
+from tasks.runtime.clusters import ClusterConfig, open_cluster
 
 _SIDE = 1024
 _EVALUATED_PAIRS = 8  # as the flow

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from corpusbench import Figures, child, memory
 
-from tasks.catalogue import COMMIT, SCHEMA, TABLE
-from tasks.shards import begin
-from tasks.stores.corpus import writer
-from tasks.stores.filesystem import sha256, write_bytes, write_json
+from benchmarks.corpusbench import Figures, child, memory
+from tasks.corpus.generate import begin
+from tasks.corpus.plan import CorpusParameters, plan_corpus
+from tasks.datasets.catalogue import COMMIT, SCHEMA, TABLE
+from tasks.stores.corpus_store import writer
+from tasks.stores.io.filesystem import sha256, write_bytes, write_json
+from tasks.stores.io.tables import encode_table
 from tasks.stores.plans import shard_key
-from tasks.stores.tables import encode_table
-from tasks.synthesis import CorpusParameters, plan_corpus
 
 _CROP, _STRIDE, _WINDOWS = 256, 128, 40  # along a side
 _SIDE = _CROP + (_WINDOWS - 1) * _STRIDE
@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory() as work:
         catalogue(work + "/catalogue", options.photographs)
-        found = child("corpus_planning.py", work, str(options.scale), str(options.shard))
+        found = child("corpus_planning", work, str(options.scale), str(options.shard))
     figures = Figures()
     for what, value in found["seconds"].items():
         figures.rows.append({"what": what, "seconds": round(value, 3)})

@@ -13,17 +13,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from corpusbench import Figures, model_name, object_storage, photographs
 
-from tasks.clusters import ClusterConfig, open_cluster
-from tasks.evaluation import EvaluateParameters, evaluate_noise
-from tasks.gate import load_rules
-from tasks.publication import judge, publish
-from tasks.shards import begin, make_pending, pending
-from tasks.stores.corpus import manifest_name, manifest_shards, shards_name
-from tasks.stores.filesystem import file_size, join, read_bytes
+from benchmarks.corpusbench import Figures, model_name, object_storage, photographs
+from tasks.corpus.gate import load_rules
+from tasks.corpus.generate import begin, make_pending, pending
+from tasks.corpus.plan import CorpusParameters, CorpusPlan, evaluated_pairs, plan_corpus
+from tasks.corpus.publish import judge, publish
+from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
+from tasks.runtime.clusters import ClusterConfig, open_cluster
+from tasks.stores.corpus_store import manifest_name, manifest_shards, shards_name
+from tasks.stores.io.filesystem import file_size, join, read_bytes
 from tasks.stores.layout import ARRAYS, part_name
-from tasks.synthesis import CorpusParameters, CorpusPlan, evaluated_pairs, plan_corpus
 
 _SIDE = 1024
 _KINDS = ("PUT", "GET", "HEAD", "LIST", "DELETE", "other")

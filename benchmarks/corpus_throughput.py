@@ -12,13 +12,13 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from corpusbench import Figures, model_name, moved, object_storage, photographs
-from timing import interleaved_seconds
 
-from tasks.generators import one_thread
-from tasks.shards import _draw, _load, _store, begin, make_shards
-from tasks.stores.filesystem import remove
-from tasks.synthesis import CorpusParameters, CorpusPlan, plan_corpus
+from benchmarks.corpusbench import Figures, model_name, moved, object_storage, photographs
+from benchmarks.timing import interleaved_seconds
+from tasks.corpus.generate import _draw, _load, _store, begin, make_shards
+from tasks.corpus.plan import CorpusParameters, CorpusPlan, plan_corpus
+from tasks.models.generators import one_thread
+from tasks.stores.io.filesystem import remove
 
 _SIDE = 1024  # of a photograph: as many windows as fit
 _LOCAL, _STORAGE, _PLAIN, _MODEL = "local Zarr", "object storage", "local, one after another", "model only"

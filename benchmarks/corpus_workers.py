@@ -14,13 +14,13 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from corpusbench import Figures, model_name, moved, photographs
-from timing import interleaved_seconds
 
-from tasks import shards
-from tasks.clusters import Cluster, ClusterConfig, open_cluster
-from tasks.shards import begin, make_pending, make_shards, make_stretch
-from tasks.synthesis import CorpusParameters, CorpusPlan, plan_corpus
+from benchmarks.corpusbench import Figures, model_name, moved, photographs
+from benchmarks.timing import interleaved_seconds
+from tasks.corpus import generate as shards
+from tasks.corpus.generate import begin, make_pending, make_shards, make_stretch
+from tasks.corpus.plan import CorpusParameters, CorpusPlan, plan_corpus
+from tasks.runtime.clusters import Cluster, ClusterConfig, open_cluster
 
 _SIDE = 1024
 

@@ -17,10 +17,10 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from tasks.datasets.imagefile import read_image
-from tasks.provenance import commit, device_name, packages
-from tasks.sources import SAMPLES
-from tasks.synthesis import CorpusPlan
+from tasks.corpus.plan import CorpusPlan
+from tasks.datasets.formats.image_file import read_image
+from tasks.datasets.reference_pairs import SAMPLES
+from tasks.runtime.provenance import commit, device_name, packages
 
 _BASELINE = "heteroscedastic"
 BUCKET = "noise"
@@ -115,7 +115,7 @@ def moved(plan: CorpusPlan, output: str) -> CorpusPlan:
 
 def child(program: str, *arguments: str) -> dict[str, Any]:
     """The JSON that a process of its own prints last."""
-    command = [sys.executable, str(Path(__file__).with_name(program)), *arguments]
+    command = [sys.executable, "-m", f"benchmarks.{program}", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

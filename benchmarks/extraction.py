@@ -1,6 +1,6 @@
 """Extraction of full-size images beside the bare decode of the same files: ratios within one run, as markdown.
 
-.venv/bin/python benchmarks/extraction.py FOLDER_OF_PNG_PAIRS [--pairs 10] [--work runs/benchmark]
+.venv/bin/python -m benchmarks.extraction FOLDER_OF_PNG_PAIRS [--pairs 10] [--work runs/benchmark]
 
 The pairs (5328 x 3000, as SIDD's) are tiled from NAME_noisy.png and NAME_clean.png crops in another order for every
 pair, so that they decode and compress as real ones do.
@@ -24,13 +24,13 @@ import imagecodecs
 import numpy as np
 import pyarrow as pa
 
-from tasks.catalogue import COMMIT, TABLE, load_catalogue
-from tasks.clusters import ClusterConfig
-from tasks.ingest import ingest
-from tasks.patches import PRESETS, Geometry, extract_patches, finalise
-from tasks.stores.filesystem import sha256, write_bytes, write_json
-from tasks.stores.patches import PatchStore
-from tasks.stores.tables import encode_table
+from tasks.datasets.catalogue import COMMIT, TABLE, load_catalogue
+from tasks.datasets.extraction import PRESETS, Geometry, extract_patches, finalise
+from tasks.datasets.ingest import ingest
+from tasks.runtime.clusters import ClusterConfig
+from tasks.stores.io.filesystem import sha256, write_bytes, write_json
+from tasks.stores.io.tables import encode_table
+from tasks.stores.patch_store import PatchStore
 
 HEIGHT, WIDTH, TILE = 3000, 5328, 256
 RULES = "dataset: tiled\nlicence: as the source\nnoisy: noisy/(?P<pair>.+)\\.png\nclean: clean/(?P<pair>.+)\\.png\n"

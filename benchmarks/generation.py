@@ -1,6 +1,6 @@
 """Speed of generation, as ratios within one run: images per second, and the transformer against bare matrix products.
 
-.venv/bin/python benchmarks/generation.py [--device cuda] [--preset paper] [--threads 1]
+.venv/bin/python -m benchmarks.generation [--device cuda] [--preset paper] [--threads 1]
 
 Prompt extraction counts: a reference is read for every image. FLOP/s are of the transformer's forward alone, over those
 of one large square product in the same precision on the same device.
@@ -11,18 +11,18 @@ from __future__ import annotations
 import argparse
 
 import torch
-from timing import fewest_seconds
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.timing import fewest_seconds
 from pngmodel import NoiseGenerator
 from pngmodel.baselines import BASELINES
 from pngmodel.images import to_unit
 from pngmodel.interface import NoisyImageGenerator
-from pngmodel.model import NoiseModel, Precision
-from pngmodel.presets import DOWNSAMPLING, PRESETS
-from tasks.provenance import commit, device_name
-from tasks.sources import SHIPPED, open_references
+from pngmodel.network.model import NoiseModel, Precision
+from pngmodel.network.presets import DOWNSAMPLING, PRESETS
+from tasks.datasets.reference_pairs import SHIPPED, open_references
+from tasks.runtime.provenance import commit, device_name
 
 _BATCHES = {"cpu": (1, 2), "cuda": (1, 4, 16, 64)}
 _MATMUL_SIDE = 2048

@@ -1,6 +1,6 @@
 """Reading patches for training, and codecs: ratios within one run, as markdown.
 
-.venv/bin/python benchmarks/loading.py CATALOGUE [--work runs/benchmark]
+.venv/bin/python -m benchmarks.loading CATALOGUE [--work runs/benchmark]
 
 CATALOGUE: of full-size PNG pairs, e.g. the one that benchmarks/extraction.py leaves in its work folder.
 """
@@ -26,15 +26,15 @@ from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 from torch.utils.data import DataLoader, Dataset
 
-from tasks.catalogue import load_catalogue, read_one
-from tasks.clusters import ClusterConfig
-from tasks.patches import Geometry, extract_patches
-from tasks.stores.filesystem import read_bytes, read_spans
+from tasks.datasets.catalogue import load_catalogue, read_one
+from tasks.datasets.extraction import Geometry, extract_patches
+from tasks.runtime.clusters import ClusterConfig
+from tasks.stores.io.filesystem import read_bytes, read_spans
+from tasks.stores.io.read_ranges import Span
 from tasks.stores.layout import shard_object
-from tasks.stores.patches import PatchStore
-from tasks.stores.shardfile import ChunkCodec, Pixels, index_size, read_index
-from tasks.stores.slices import Span
-from tasks.stores.torchdata import PatchDataset, ShuffledOrder
+from tasks.stores.patch_store import PatchStore
+from tasks.stores.shard_file import ChunkCodec, Pixels, index_size, read_index
+from tasks.stores.torch_dataset import PatchDataset, ShuffledOrder
 
 BATCH, BATCHES, REPEATS = 16, 12, 3
 

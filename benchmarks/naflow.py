@@ -1,6 +1,6 @@
 """Images per second at 256 x 256: this model beside NAFlow's published architecture, on one device in one run.
 
-.venv/bin/python benchmarks/naflow.py [--device cuda] [--rounds 7] [--json figures.json]
+.venv/bin/python -m benchmarks.naflow [--device cuda] [--rounds 7] [--json figures.json]
 
 Three kinds of work, each compared with the same kind of the other:
 
@@ -23,17 +23,17 @@ from statistics import median
 from typing import Any
 
 import torch
-from timing import fewest_seconds, interleaved_seconds
 from torch import Tensor
 
+from benchmarks.timing import fewest_seconds, interleaved_seconds
 from pngmodel import NoiseGenerator
 from pngmodel.baselines.naflow import NAFlow, NAFlowGenerator
 from pngmodel.images import to_unit
 from pngmodel.interface import NoisyImageGenerator
-from pngmodel.model import NoiseModel, Precision
-from pngmodel.presets import PRESETS
-from tasks.provenance import commit, device_name
-from tasks.sources import SHIPPED, open_references
+from pngmodel.network.model import NoiseModel, Precision
+from pngmodel.network.presets import PRESETS
+from tasks.datasets.reference_pairs import SHIPPED, open_references
+from tasks.runtime.provenance import commit, device_name
 
 SIDE = 256
 _BATCHES = {"cpu": (1, 2, 4), "cuda": (1, 4, 16, 64)}

@@ -1,6 +1,6 @@
 """Does the loader keep up with the training? Samples per second of each alone, as ratios within one run.
 
-.venv/bin/python benchmarks/training.py configs/models/small.yaml [--device cuda] [--workers 4]
+.venv/bin/python -m benchmarks.training configs/models/small.yaml [--device cuda] [--workers 4]
 Also the local correlation's forward against one 3 x 3 convolution of 48 channels, at 256 x 256.
 """
 
@@ -13,16 +13,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from timing import fewest_seconds
 from torch import nn
 
-from pngmodel.correlation import local_correlation
-from pngmodel.model import Precision
+from benchmarks.timing import fewest_seconds
+from pngmodel.network.model import Precision
+from pngmodel.statistics.correlation import local_correlation
 from pngmodel.training.pdit import TransformerObjective
 from pngmodel.training.samples import BatchNumbers, load_batches
-from tasks.configuration import load_yaml
-from tasks.provenance import commit, device_name
-from tasks.training import NoiseModelTraining, TrainingConfig
+from tasks.runtime.configuration import load_yaml
+from tasks.runtime.provenance import commit, device_name
+from tasks.training.noise_model import NoiseModelTraining, TrainingConfig
 
 _BATCHES = 32
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown, table
-from tasks.progress import reporter
-from tasks.promptbank import BankParameters, task_build_bank
+from flows.pipeline import pipeline, tail
+from tasks.models.prompt_bank import BankParameters, task_build_bank
+from tasks.runtime.artifacts import publish_markdown, table
+from tasks.runtime.progress import reporter
 
 
 @pipeline("build_prompt_bank", BankParameters, lambda p: f"prompts {tail(p.output)}: {tail(p.references)}")

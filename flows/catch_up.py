@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown, table
-from tasks.catchup import task_tell_again
+from flows.pipeline import pipeline, tail
+from tasks.models.catch_up import task_tell_again
+from tasks.runtime.artifacts import publish_markdown, table
 
 
 class CatchUpParameters(BaseModel):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown
-from tasks.metadata import MetadataParameters, task_classify_metadata
-from tasks.metadatareport import metadata_table, task_write_metadata_report
-from tasks.progress import reporter
-from tasks.provenance import commit
+from flows.pipeline import pipeline, tail
+from tasks.evaluation.metadata import MetadataParameters, task_classify_metadata
+from tasks.evaluation.metadata_report import metadata_table, task_write_metadata_report
+from tasks.runtime.artifacts import publish_markdown
+from tasks.runtime.progress import reporter
+from tasks.runtime.provenance import commit
 
 
 @pipeline("classify_metadata", MetadataParameters, lambda p: f"metadata {tail(p.model)}: {len(p.references)} sets")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown, table
-from tasks.progress import reporter
-from tasks.unpaired import EstimateParameters, task_estimate_clean
+from flows.pipeline import pipeline, tail
+from tasks.denoising.unpaired import EstimateParameters, task_estimate_clean
+from tasks.runtime.artifacts import publish_markdown, table
+from tasks.runtime.progress import reporter
 
 
 @pipeline(

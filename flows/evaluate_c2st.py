@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown
-from tasks.c2st import C2stParameters, task_evaluate_c2st
-from tasks.progress import reporter
-from tasks.provenance import commit
-from tasks.reporting import c2st_table
+from flows.pipeline import pipeline, tail
+from tasks.evaluation.c2st import C2stParameters, task_evaluate_c2st
+from tasks.reports.tables import c2st_table
+from tasks.runtime.artifacts import publish_markdown
+from tasks.runtime.progress import reporter
+from tasks.runtime.provenance import commit
 
 
 @pipeline("evaluate_c2st", C2stParameters, lambda p: f"c2st-{p.reference} {tail(p.model)} on {tail(p.references)}")

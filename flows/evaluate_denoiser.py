@@ -6,21 +6,21 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from flows.running import pipeline, tail
-from tasks.artifacts import log, publish_link, publish_markdown, publish_picture
-from tasks.denoiserevaluation import (
+from flows.pipeline import pipeline, tail
+from tasks.denoising.evaluation import (
     EvaluateDenoiserParameters,
     measurements,
     publish_record,
     record_of,
     task_measure_all,
 )
-from tasks.denoiserreport import fidelity_markdown, small_picture, task_write_denoiser_report
-from tasks.denoisers import denoiser_digest
-from tasks.events import EVALUATED, announce_model
-from tasks.placeholders import is_for_gate
-from tasks.progress import reporter
-from tasks.stores.registry import is_version
+from tasks.denoising.report import fidelity_markdown, small_picture, task_write_denoiser_report
+from tasks.models.denoisers import denoiser_digest
+from tasks.models.events import EVALUATED, announce_model
+from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture
+from tasks.runtime.placeholders import is_for_gate
+from tasks.runtime.progress import reporter
+from tasks.stores.model_registry import is_version
 
 
 @pipeline(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.running import pipeline, tail
-from tasks.artifacts import log, publish_link, publish_markdown, publish_picture
-from tasks.evaluation import EvaluateParameters, task_evaluate_noise
-from tasks.events import EVALUATED, announce_model
-from tasks.placeholders import is_for_gate
-from tasks.progress import reporter
-from tasks.provenance import commit
-from tasks.publication import HEADLINE
-from tasks.reporting import examples_picture, markdown_table, simplified_note, task_write_report
-from tasks.stores.registry import is_version
+from flows.pipeline import pipeline, tail
+from tasks.corpus.publish import HEADLINE
+from tasks.evaluation.noise import EvaluateParameters, task_evaluate_noise, task_write_report
+from tasks.models.events import EVALUATED, announce_model
+from tasks.reports.tables import examples_picture, markdown_table, simplified_note
+from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture
+from tasks.runtime.placeholders import is_for_gate
+from tasks.runtime.progress import reporter
+from tasks.runtime.provenance import commit
+from tasks.stores.model_registry import is_version
 
 
 @pipeline(

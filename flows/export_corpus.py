@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown, table
-from tasks.export import ExportParameters, task_export_corpus
-from tasks.progress import reporter
+from flows.pipeline import pipeline, tail
+from tasks.corpus.exports.export import ExportParameters, task_export_corpus
+from tasks.runtime.artifacts import publish_markdown, table
+from tasks.runtime.progress import reporter
 
 
 @pipeline("export_corpus", ExportParameters, lambda p: f"export {tail(p.output)}: {tail(p.corpus)} as {p.format}")

@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.running import part, pipeline, tail
-from tasks.artifacts import publish_markdown, table
-from tasks.clusters import ClusterConfig
-from tasks.patches import Geometry, Selection, task_extract_patches
-from tasks.progress import reporter
+from flows.pipeline import part, pipeline, tail
+from tasks.datasets.extraction import Geometry, Selection, task_extract_patches
+from tasks.runtime.artifacts import publish_markdown, table
+from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.progress import reporter
 
 
 class PatchParameters(BaseModel):

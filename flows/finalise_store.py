@@ -7,14 +7,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.generate_synthetic_corpus import generate_synthetic_corpus
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown, table
-from tasks.clusters import ClusterConfig
-from tasks.corpora import recorded_parameters, require_parts
-from tasks.inspection import begun_kind
-from tasks.patches import task_finalise
-from tasks.progress import reporter
-from tasks.stores.corpus import KIND as CORPUS
+from flows.pipeline import pipeline, tail
+from tasks.corpus.inspection import begun_kind
+from tasks.corpus.maintenance import recorded_parameters, require_parts
+from tasks.datasets.extraction import task_finalise
+from tasks.runtime.artifacts import publish_markdown, table
+from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.progress import reporter
+from tasks.stores.corpus_store import KIND as CORPUS
 
 
 class FinaliseParameters(BaseModel):

@@ -8,14 +8,11 @@ from typing import Any, TypeVar, cast
 
 from prefect.utilities.annotations import quote
 
-from flows.running import part, pipeline, tail
-from tasks.artifacts import log, publish_link, publish_markdown, publish_picture, table
-from tasks.clusters import Cluster, open_cluster
-from tasks.evaluation import EvaluateParameters, task_evaluate_noise
-from tasks.events import announce_corpus
-from tasks.gate import GateRules, load_rules
-from tasks.progress import reporter, shared
-from tasks.publication import (
+from flows.pipeline import part, pipeline, tail
+from tasks.corpus.gate import GateRules, load_rules
+from tasks.corpus.generate import UnderWay, groups, task_begin, task_make_pending, task_pending
+from tasks.corpus.plan import CorpusParameters, CorpusPlan, evaluated_pairs, is_baseline, task_plan_corpus
+from tasks.corpus.publish import (
     HEADLINE,
     Published,
     already_published,
@@ -25,9 +22,12 @@ from tasks.publication import (
     task_judge,
     task_publish,
 )
-from tasks.reporting import markdown_table
-from tasks.shards import UnderWay, groups, task_begin, task_make_pending, task_pending
-from tasks.synthesis import CorpusParameters, CorpusPlan, evaluated_pairs, is_baseline, task_plan_corpus
+from tasks.evaluation.noise import EvaluateParameters, task_evaluate_noise
+from tasks.models.events import announce_corpus
+from tasks.reports.tables import markdown_table
+from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture, table
+from tasks.runtime.clusters import Cluster, open_cluster
+from tasks.runtime.progress import reporter, shared
 
 _EVALUATED_PAIRS = 8
 Value = TypeVar("Value")

@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown
-from tasks.clusters import ClusterConfig
-from tasks.ingest import IngestSettings, describe, task_ingest
-from tasks.progress import reporter
+from flows.pipeline import pipeline, tail
+from tasks.datasets.ingest import IngestSettings, describe, task_ingest
+from tasks.runtime.artifacts import publish_markdown
+from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.progress import reporter
 
 
 class IngestParameters(BaseModel):

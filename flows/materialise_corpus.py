@@ -7,11 +7,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.generate_synthetic_corpus import generate_synthetic_corpus
-from flows.running import part, pipeline, tail
-from tasks.artifacts import log
-from tasks.clusters import ClusterConfig
-from tasks.corpora import recorded_parameters, require_same_recipe
-from tasks.synthesis import task_plan_corpus
+from flows.pipeline import part, pipeline, tail
+from tasks.corpus.maintenance import recorded_parameters, require_same_recipe
+from tasks.corpus.plan import task_plan_corpus
+from tasks.runtime.artifacts import log
+from tasks.runtime.clusters import ClusterConfig
 
 
 class MaterialiseParameters(BaseModel):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.running import pipeline, tail
-from tasks.artifacts import log, publish_markdown
-from tasks.events import PROMOTED, announce_model, model_kind
-from tasks.markdown import plain
-from tasks.promotion import PromoteParameters, findings_table, task_promote
-from tasks.registry import versioned
+from flows.pipeline import pipeline, tail
+from tasks.models.events import PROMOTED, announce_model, model_kind
+from tasks.models.promotion import PromoteParameters, findings_table, task_promote
+from tasks.models.registry import versioned
+from tasks.reports.markdown import plain
+from tasks.runtime.artifacts import log, publish_markdown
 
 
 @pipeline("promote_model", PromoteParameters, lambda p: f"promote {tail(p.version)}")

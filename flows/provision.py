@@ -23,7 +23,7 @@ from prefect.types import SecretDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pngmodel.errors import UserError
-from tasks.configuration import load_yaml
+from tasks.runtime.configuration import load_yaml
 
 HOME, GPU_SLOTS, CPU_SLOTS = "PNGNOISE_HOME", "PNGNOISE_GPU_SLOTS", "PNGNOISE_CPU_SLOTS"
 WEBHOOK = "PNGNOISE_FAILURE_WEBHOOK"

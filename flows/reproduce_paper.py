@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from flows.paper import TABLES, ReproduceParameters
-from flows.running import pipeline, tail
+from flows.paper.budget import load_budget
+from flows.paper.pages import task_write_index, task_write_page
+from flows.pipeline import pipeline, tail
 from pngmodel.errors import UserError
-from tasks.artifacts import publish_markdown
-from tasks.paper.budget import load_budget
-from tasks.paper.pages import task_write_index, task_write_page
+from tasks.runtime.artifacts import publish_markdown
 
 
 @pipeline("reproduce_paper", ReproduceParameters, lambda p: f"paper {tail(p.budget)}: {tail(p.real)}")

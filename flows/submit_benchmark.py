@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown, table
-from tasks.progress import reporter
-from tasks.submissions import SubmitParameters, task_submit
+from flows.pipeline import pipeline, tail
+from tasks.denoising.submissions import SubmitParameters, task_submit
+from tasks.runtime.artifacts import publish_markdown, table
+from tasks.runtime.progress import reporter
 
 
 @pipeline("submit_benchmark", SubmitParameters, lambda p: f"submit {p.benchmark}: {tail(p.denoiser)}")

@@ -7,17 +7,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.running import pipeline, tail
-from tasks.artifacts import log, publish_markdown
-from tasks.clusters import ClusterConfig
-from tasks.configuration import load_yaml
-from tasks.denoisertraining import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, task_train_denoisers
-from tasks.devices import Devices
-from tasks.events import announce_denoisers
-from tasks.progress import reporter
-from tasks.provenance import commit
-from tasks.registry import task_add_trained
-from tasks.reporting import trained_table
+from flows.pipeline import pipeline, tail
+from tasks.denoising.training import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, task_train_denoisers
+from tasks.models.events import announce_denoisers
+from tasks.models.registry import task_add_trained
+from tasks.reports.tables import trained_table
+from tasks.runtime.artifacts import log, publish_markdown
+from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.configuration import load_yaml
+from tasks.runtime.devices import Devices
+from tasks.runtime.progress import reporter
+from tasks.runtime.provenance import commit
 
 
 class TrainDenoiserParameters(BaseModel):

@@ -8,17 +8,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown, publish_picture, table
-from tasks.devices import Devices
-from tasks.evaluation import EvaluateParameters, Evaluation, task_evaluate_noise
-from tasks.events import TRAINED, announce_model, model_kind
-from tasks.progress import reporter
-from tasks.publication import HEADLINE
-from tasks.registry import task_add_trained
-from tasks.reporting import examples_picture, markdown_table
-from tasks.trainingrun import TrainingFile
-from tasks.trainings import load_training, report_step, task_publish_bundle, task_train_stages, task_write_card
+from flows.pipeline import pipeline, tail
+from tasks.corpus.publish import HEADLINE
+from tasks.evaluation.noise import EvaluateParameters, task_evaluate_noise
+from tasks.models.events import TRAINED, announce_model, model_kind
+from tasks.models.registry import task_add_trained
+from tasks.reports.results import Evaluation
+from tasks.reports.tables import examples_picture, markdown_table
+from tasks.runtime.artifacts import publish_markdown, publish_picture, table
+from tasks.runtime.devices import Devices
+from tasks.runtime.progress import reporter
+from tasks.training.run import TrainingFile
+from tasks.training.stages import load_training, report_step, task_publish_bundle, task_train_stages, task_write_card
 
 _EVALUATED_PAIRS = 16
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.running import pipeline, tail
-from tasks.artifacts import publish_markdown, table
-from tasks.clusters import ClusterConfig, open_cluster
-from tasks.corpora import task_verify_corpus
-from tasks.progress import reporter
+from flows.pipeline import pipeline, tail
+from tasks.corpus.maintenance import task_verify_corpus
+from tasks.runtime.artifacts import publish_markdown, table
+from tasks.runtime.clusters import ClusterConfig, open_cluster
+from tasks.runtime.progress import reporter
 
 
 class VerifyParameters(BaseModel):

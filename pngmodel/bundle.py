@@ -26,8 +26,8 @@ from torch import nn
 
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.jsontext import decode_json
-from pngmodel.model import NoiseModel
-from pngmodel.presets import ModelConfig
+from pngmodel.network.model import NoiseModel
+from pngmodel.network.presets import ModelConfig
 from pngmodel.sizes import BoundedBuild
 
 FORMAT = "pngnoise-model"

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from pngmodel.bundle import SHIPPED, load_bundle
-from pngmodel.consistency import one_step
 from pngmodel.errors import UserError
 from pngmodel.images import pad_to_multiple
 from pngmodel.interface import NoisyImageGenerator, Prompts
-from pngmodel.model import NoiseModel, Precision
-from pngmodel.presets import DOWNSAMPLING, LEVELS
+from pngmodel.network.consistency import one_step
+from pngmodel.network.model import NoiseModel, Precision
+from pngmodel.network.presets import DOWNSAMPLING, LEVELS
+from pngmodel.network.tiling import tiled
 from pngmodel.seeds import derive_seed, generator
-from pngmodel.tiling import tiled
-from pngmodel.units import CALIBRATION, COVARIANCE, NoiseUnits
+from pngmodel.statistics.units import CALIBRATION, COVARIANCE, NoiseUnits
 
 _COLOURS = 3
 _TILES_AT_ONCE = 32  # small tiles: an image of 256 x 256 is 25 of 64 x 64, and every call has its price

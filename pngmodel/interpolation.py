@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pngmodel import whitening
 from pngmodel.errors import UserError
 from pngmodel.interface import Prompts
+from pngmodel.statistics import whitening
 
 _CURVE_PREFIXES = ("curve_", "")  # as the learned model and as the baselines call their whitening curves
 _KNOTS, _VALUES = "knots", "values"
@@ -20,7 +20,8 @@ def interpolate(prompts_a: Prompts, prompts_b: Prompts, weight: float) -> dict[s
         prompts_b: what is returned at weight 1, exactly.
         weight: share of ``prompts_b``, in [0, 1].
 
-    Whitening curves are mixed at equal intensities (:func:`pngmodel.whitening.interpolated`), all else value by value:
+    Whitening curves are mixed at equal intensities (:func:`pngmodel.statistics.whitening.interpolated`), all else value
+    by value:
     codes stay shares that sum to 1, covariances stay covariances. The covariances of the model's own draws
     (``drawn_*``) are mixed too, not measured anew, so between the ends the calibration is approximate.
 

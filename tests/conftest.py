@@ -21,15 +21,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.clusters import ClusterConfig, open_cluster
-from tasks.evaluation import EvaluateParameters, evaluate_noise
-from tasks.gate import load_rules
-from tasks.publication import Published, judge, publish
-from tasks.shards import make_corpus_shards
-from tasks.stores.corpus import writer
-from tasks.stores.filesystem import open_array
+from tasks.corpus.gate import load_rules
+from tasks.corpus.generate import make_corpus_shards
+from tasks.corpus.plan import CorpusParameters, CorpusPlan, evaluated_pairs, is_baseline, plan_corpus
+from tasks.corpus.publish import Published, judge, publish
+from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
+from tasks.runtime.clusters import ClusterConfig, open_cluster
+from tasks.stores.corpus_store import writer
+from tasks.stores.io.filesystem import open_array
 from tasks.stores.layout import ARRAYS
-from tasks.synthesis import CorpusParameters, CorpusPlan, evaluated_pairs, is_baseline, plan_corpus
 
 torch.set_num_threads(1)
 
@@ -124,7 +124,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def catalogue(folders: tuple[Path, Path], tmp_path: Path) -> str:
     """The catalogue of :func:`folders`."""
-    from tasks.ingest import ingest
+    from tasks.datasets.ingest import ingest
 
     url = str(tmp_path / "catalogue")
     ingest(str(folders[0]), str(folders[1]), url)
@@ -134,7 +134,7 @@ def catalogue(folders: tuple[Path, Path], tmp_path: Path) -> str:
 @pytest.fixture
 def patches(catalogue: str, tmp_path: Path) -> str:
     """The patch store of :func:`catalogue`: 36 patches of 32 x 32 in 8 shards, an image's 9 in two."""
-    from tasks.patches import Geometry, extract_patches
+    from tasks.datasets.extraction import Geometry, extract_patches
 
     url = str(tmp_path / "patches")
     extract_patches(catalogue, url, geometry=Geometry(size=32), shard=8)

@@ -9,16 +9,16 @@ from prefect import flow
 from flows.estimate_clean import estimate_clean
 from flows.evaluate_denoiser import evaluate_denoiser
 from flows.generate_synthetic_corpus import generate_synthetic_corpus
+from flows.paper import tables
+from flows.paper.budget import Budget, patch_side, shared_scenes
+from flows.paper.pages import Page
 from flows.paper.parameters import OURS, ReproduceParameters
 from flows.train_denoiser import TrainDenoiserParameters, train_denoiser
-from tasks.denoiserevaluation import EvaluateDenoiserParameters
-from tasks.denoisertraining import Arm
-from tasks.devices import Devices
-from tasks.paper import tables
-from tasks.paper.budget import Budget, patch_side, shared_scenes
-from tasks.paper.pages import Page
-from tasks.synthesis import CorpusParameters
-from tasks.unpaired import EstimateParameters
+from tasks.corpus.plan import CorpusParameters
+from tasks.denoising.evaluation import EvaluateDenoiserParameters
+from tasks.denoising.training import Arm
+from tasks.denoising.unpaired import EstimateParameters
+from tasks.runtime.devices import Devices
 
 
 def _corpus(

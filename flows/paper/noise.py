@@ -6,14 +6,14 @@ from prefect import flow
 
 from flows.evaluate_c2st import evaluate_c2st
 from flows.evaluate_noise import evaluate_noise
+from flows.paper import tables
+from flows.paper.budget import Budget, shared_scenes, write_variants
+from flows.paper.pages import Page
 from flows.paper.parameters import ReproduceParameters
 from flows.train_noise_model import TrainParameters, train_noise_model
-from tasks.c2st import C2stParameters
-from tasks.devices import Devices
-from tasks.evaluation import EvaluateParameters
-from tasks.paper import tables
-from tasks.paper.budget import Budget, shared_scenes, write_variants
-from tasks.paper.pages import Page
+from tasks.evaluation.c2st import C2stParameters
+from tasks.evaluation.noise import EvaluateParameters
+from tasks.runtime.devices import Devices
 
 
 @flow(name="table_noise_quality", persist_result=False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.classify_metadata import classify_metadata
+from flows.paper import tables
+from flows.paper.budget import Budget
+from flows.paper.pages import Page
 from flows.paper.parameters import ReproduceParameters
-from tasks.metadata import MetadataParameters
-from tasks.paper import tables
-from tasks.paper.budget import Budget
-from tasks.paper.pages import Page
-from tasks.paper.speed import task_measure_speed
+from tasks.evaluation.metadata import MetadataParameters
+from tasks.evaluation.speed import task_measure_speed
 
 
 @flow(name="table_classifier", persist_result=False)

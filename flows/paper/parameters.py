@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.clusters import ClusterConfig
-from tasks.denoisermeasure import TestSet
-from tasks.provenance import commit, device_name
+from tasks.denoising.measurement import TestSet
+from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.provenance import commit, device_name
 
 OURS = "png"
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.console import show, user_errors
+from flows.cli.console import show, user_errors
 from infra.local.settings import load_settings
 from infra.local.stack import Stack
 

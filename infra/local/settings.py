@@ -79,7 +79,6 @@ class StackSettings(BaseSettings):
             "PNGNOISE_HOME": str(Path.cwd()),
             "PNGNOISE_STORAGE": self.storage,
             "PNGNOISE_WORK": str(folder / "work"),
-            "PNGNOISE_RUN_METRICS": f"{self.storage}/runs",
             "PNGNOISE_GPU_SLOTS": str(self.gpu_slots),
         }
         if self.storage.startswith("s3://") and self.endpoint:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pngmodel import whitening
 from pngmodel.baselines.base import Baseline
 from pngmodel.interface import Prompts
 from pngmodel.seeds import generator
+from pngmodel.statistics import whitening
 
 
 class Heteroscedastic(Baseline):

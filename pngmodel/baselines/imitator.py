@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pngmodel.errors import UserError
 from pngmodel.images import pad_to_multiple
 from pngmodel.interface import NoisyImageGenerator, Prompts
-from pngmodel.model import Precision
+from pngmodel.network.model import Precision
 
 COLOURS = 3
 _GREEN = 1  # the channel closest to luminance

@@ -13,9 +13,9 @@ from pngmodel.baselines.base import Baseline
 from pngmodel.errors import UserError
 from pngmodel.images import pad_to_multiple
 from pngmodel.interface import Prompts
-from pngmodel.presets import DOWNSAMPLING, PRESETS
+from pngmodel.network.presets import DOWNSAMPLING, PRESETS
 from pngmodel.seeds import derive_seed, generator
-from pngmodel.units import CALIBRATION, NoiseUnits
+from pngmodel.statistics.units import CALIBRATION, NoiseUnits
 
 _DRAWS, _SIDE = 3, 256
 

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pngmodel import whitening
 from pngmodel.baselines.base import Baseline
 from pngmodel.interface import Prompts
-from pngmodel.spectrum import correlated_field, correlations, shaping_filter
+from pngmodel.statistics import whitening
+from pngmodel.statistics.spectrum import correlated_field, correlations, shaping_filter
 
 
 class SpectrumMatched(Baseline):

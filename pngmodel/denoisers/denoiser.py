@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pngmodel.bundle import read_bundle
 from pngmodel.denoisers.registry import DenoiserConfig, build
 from pngmodel.images import Image, from_unit, pad_to_multiple, to_unit
-from pngmodel.model import Precision
-from pngmodel.tiling import tiled
+from pngmodel.network.model import Precision
+from pngmodel.network.tiling import tiled
 
 DENOISER_FORMAT = "pngnoise-denoiser"
 _TILE, _OVERLAP = 512, 64  # beyond the reach of DnCNN's 20 convolutions

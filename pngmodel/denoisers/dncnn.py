@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from pngmodel.layers import COLOURS, zeroed
+from pngmodel.network.layers import COLOURS, zeroed
 
 _LARGEST_GAIN = 0.025
 

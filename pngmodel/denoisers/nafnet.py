@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from pngmodel.layers import COLOURS, ChannelNorm
+from pngmodel.network.layers import COLOURS, ChannelNorm
 
 
 class NAFNetConfig(BaseModel):

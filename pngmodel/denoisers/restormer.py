@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pngmodel.layers import COLOURS
+from pngmodel.network.layers import COLOURS
 
 _EPSILON = 1e-5
 

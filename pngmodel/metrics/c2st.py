@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from pngmodel.errors import UserError
 from pngmodel.metrics.differences import PEAK, check_images, to_levels
-from pngmodel.model import Precision
+from pngmodel.network.model import Precision
 from pngmodel.seeds import derive_seed, generator
 
 PATCH = 64

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pngmodel.model import Precision
+from pngmodel.network.model import Precision
 from pngmodel.seeds import derive_seed, generator
 
 TOP = 3

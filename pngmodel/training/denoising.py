@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pngmodel.model import Precision
+from pngmodel.network.model import Precision
 from pngmodel.training.objective import Figures, Pictures
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pngmodel.model import NoiseModel, Precision, latent_statistics
+from pngmodel.network.model import NoiseModel, Precision, latent_statistics
 from pngmodel.training.objective import Figures, Pictures, strength
 from pngmodel.training.samples import NoiseBatch, Samples
 from pngmodel.training.settings import StageSettings

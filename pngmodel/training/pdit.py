@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from pngmodel.consistency import consistency_loss, one_step
-from pngmodel.model import NoiseModel, Precision
+from pngmodel.network.consistency import consistency_loss, one_step
+from pngmodel.network.model import NoiseModel, Precision
 from pngmodel.training.draws import normal, uniform
 from pngmodel.training.objective import Figures, Pictures, strength
 from pngmodel.training.samples import NoiseBatch

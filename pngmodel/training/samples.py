@@ -35,7 +35,7 @@ class NoiseBatch(Batch):
     """What a noise model learns from."""
 
     noise: Tensor
-    """What the network learns (B, 3, s, s), in the units of :class:`~pngmodel.units.NoiseUnits` (e)."""
+    """What the network learns (B, 3, s, s), in the units of :class:`~pngmodel.statistics.units.NoiseUnits` (e)."""
     clean: Tensor
     """Clean image (B, 3, s, s) in [-1, 1]."""
     reference: Tensor

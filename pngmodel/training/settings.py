@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pngmodel.consistency import LossKind
+from pngmodel.network.consistency import LossKind
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Range = Annotated[tuple[float, float], Field(description="lowest and highest value")]

@@ -1,52 +1,5 @@
-"""Dataset adapters: each reads one layout exactly as its owners ship it and yields pair records.
+"""Real pairs and clean images: find, verify, catalogue, cut into patches, read as references.
 
-To add one: a module with an object that follows :class:`tasks.datasets.records.Adapter`, and a line here.
+Belongs here: everything between the files that a dataset's owners ship and a patch store. Dataset layouts are in
+``adapters``, container formats in ``formats``. Does not: noise models, corpora.
 """
-
-from __future__ import annotations
-
-from pathlib import Path
-
-from pngmodel.errors import UserError
-from tasks.configuration import load_yaml
-from tasks.datasets.cc15 import CC15
-from tasks.datasets.clean import Clean
-from tasks.datasets.dnd import Dnd
-from tasks.datasets.folders import FolderAdapter, FolderRules, Folders
-from tasks.datasets.nam import Nam
-from tasks.datasets.polyu import POLYU
-from tasks.datasets.records import Adapter
-from tasks.datasets.sidd import SIDD_MEDIUM, SIDD_SMALL
-from tasks.datasets.siddblocks import SIDD_BENCHMARK, SIDD_PLUS, SIDD_VALIDATION
-from tasks.datasets.tiffs import Tiffs
-
-ADAPTERS: dict[str, Adapter] = {
-    "sidd-small": SIDD_SMALL,
-    "sidd-medium": SIDD_MEDIUM,
-    "sidd-validation": SIDD_VALIDATION,
-    "sidd-benchmark": SIDD_BENCHMARK,
-    "sidd-plus": SIDD_PLUS,
-    "polyu": POLYU,
-    "nam": Nam(),
-    "cc15": CC15,
-    "dnd": Dnd(),
-    "folders": Folders(),
-    "tiff": Tiffs(),
-    "clean": Clean(),
-}
-
-
-def adapter(name: str) -> Adapter:
-    """An adapter by name, or paired folders by the path of a YAML rule file.
-
-    Raises:
-        UserError: listing the names.
-    """
-    if name in ADAPTERS:
-        return ADAPTERS[name]
-    if Path(name).suffix in (".yaml", ".yml"):
-        return FolderAdapter(load_yaml(name, FolderRules), name)
-    raise UserError(
-        f"adapter {name!r} does not exist; choose one of {', '.join(sorted(ADAPTERS))}, "
-        "or give a YAML rule file for paired folders (see configs/datasets/)"
-    )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import pyarrow as pa
-
 from tasks.datasets.source import Source
 
 SIDES = ("noisy", "clean")
@@ -17,8 +15,8 @@ class PairRecord:
     """One noisy/clean pair as found, before its pixels were read. URIs, never arrays.
 
     ``noisy_part`` and ``clean_part`` say which piece of a container file is meant: a TIFF page, a block of a MATLAB
-    array (see :mod:`tasks.datasets.pixels`). A benchmark without public ground truth has no ``clean``, a source of
-    clean images no ``noisy``.
+    array (see :mod:`tasks.datasets.formats.pixels`). A benchmark without public ground truth has no ``clean``, a
+    source of clean images no ``noisy``.
     """
 
     pair: str  # id, unique within the dataset
@@ -38,18 +36,6 @@ class PairRecord:
         """(URI, part) of ``noisy`` or ``clean``, or None when that side is not published."""
         uri = self.noisy if name == "noisy" else self.clean
         return None if uri is None else (uri, self.noisy_part if name == "noisy" else self.clean_part)
-
-
-PAIR_COLUMNS = (
-    ("pair", pa.string()),
-    ("dataset", pa.string()),
-    ("scene", pa.string()),
-    ("camera", pa.string()),
-    ("iso", pa.int32()),
-    ("split", pa.string()),
-    ("licence", pa.string()),
-)
-"""What every table says of the pair that a row came from."""
 
 
 @dataclass(frozen=True)

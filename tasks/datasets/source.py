@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from pngmodel.errors import UserError
-from tasks.datasets.archives import Member, members
-from tasks.datasets.imagefile import EXTENSIONS
-from tasks.stores.filesystem import exists, is_file, join, local_path
-from tasks.stores.listing import list_files
-from tasks.stores.urls import LEAVES
+from tasks.datasets.formats.archives import Member, members
+from tasks.datasets.formats.image_file import EXTENSIONS
+from tasks.stores.io.filesystem import exists, is_file, join, local_path
+from tasks.stores.io.listing import list_files
+from tasks.stores.io.urls import LEAVES
 
 _ARCHIVES = (".zip", ".tar")
 _WEB = ("http://", "https://")

@@ -1,1 +1,5 @@
-"""Stores on any fsspec URL: patches, corpora, and the file system below them."""
+"""Bytes and formats: stores of patches, prompts, corpora and models, on local disk or object storage.
+
+Belongs here: layouts, records, readers, writers, the commit and resume mechanism. Does not: where pixels come from, or
+what they are used for.
+"""

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.stores.filesystem import exists, join, read_json
+from tasks.stores.io.filesystem import exists, join, read_json
 
 _SHOWN = 200  # characters of a key, which may be anybody's
 SIGNATURE = "signature.json"
-"""Lies beside a commit record, where somebody vouches for it (:mod:`tasks.signatures`); part of no digest."""
+"""Lies beside a commit record, where somebody vouches for it (:mod:`tasks.corpus.signatures`); part of no digest."""
 Model = TypeVar("Model", bound=BaseModel)
 
 

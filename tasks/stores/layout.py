@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict
 
-from tasks.stores.shardfile import DTYPES, ChunkCodec, Encoding
+from tasks.stores.shard_file import DTYPES, ChunkCodec, Encoding
 
 CLEAN, NOISY = ARRAYS = ("clean", "noisy")
 PLAN, GROUP = "plan.json", "zarr.json"
@@ -42,7 +42,7 @@ class Layout:
     Pair d * N + i is draw d of clean image i. A shard belongs to one draw, the clean images to the shards of draw 0,
     so that more draws add objects and change none.
 
-    ``encoding``: of the chunks (:data:`~tasks.stores.shardfile.Encoding`).
+    ``encoding``: of the chunks (:data:`~tasks.stores.shard_file.Encoding`).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")

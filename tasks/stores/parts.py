@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from pngmodel.errors import IntegrityError
 from pngmodel.jsontext import decode_json
-from tasks.provenance import content_key
-from tasks.stores.tables import decode_table, encode_table, written_by
+from tasks.runtime.provenance import content_key
+from tasks.stores.io.tables import decode_table, encode_table, written_by
 
 _FACTS = b"pngnoise.shard"
 

@@ -9,9 +9,9 @@ import hashlib
 from typing import Any
 
 from pngmodel.errors import UserError
-from tasks.provenance import content_key
-from tasks.stores.filesystem import create_bytes, encode_json, exists, join, read_json
-from tasks.stores.listing import list_files
+from tasks.runtime.provenance import content_key
+from tasks.stores.io.filesystem import create_bytes, encode_json, exists, join, read_json
+from tasks.stores.io.listing import list_files
 
 _SHOWN = 3
 

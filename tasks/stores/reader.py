@@ -12,15 +12,15 @@ import pyarrow as pa
 
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.jsontext import decode_json
-from tasks.provenance import content_key
+from tasks.runtime.provenance import content_key
 from tasks.stores.commits import open_commit
-from tasks.stores.filesystem import exists, join, read_bytes, read_if_there, read_json, sha256
+from tasks.stores.io.filesystem import exists, join, read_bytes, read_if_there, read_json, sha256
+from tasks.stores.io.read_ranges import Span, use_spans
 from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout, part_name
 from tasks.stores.parts import decode_part
 from tasks.stores.plans import plan_key
 from tasks.stores.records import Part, PartsRecord, ShardObject, StoreRecord
-from tasks.stores.shardfile import DamagedShard, Pixels, index_size, read_index
-from tasks.stores.slices import Span, use_spans
+from tasks.stores.shard_file import DamagedShard, Pixels, index_size, read_index
 
 _KEPT_INDICES = 4096
 _Place = tuple[str, int, int]

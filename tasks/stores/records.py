@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.stores.io.relative_path import InnerPath
 from tasks.stores.layout import Layout
-from tasks.stores.names import InnerPath
 
 SHA256 = "sha256, hexadecimal"
 

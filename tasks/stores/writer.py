@@ -14,8 +14,8 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.provenance import content_key, packages
-from tasks.stores.filesystem import (
+from tasks.runtime.provenance import content_key, packages
+from tasks.stores.io.filesystem import (
     exists,
     file_size,
     join,
@@ -28,13 +28,13 @@ from tasks.stores.filesystem import (
     write_inside,
     write_json,
 )
+from tasks.stores.io.listing import list_files
+from tasks.stores.io.read_ranges import Span, use_spans
 from tasks.stores.layout import FORMAT_VERSION, PLAN, Layout, part_name
-from tasks.stores.listing import list_files
 from tasks.stores.parts import Facts, decode_part, encode_part, is_whole, rows_digest
 from tasks.stores.plans import begin, plan_key, shard_key
 from tasks.stores.records import StoreRecord
-from tasks.stores.shardfile import DamagedShard, Pixels, assemble, index_size, read_index
-from tasks.stores.slices import Span, use_spans
+from tasks.stores.shard_file import DamagedShard, Pixels, assemble, index_size, read_index
 
 Record = TypeVar("Record", bound=StoreRecord)
 _SHOWN = 10

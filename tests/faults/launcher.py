@@ -15,8 +15,8 @@ import sys
 import threading
 from typing import Any
 
-from flows.cli import main
-from flows.console import prepare_prefect
+from flows.cli.app import main
+from flows.cli.console import prepare_prefect
 
 _IMPORTED = (
     *("flows.ingest_dataset", "flows.extract_patches", "flows.train_noise_model", "flows.generate_synthetic_corpus"),

@@ -9,10 +9,10 @@ import json
 import sys
 from pathlib import Path
 
-from flows.console import user_errors
-from tasks.ingest import ingest
-from tasks.patches import Geometry, extract_patches
-from tasks.trainings import load_training
+from flows.cli.console import user_errors
+from tasks.datasets.extraction import Geometry, extract_patches
+from tasks.datasets.ingest import ingest
+from tasks.training.stages import load_training
 from tests.faults.made import make
 
 

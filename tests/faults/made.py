@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from tasks.clusters import ClusterConfig, open_cluster
-from tasks.evaluation import EvaluateParameters, evaluate_noise
-from tasks.gate import load_rules
-from tasks.publication import Published, already_published, judge, publish
-from tasks.shards import make_corpus_shards
-from tasks.synthesis import CorpusParameters, evaluated_pairs, plan_corpus
+from tasks.corpus.gate import load_rules
+from tasks.corpus.generate import make_corpus_shards
+from tasks.corpus.plan import CorpusParameters, evaluated_pairs, plan_corpus
+from tasks.corpus.publish import Published, already_published, judge, publish
+from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
+from tasks.runtime.clusters import ClusterConfig, open_cluster
 
 
 def make(images: str, output: str, asked: str = "{}") -> Published:

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from pngmodel.training import checkpoints
-from tasks.stores.filesystem import filesystem, join, read_bytes
-from tasks.stores.listing import list_files
+from tasks.stores.io.filesystem import filesystem, join, read_bytes
+from tasks.stores.io.listing import list_files
 
 CROP, SHARD, SCALE, STEPS = 32, 8, 1, 16
 _TEMPORARY = ".writing"

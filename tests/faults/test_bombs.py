@@ -21,29 +21,29 @@ import pytest
 import tifffile
 import torch
 import zarr
+from tasks.runtime.run_records import newest_records
 
 from pngmodel.bundle import bundle_digest, load_bundle, save_bundle
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.jsontext import decode_json
-from pngmodel.model import NoiseModel
-from pngmodel.presets import PRESETS
+from pngmodel.network.model import NoiseModel
+from pngmodel.network.presets import PRESETS
 from pngmodel.sizes import BoundedBuild
 from pngmodel.training import checkpoints
-from tasks.configuration import load_yaml
-from tasks.datasets.archives import members, read_whole
-from tasks.datasets.folders import FolderRules
-from tasks.datasets.imagefile import decode
-from tasks.datasets.zarrarray import image_count
-from tasks.gate import GateRules
-from tasks.registry import fetch_version
-from tasks.runrecords import newest_records
+from tasks.corpus.gate import GateRules
+from tasks.datasets.adapters.folders import FolderRules
+from tasks.datasets.formats.archives import members, read_whole
+from tasks.datasets.formats.image_file import decode
+from tasks.datasets.formats.zarr_array import image_count
+from tasks.models.registry import fetch_version
+from tasks.runtime.configuration import load_yaml
 from tasks.stores.aliases import resolve_alias
-from tasks.stores.filesystem import exists, read_json, sha256
-from tasks.stores.patches import PatchStore
-from tasks.stores.registry import Version
-from tasks.stores.shardfile import ChunkCodec, DamagedShard
-from tasks.stores.slices import Span, use_spans
-from tasks.stores.tables import decode_table
+from tasks.stores.io.filesystem import exists, read_json, sha256
+from tasks.stores.io.read_ranges import Span, use_spans
+from tasks.stores.io.tables import decode_table
+from tasks.stores.model_registry import Version
+from tasks.stores.patch_store import PatchStore
+from tasks.stores.shard_file import ChunkCodec, DamagedShard
 from tests.faults.memory import peak, peak_from_now
 
 _ROOM, _SECONDS = 200, 10.0

@@ -15,19 +15,19 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from pngmodel import NoiseGenerator
 from pngmodel.baselines import BASELINES
 from pngmodel.errors import UserError
 from pngmodel.interface import NoisyImageGenerator
 from pngmodel.metrics.fidelity import psnr, ssim
 from pngmodel.metrics.protocols import METRICS, noise_figures
-from tasks.catalogue import load_catalogue
-from tasks.denoisers import NonLocalMeans
-from tasks.ingest import IngestSettings, ingest
-from tasks.patches import Geometry, extract_patches
-from tasks.stores.patches import PatchStore
-from tasks.synthesis import CorpusParameters
+from tasks.corpus.plan import CorpusParameters
+from tasks.datasets.catalogue import load_catalogue
+from tasks.datasets.extraction import Geometry, extract_patches
+from tasks.datasets.ingest import IngestSettings, ingest
+from tasks.models.denoisers import NonLocalMeans
+from tasks.stores.patch_store import PatchStore
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -15,16 +15,16 @@ from torch import nn
 
 from pngmodel.bundle import write_bundle
 from pngmodel.errors import IntegrityError, TransientError, UserError
-from tasks.ingest import ingest
-from tasks.inspection import verify
-from tasks.patches import Geometry, extract_patches
-from tasks.registry import add_version
-from tasks.stores import filesystem as files
-from tasks.stores import objects
-from tasks.stores.corpus import Corpus
+from tasks.corpus.inspection import verify
+from tasks.corpus.plan import CorpusParameters
+from tasks.datasets.extraction import Geometry, extract_patches
+from tasks.datasets.ingest import ingest
+from tasks.models.registry import add_version
+from tasks.stores.corpus_store import Corpus
+from tasks.stores.io import filesystem as files
+from tasks.stores.io import objects
+from tasks.stores.model_registry import Registered
 from tasks.stores.plans import begin
-from tasks.stores.registry import Registered
-from tasks.synthesis import CorpusParameters
 from tests.faults.proxy import FAULTS, ROTTEN, FaultyProxy
 from tests.faults.results import keep
 from tests.servers import s3_on_loopback

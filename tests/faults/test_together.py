@@ -18,16 +18,16 @@ import pytest
 import s3fs
 
 from pngmodel.errors import UserError
-from tasks.inspection import verify
-from tasks.stores.corpus import Corpus
-from tasks.stores.filesystem import read_json
+from tasks.corpus.inspection import verify
+from tasks.stores.corpus_store import Corpus
+from tasks.stores.io.filesystem import read_json
 from tests.faults.disk import WORDS, Job
 from tests.servers import quietly, s3_on_loopback
 
 HERE = Path(__file__).parent
 RUN = """
 import sys
-from flows.console import user_errors
+from flows.cli.console import user_errors
 from tests.faults.made import make
 with user_errors():
     make(*sys.argv[1:])

@@ -13,11 +13,11 @@ import pytest
 from distributed import LocalCluster
 
 from pngmodel.errors import UserError
-from tasks.clusters import ClusterConfig, run_each
-from tasks.datasets.imagefile import read_image
-from tasks.patches import Geometry, extract_patches
-from tasks.shards import make_corpus_shards
-from tasks.synthesis import CorpusParameters, plan_corpus
+from tasks.corpus.generate import make_corpus_shards
+from tasks.corpus.plan import CorpusParameters, plan_corpus
+from tasks.datasets.extraction import Geometry, extract_patches
+from tasks.datasets.formats.image_file import read_image
+from tasks.runtime.clusters import ClusterConfig, run_each
 
 Tree = Callable[[Any], dict[str, bytes]]
 INLINE = ClusterConfig(kind="inline")

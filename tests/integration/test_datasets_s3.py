@@ -14,9 +14,9 @@ import scipy.io
 import tifffile
 
 from pngmodel.errors import UserError
-from tasks.catalogue import load_catalogue, read_catalogued
+from tasks.datasets.catalogue import load_catalogue, read_catalogued
+from tasks.datasets.ingest import ingest
 from tasks.datasets.source import Source
-from tasks.ingest import ingest
 
 BUCKET = "s3://noise"
 

@@ -10,9 +10,9 @@ import pytest
 import s3fs
 
 from pngmodel.errors import UserError
-from tasks.inspection import verify
-from tasks.patches import finalise
-from tasks.unpaired import EstimateParameters, estimate_clean
+from tasks.corpus.inspection import verify
+from tasks.datasets.extraction import finalise
+from tasks.denoising.unpaired import EstimateParameters, estimate_clean
 
 
 def test_estimates_are_the_same_wherever_they_lie(

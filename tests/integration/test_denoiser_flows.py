@@ -16,10 +16,10 @@ from flows.paper import ReproduceParameters
 from flows.reproduce_paper import reproduce_paper
 from flows.train_denoiser import TrainDenoiserParameters, train_denoiser
 from pngmodel.errors import UserError
-from tasks.clusters import ClusterConfig
-from tasks.denoiserevaluation import EvaluateDenoiserParameters
-from tasks.denoisermeasure import TestSet
-from tasks.denoisertraining import Arm
+from tasks.denoising.evaluation import EvaluateDenoiserParameters
+from tasks.denoising.measurement import TestSet
+from tasks.denoising.training import Arm
+from tasks.runtime.clusters import ClusterConfig
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 Tree = Callable[[Any], dict[str, bytes]]

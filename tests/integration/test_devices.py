@@ -16,10 +16,10 @@ import yaml
 from pngmodel.errors import UserError
 from pngmodel.training import checkpoints
 from pngmodel.training.loop import Progress
-from tasks.configuration import load_yaml
-from tasks.devices import Devices
-from tasks.training import TrainingConfig
-from tasks.trainings import train_stages
+from tasks.runtime.configuration import load_yaml
+from tasks.runtime.devices import Devices
+from tasks.training.noise_model import TrainingConfig
+from tasks.training.stages import train_stages
 
 MODEL = {"width": 24, "depth": 1, "heads": 2, "channels": [4, 4, 8, 8], "prompt_map_size": 16, "tile": 32}
 STAGE = {"batch": 4, "crop": 32, "learning_rate": 1e-3, "gradient_clip": 1.0, "log_every": 1}

@@ -26,13 +26,13 @@ from flows.ingest_dataset import IngestParameters, ingest_dataset
 from flows.train_noise_model import TrainParameters, train_noise_model
 from pngmodel import NoiseGenerator
 from pngmodel.errors import UserError
-from tasks.c2st import C2stParameters
-from tasks.clusters import ClusterConfig
-from tasks.evaluation import EvaluateParameters
-from tasks.export import ExportParameters
-from tasks.inspection import verify
-from tasks.promptbank import BankParameters
-from tasks.synthesis import CorpusParameters
+from tasks.corpus.exports.export import ExportParameters
+from tasks.corpus.inspection import verify
+from tasks.corpus.plan import CorpusParameters
+from tasks.evaluation.c2st import C2stParameters
+from tasks.evaluation.noise import EvaluateParameters
+from tasks.models.prompt_bank import BankParameters
+from tasks.runtime.clusters import ClusterConfig
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 INLINE = ClusterConfig(kind="inline")

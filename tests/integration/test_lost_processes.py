@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from pngmodel.errors import UserError
-from tasks.clusters import ClusterConfig, run_each
-from tasks.ingest import ingest
-from tasks.patches import Geometry, extract_patches
+from tasks.datasets.extraction import Geometry, extract_patches
+from tasks.datasets.ingest import ingest
+from tasks.runtime.clusters import ClusterConfig, run_each
 from tests.servers import PROGRAMS, Dask, wait_until
 
 PNGNOISE = PROGRAMS / "pngnoise"

@@ -12,13 +12,13 @@ from torch import nn
 
 from pngmodel.bundle import verify_bundle, write_bundle
 from pngmodel.errors import IntegrityError, TransientError, UserError
-from tasks.generators import bundle_folder
-from tasks.inspection import inspect, verify
-from tasks.promotion import PromoteParameters, promote, roll_back
-from tasks.registry import add_version, fetch_version, list_models, show_model
-from tasks.stores.filesystem import create_bytes, read_bytes
-from tasks.stores.listing import list_files
-from tasks.stores.registry import Registered
+from tasks.corpus.inspection import inspect, verify
+from tasks.models.generators import bundle_folder
+from tasks.models.promotion import PromoteParameters, promote, roll_back
+from tasks.models.registry import add_version, fetch_version, list_models, show_model
+from tasks.stores.io.filesystem import create_bytes, read_bytes
+from tasks.stores.io.listing import list_files
+from tasks.stores.model_registry import Registered
 
 PLACE = "s3://noise/models/small"
 

@@ -10,10 +10,10 @@ import pytest
 import s3fs
 from aiobotocore.httpsession import AIOHTTPSession
 
-from tasks.clusters import ClusterConfig, open_cluster
-from tasks.shards import begin, make_pending, pending
-from tasks.stores.filesystem import read_bytes, read_if_there, size_if_there
-from tasks.synthesis import CorpusParameters, plan_corpus
+from tasks.corpus.generate import begin, make_pending, pending
+from tasks.corpus.plan import CorpusParameters, plan_corpus
+from tasks.runtime.clusters import ClusterConfig, open_cluster
+from tasks.stores.io.filesystem import read_bytes, read_if_there, size_if_there
 
 
 @pytest.fixture

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flows.exporter import RunFigures
 from prefect import flow
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
+from tasks.runtime.run_records import newest_records
 
 from flows.catch_up import CatchUpParameters, catch_up
 from flows.evaluate_noise import evaluate_noise
-from flows.exporter import RunFigures
 from flows.extract_patches import PatchParameters, extract_patches
 from pngmodel.errors import TransientError, UserError
-from tasks import steps
-from tasks.artifacts import attempt, publish_markdown, publish_picture
-from tasks.clusters import ClusterConfig
-from tasks.evaluation import EvaluateParameters
-from tasks.operations import metered
-from tasks.runrecords import newest_records
-from tasks.steps import step
+from tasks.evaluation.noise import EvaluateParameters
+from tasks.runtime import steps
+from tasks.runtime.artifacts import attempt, publish_markdown, publish_picture
+from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.run_metrics import metered
+from tasks.runtime.steps import step
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -123,7 +123,7 @@ def test_artifacts_that_fail_do_not_fail_the_run() -> None:
 
 
 def test_catching_up_with_an_unevaluated_model(tmp_path: Path) -> None:
-    from tasks.registry import add_version
+    from tasks.models.registry import add_version
 
     add_version("shipped", str(tmp_path / "models/noise"))
     told: dict[str, Any] = catch_up(CatchUpParameters(models=[str(tmp_path / "models/noise")]))

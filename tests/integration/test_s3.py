@@ -13,21 +13,21 @@ from torch.utils.data import DataLoader
 
 from pngmodel.bundle import save_bundle
 from pngmodel.errors import IntegrityError, TransientError, UserError
-from pngmodel.model import NoiseModel
-from pngmodel.presets import PRESETS
-from tasks.cleansources import open_clean
-from tasks.export import ExportParameters, export_corpus
-from tasks.generators import load_generator, model_digest
-from tasks.ingest import ingest
-from tasks.inspection import inspect, verify
-from tasks.patches import Geometry, extract_patches, finalise
-from tasks.promptbank import BankParameters, build_bank
-from tasks.shards import make_corpus_shards
-from tasks.stores import filesystem as files
-from tasks.stores.listing import list_files
-from tasks.stores.promptbank import PromptBank
-from tasks.stores.torchdata import PatchDataset, ShuffledOrder
-from tasks.synthesis import CorpusParameters, plan_corpus
+from pngmodel.network.model import NoiseModel
+from pngmodel.network.presets import PRESETS
+from tasks.corpus.exports.export import ExportParameters, export_corpus
+from tasks.corpus.generate import make_corpus_shards
+from tasks.corpus.inspection import inspect, verify
+from tasks.corpus.plan import CorpusParameters, plan_corpus
+from tasks.datasets.clean_images import open_clean
+from tasks.datasets.extraction import Geometry, extract_patches, finalise
+from tasks.datasets.ingest import ingest
+from tasks.models.generators import load_generator, model_digest
+from tasks.models.prompt_bank import BankParameters, build_bank
+from tasks.stores.io import filesystem as files
+from tasks.stores.io.listing import list_files
+from tasks.stores.prompt_bank import PromptBank
+from tasks.stores.torch_dataset import PatchDataset, ShuffledOrder
 
 BUCKET = "s3://noise"
 

@@ -13,10 +13,10 @@ import pytest
 from distributed import LocalCluster, get_worker
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks import clusters
-from tasks.clusters import ClusterConfig, open_cluster, run_each
-from tasks.corpora import verify_corpus
-from tasks.synthesis import CorpusParameters
+from tasks.corpus.maintenance import verify_corpus
+from tasks.corpus.plan import CorpusParameters
+from tasks.runtime import clusters
+from tasks.runtime.clusters import ClusterConfig, open_cluster, run_each
 
 HAVE, LACK = {"NOISE": 1.0}, {"OTHER": 1.0}
 

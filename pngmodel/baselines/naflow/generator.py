@@ -11,7 +11,7 @@ from pngmodel.baselines.naflow.flow import COLOURS, NAFlow
 from pngmodel.errors import UserError
 from pngmodel.images import pad_to_multiple
 from pngmodel.interface import NoisyImageGenerator, Prompts
-from pngmodel.model import Precision
+from pngmodel.network.model import Precision
 from pngmodel.seeds import derive_seed, generator
 
 _PROMPTS = {"mean", "std"}

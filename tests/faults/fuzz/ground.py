@@ -23,8 +23,8 @@ from torch import nn
 from pngmodel.baselines.trained import save_baseline, trained
 from pngmodel.bundle import save_bundle, write_bundle
 from pngmodel.denoisers import DENOISER_FORMAT, DenoiserConfig, build
-from pngmodel.model import NoiseModel
-from pngmodel.presets import PRESETS
+from pngmodel.network.model import NoiseModel
+from pngmodel.network.presets import PRESETS
 from pngmodel.training import checkpoints
 
 RANDOM = np.random.default_rng(0)
@@ -165,14 +165,14 @@ class Ground:
 
     @cached_property
     def catalogue(self) -> Path:
-        from tasks.ingest import ingest
+        from tasks.datasets.ingest import ingest
 
         ingest(str(self.pairs), "folders", str(self.folder / "catalogue"))
         return self.folder / "catalogue"
 
     @cached_property
     def patches(self) -> Path:
-        from tasks.patches import Geometry, extract_patches
+        from tasks.datasets.extraction import Geometry, extract_patches
 
         extract_patches(str(self.catalogue), str(self.folder / "patches"), geometry=Geometry(size=16), shard=8)
         return self.folder / "patches"
@@ -180,12 +180,12 @@ class Ground:
     @cached_property
     def corpus(self) -> Path:
         """A published corpus by a fast baseline."""
-        from tasks.clusters import ClusterConfig, open_cluster
-        from tasks.evaluation import EvaluateParameters, evaluate_noise
-        from tasks.gate import load_rules
-        from tasks.publication import judge, publish
-        from tasks.shards import make_corpus_shards
-        from tasks.synthesis import CorpusParameters, evaluated_pairs, is_baseline, plan_corpus
+        from tasks.corpus.gate import load_rules
+        from tasks.corpus.generate import make_corpus_shards
+        from tasks.corpus.plan import CorpusParameters, evaluated_pairs, is_baseline, plan_corpus
+        from tasks.corpus.publish import judge, publish
+        from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
+        from tasks.runtime.clusters import ClusterConfig, open_cluster
 
         parameters = CorpusParameters(
             model="heteroscedastic",
@@ -206,7 +206,7 @@ class Ground:
 
     @cached_property
     def bank(self) -> Path:
-        from tasks.promptbank import BankParameters, build_bank
+        from tasks.models.prompt_bank import BankParameters, build_bank
 
         place = self.folder / "bank"
         build_bank(
@@ -216,7 +216,7 @@ class Ground:
 
     @cached_property
     def export(self) -> Path:
-        from tasks.export import ExportParameters, export_corpus
+        from tasks.corpus.exports.export import ExportParameters, export_corpus
 
         place = self.folder / "export"
         export_corpus(ExportParameters(corpus=str(self.corpus), output=str(place), format="webdataset"))
@@ -247,9 +247,9 @@ class Ground:
     @cached_property
     def registry(self) -> Path:
         """One version of ``m``, which is champion, with an evaluation record."""
-        from tasks.promotion import PromoteParameters, promote
-        from tasks.registry import add_version
-        from tasks.stores.registry import Registered
+        from tasks.models.promotion import PromoteParameters, promote
+        from tasks.models.registry import add_version
+        from tasks.stores.model_registry import Registered
 
         place = self.folder / "registry"
         add_version(str(self.bundle), f"{place}/m")

@@ -10,15 +10,17 @@ from itertools import count
 from pathlib import Path
 
 from pngmodel.errors import UserError
-from tasks.datasets import ADAPTERS, adapter, matfile, tiffpages
-from tasks.datasets.archives import opened, read_whole
-from tasks.datasets.clean import Clean
-from tasks.datasets.dnd import Dnd
-from tasks.datasets.folders import FolderAdapter, FolderRules
-from tasks.datasets.imagefile import decode
-from tasks.datasets.pixels import read_pixels
+from tasks.datasets.adapters import ADAPTERS, adapter
+from tasks.datasets.adapters.clean import Clean
+from tasks.datasets.adapters.dnd import Dnd
+from tasks.datasets.adapters.folders import FolderAdapter, FolderRules
+from tasks.datasets.adapters.sidd_labels import labelled
+from tasks.datasets.formats import mat_file as matfile
+from tasks.datasets.formats import tiff_pages as tiffpages
+from tasks.datasets.formats.archives import opened, read_whole
+from tasks.datasets.formats.image_file import decode
+from tasks.datasets.formats.pixels import read_pixels
 from tasks.datasets.records import PairRecord
-from tasks.datasets.siddlabels import labelled
 from tasks.datasets.source import Source
 from tests.faults.fuzz import ground as make
 from tests.faults.fuzz.ground import Ground
@@ -235,13 +237,14 @@ def yaml_target(folder: str, load: Callable[[str], object]) -> Build:
 
 
 def _configurations() -> dict[str, Build]:
+    from flows.paper.budget import Budget
     from flows.provision import AutomationFile
-    from tasks import gate, promotion
-    from tasks.clusters import load_cluster
-    from tasks.configuration import load_yaml
-    from tasks.denoisertraining import DenoiserTrainingConfig
-    from tasks.paper.budget import Budget
-    from tasks.trainings import load_training
+    from tasks.corpus import gate
+    from tasks.denoising.training import DenoiserTrainingConfig
+    from tasks.models import promotion
+    from tasks.runtime.clusters import load_cluster
+    from tasks.runtime.configuration import load_yaml
+    from tasks.training.stages import load_training
 
     return {
         "yaml-clusters": yaml_target("clusters", load_cluster),

@@ -13,30 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from flows.exporter import gauges
+from tasks.runtime.run_records import newest_records
+
 from pngmodel.baselines.trained import load_baseline
 from pngmodel.bundle import bundle_config, bundle_digest, load_bundle, verify_bundle
 from pngmodel.denoisers import Denoiser
 from pngmodel.errors import UserError
 from pngmodel.training import checkpoints
-from tasks.catalogue import load_catalogue
-from tasks.corpora import compare_corpora, orphans, recorded_parameters, unfinished
-from tasks.corpusdata import CorpusDataset
-from tasks.exports.receipts import done, verify_export
-from tasks.inspection import inspect, verify
-from tasks.promotion import PromoteParameters, promote
-from tasks.registry import check_files, fetch_version, list_models, show_model
-from tasks.runrecords import newest_records
-from tasks.sources import open_references
+from tasks.corpus.clean_index import Asked, survey
+from tasks.corpus.exports.receipts import done, verify_export
+from tasks.corpus.inspection import inspect, verify
+from tasks.corpus.maintenance import compare_corpora, orphans, recorded_parameters, unfinished
+from tasks.corpus.torch_dataset import CorpusDataset
+from tasks.datasets.catalogue import load_catalogue
+from tasks.datasets.reference_pairs import open_references
+from tasks.models.promotion import PromoteParameters, promote
+from tasks.models.registry import check_files, fetch_version, list_models, show_model
 from tasks.stores.aliases import resolve_alias
-from tasks.stores.corpus import Corpus, manifest_name, shards_name
-from tasks.stores.patches import PatchStore
-from tasks.stores.promptbank import PromptBank, header
-from tasks.stores.registry import Registered
-from tasks.stores.shardfile import ChunkCodec, DamagedShard, index_size
+from tasks.stores.corpus_store import Corpus, manifest_name, shards_name
+from tasks.stores.model_registry import Registered
+from tasks.stores.patch_store import PatchStore
+from tasks.stores.prompt_bank import PromptBank, header
+from tasks.stores.shard_file import ChunkCodec, DamagedShard, index_size
 from tasks.stores.writer import ShardWriter
-from tasks.survey import Asked, survey
 from tests.faults.fuzz.ground import Ground
 from tests.faults.fuzz.target import Target, every
 
@@ -206,8 +206,8 @@ def _chunks(encoding: Any) -> Build:
 
 def _survey(ground: Ground) -> Target:
     """clean.parquet of a corpus, which is read again instead of made."""
-    from tasks.clusters import ClusterConfig
-    from tasks.synthesis import plan_corpus
+    from tasks.corpus.plan import plan_corpus
+    from tasks.runtime.clusters import ClusterConfig
 
     root = ground.copy(ground.corpus)
     asked = _asked(plan_corpus(recorded_parameters(str(root))).parameters)
@@ -223,7 +223,7 @@ def _survey(ground: Ground) -> Target:
 
 
 def _asked(p: Any) -> Asked:
-    from tasks.windows import Cropping
+    from tasks.corpus.crops import Cropping
 
     cropping = Cropping(**p.model_dump(include=set(Cropping.model_fields)))
     return Asked(p.clean, cropping, p.seed, p.clean_split, p.clean_licence, p.min_jpeg_quality)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tasks.provenance import content_key
-from tasks.synthesis import CorpusParameters
+from tasks.corpus.plan import CorpusParameters
+from tasks.runtime.provenance import content_key
 
 
 @dataclass(frozen=True)

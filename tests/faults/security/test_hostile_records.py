@@ -15,19 +15,19 @@ from torch import nn
 
 from pngmodel.bundle import bundle_digest, read_bundle, write_bundle
 from pngmodel.errors import IntegrityError, UserError
-from tasks.catalogue import read_one
-from tasks.corpora import collect_garbage, recorded_parameters
-from tasks.corpusdata import CorpusDataset
-from tasks.export import ExportParameters, export_corpus
-from tasks.generators import bundle_folder
-from tasks.inspection import verify
-from tasks.promptbank import BankParameters, build_bank
-from tasks.registry import add_version, check_files, fetch_version
-from tasks.shards import make_corpus_shards
-from tasks.stores.corpus import Corpus
-from tasks.stores.patches import PatchStore
-from tasks.stores.registry import Registered
-from tasks.synthesis import CorpusParameters, plan_corpus
+from tasks.corpus.exports.export import ExportParameters, export_corpus
+from tasks.corpus.generate import make_corpus_shards
+from tasks.corpus.inspection import verify
+from tasks.corpus.maintenance import collect_garbage, recorded_parameters
+from tasks.corpus.plan import CorpusParameters, plan_corpus
+from tasks.corpus.torch_dataset import CorpusDataset
+from tasks.datasets.catalogue import read_one
+from tasks.models.generators import bundle_folder
+from tasks.models.prompt_bank import BankParameters, build_bank
+from tasks.models.registry import add_version, check_files, fetch_version
+from tasks.stores.corpus_store import Corpus
+from tasks.stores.model_registry import Registered
+from tasks.stores.patch_store import PatchStore
 from tests.servers import s3_on_loopback
 
 OUTSIDE = [

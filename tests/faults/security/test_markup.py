@@ -11,27 +11,27 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from flows.paper.pages import Page
 from pngmodel.denoisers import DenoiserConfig
 from pngmodel.training.denoising import DenoiserSettings
-from tasks.artifacts import table
-from tasks.catalogue import load_catalogue
-from tasks.clusters import ClusterConfig
-from tasks.denoiserevaluation import EvaluateDenoiserParameters, measure_all, measurements, record_of
-from tasks.denoisermeasure import TestSet
-from tasks.denoiserreport import fidelity_markdown, write_denoiser_report
-from tasks.denoisertraining import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, train_denoisers
-from tasks.devices import Devices
-from tasks.evaluation import EvaluateParameters, evaluate_noise
-from tasks.ingest import describe, ingest
-from tasks.markdown import code, plain
-from tasks.metadata import ROWS
-from tasks.metadatareport import metadata_table, write_metadata_report
-from tasks.pages import TEXTS
-from tasks.paper.pages import Page
-from tasks.patches import Geometry, extract_patches
-from tasks.promotion import findings_table
-from tasks.reporting import c2st_table, trained_table, write_report
-from tasks.synthesis import CorpusParameters
+from tasks.corpus.plan import CorpusParameters
+from tasks.datasets.catalogue import load_catalogue
+from tasks.datasets.extraction import Geometry, extract_patches
+from tasks.datasets.ingest import describe, ingest
+from tasks.denoising.evaluation import EvaluateDenoiserParameters, measure_all, measurements, record_of
+from tasks.denoising.measurement import TestSet
+from tasks.denoising.report import fidelity_markdown, write_denoiser_report
+from tasks.denoising.training import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, train_denoisers
+from tasks.evaluation.metadata import ROWS
+from tasks.evaluation.metadata_report import metadata_table, write_metadata_report
+from tasks.evaluation.noise import EvaluateParameters, evaluate_noise, write_report
+from tasks.models.promotion import findings_table
+from tasks.reports.markdown import code, plain
+from tasks.reports.pages import TEXTS
+from tasks.reports.tables import c2st_table, trained_table
+from tasks.runtime.artifacts import table
+from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.devices import Devices
 
 SCRIPT, IMAGE = "<script>alert(1)</script>", '"><img src=x onerror=alert(2)>'
 LINK, TEMPLATE, CELL = "[x](javascript:alert(3))", "{{7*7}}", "a|b`c`$x_$ <u>"
@@ -234,7 +234,7 @@ def test_values_in_cards_are_text_unless_they_are_markdown() -> None:
 
 def test_no_template_lets_anything_through() -> None:
     """Autoescaping covers text and quoted attributes; it covers no script, style or address that is a value."""
-    for path in sorted(Path("tasks/templates").glob("*.html")):
+    for path in sorted(Path("tasks/reports/templates").glob("*.html")):
         page = path.read_text()
         assert not re.search(r"\|\s*safe|autoescape|<script|javascript:", page), path
         assert not re.search(r"\son\w+\s*=", page), path

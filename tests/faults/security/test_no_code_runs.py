@@ -21,12 +21,12 @@ import pytest
 from pydantic import BaseModel
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.configuration import load_yaml
-from tasks.datasets.pixels import read_pixels
-from tasks.ingest import ingest
-from tasks.pages import TEMPLATES
-from tasks.stores.promptbank import header, shard_digests
-from tasks.stores.tables import decode_table
+from tasks.datasets.formats.pixels import read_pixels
+from tasks.datasets.ingest import ingest
+from tasks.reports.pages import TEMPLATES
+from tasks.runtime.configuration import load_yaml
+from tasks.stores.io.tables import decode_table
+from tasks.stores.prompt_bank import header, shard_digests
 
 REPOSITORY = Path(__file__).parents[3]
 REFUSED = (UserError, IntegrityError)
@@ -184,8 +184,8 @@ def test_a_name_is_never_a_template(hostile: Any, tmp_path: Path, pair: Any, sav
 def test_a_corpus_of_a_stranger_is_looked_at_without_running_it(hostile: Any, corpus: Path) -> None:
     """Every file of a corpus is a pickle in turn; the command says that it is damaged, and no more."""
     files = [p for p in sorted(corpus.rglob("*")) if p.is_file() and p.name not in ("README.md", "report.html")]
-    from tasks.corpusdata import CorpusDataset
-    from tasks.inspection import inspect, verify
+    from tasks.corpus.inspection import inspect, verify
+    from tasks.corpus.torch_dataset import CorpusDataset
 
     for path in files:
         whole = path.read_bytes()
@@ -200,7 +200,7 @@ def test_a_corpus_of_a_stranger_is_looked_at_without_running_it(hostile: Any, co
 
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}
-IMPORTERS = {("tasks/clusters.py", 2), ("flows/reference.py", 1)}
+IMPORTERS = {("tasks/runtime/clusters.py", 2), ("flows/docs/__main__.py", 1)}
 """Modules that are imported by a name: of a list in the code, or found below this package."""
 
 
@@ -283,5 +283,5 @@ def test_the_walk_sees_what_it_is_to_see(text: str) -> None:
 
 
 def test_the_loader_of_configurations_is_a_safe_one() -> None:
-    code = "import yaml, tasks.configuration as c; assert issubclass(c._SafeLoader, yaml.SafeLoader)"
+    code = "import yaml, tasks.runtime.configuration as c; assert issubclass(c._SafeLoader, yaml.SafeLoader)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)

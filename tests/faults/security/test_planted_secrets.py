@@ -77,7 +77,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         region = {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1"}
         client = clean | region | SECRETS | {"PREFECT_API_URL": server.health.removesuffix("/health")}
         client |= {"PREFECT_HOME": str(folder / "client"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-        client |= {"PNGNOISE_RUN_METRICS": "s3://noise/runs", "PREFECT_LOGGING_LEVEL": "DEBUG"}
+        client |= {"PREFECT_LOGGING_LEVEL": "DEBUG"}
         keys = {"key": "planted", "secret": "planted", "client_kwargs": {"endpoint_url": address}}
         files = s3fs.S3FileSystem(**keys, skip_instance_cache=True)
         files.mkdir("noise")

@@ -11,16 +11,16 @@ import pytest
 import s3fs
 
 from pngmodel.errors import TransientError, UserError
-from tasks.clusters import ClusterConfig, open_cluster
-from tasks.corpora import verify_corpus
-from tasks.corpusdata import CorpusDataset
-from tasks.ingest import ingest
-from tasks.patches import Geometry, extract_patches
-from tasks.registry import add_version
-from tasks.shards import make_corpus_shards
-from tasks.stores.filesystem import create_bytes, exists, read_bytes, remove, write_bytes
-from tasks.stores.listing import list_files
-from tasks.synthesis import CorpusParameters, plan_corpus
+from tasks.corpus.generate import make_corpus_shards
+from tasks.corpus.maintenance import verify_corpus
+from tasks.corpus.plan import CorpusParameters, plan_corpus
+from tasks.corpus.torch_dataset import CorpusDataset
+from tasks.datasets.extraction import Geometry, extract_patches
+from tasks.datasets.ingest import ingest
+from tasks.models.registry import add_version
+from tasks.runtime.clusters import ClusterConfig, open_cluster
+from tasks.stores.io.filesystem import create_bytes, exists, read_bytes, remove, write_bytes
+from tasks.stores.io.listing import list_files
 from tests.faults.security import ceph
 
 HERE = Path(__file__).parent

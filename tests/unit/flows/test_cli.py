@@ -14,11 +14,11 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.console import show
+from flows.cli.app import app
+from flows.cli.console import show
 from pngmodel.bundle import save_bundle
-from pngmodel.model import NoiseModel
-from pngmodel.presets import PRESETS
+from pngmodel.network.model import NoiseModel
+from pngmodel.network.presets import PRESETS
 
 COMMANDS = [
     ["evaluate", "noise"],

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.console import USER_ERROR, user_errors
+from flows.cli.console import USER_ERROR, user_errors
 from pngmodel.errors import NonFiniteError
 
 

@@ -12,10 +12,10 @@ from click.testing import Result
 from torch import nn
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from pngmodel.bundle import write_bundle
-from tasks.ingest import ingest
-from tasks.stores.patches import PatchStore
+from tasks.datasets.ingest import ingest
+from tasks.stores.patch_store import PatchStore
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

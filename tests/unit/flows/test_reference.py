@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.reference import CHECKOUT, FLOWS, FOLDER, INDEX, all_flows, pages, reference, stale, write
-from tasks.configuration import load_yaml
-from tasks.reference.kinds import KINDS, SAID
-from tasks.trainings import load_training
+from flows.docs.__main__ import CHECKOUT, FLOWS, FOLDER, INDEX, all_flows, pages, reference, stale, write
+from flows.docs.kinds import KINDS, SAID
+from tasks.runtime.configuration import load_yaml
+from tasks.training.stages import load_training
 
 KINDS_BY_FOLDER = {kind.folder: kind for kind in KINDS}
 EXAMPLES = sorted((CHECKOUT / "configs").glob("*/*.yaml"))

@@ -17,8 +17,8 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import Flow
 from pydantic import BaseModel
 
-from tasks.events import EVALUATED, KINDS, PROMOTED, PUBLISHED, TRAINED
-from tasks.placeholders import resolved
+from tasks.models.events import EVALUATED, KINDS, PROMOTED, PUBLISHED, TRAINED
+from tasks.runtime.placeholders import resolved
 
 FILE = yaml.safe_load(Path("infra/prefect.yaml").read_text())
 DEPLOYMENTS = {deployment["name"]: deployment for deployment in FILE["deployments"]}

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import typer
 
-from flows.cli import app
-from tasks.placeholders import resolved
-from tasks.synthesis import CorpusParameters
+from flows.cli.app import app
+from tasks.corpus.plan import CorpusParameters
+from tasks.runtime.placeholders import resolved
 
 ROOT = Path(__file__).parents[3]
 

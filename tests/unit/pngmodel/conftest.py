@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pngmodel.model import NoiseModel
-from pngmodel.presets import ModelConfig
+from pngmodel.network.model import NoiseModel
+from pngmodel.network.presets import ModelConfig
 
 SMALLEST: dict[str, Any] = {
     "channels": (4, 4, 8, 8),

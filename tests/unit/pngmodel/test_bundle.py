@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from pngmodel.bundle import bundle_config, bundle_digest, load_bundle, save_bundle, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
-from pngmodel.model import NoiseModel
-from pngmodel.presets import ModelConfig
+from pngmodel.network.model import NoiseModel
+from pngmodel.network.presets import ModelConfig
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import torch
 from pngmodel import NoiseGenerator, UserError
 from pngmodel.bundle import save_bundle
 from pngmodel.images import to_unit
-from pngmodel.model import NoiseModel
-from pngmodel.presets import ModelConfig
+from pngmodel.network.model import NoiseModel
+from pngmodel.network.presets import ModelConfig
 from pngmodel.seeds import derive_seed
 
 

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 import pngmodel
-from pngmodel import NoiseGenerator, UserError, interpolate, whitening
+from pngmodel import NoiseGenerator, UserError, interpolate
 from pngmodel.baselines import BASELINES, baseline
 from pngmodel.images import to_unit
 from pngmodel.interface import NoisyImageGenerator, Prompts
+from pngmodel.statistics import whitening
 
 SAMPLES = Path(pngmodel.__file__).parent / "samples"
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)

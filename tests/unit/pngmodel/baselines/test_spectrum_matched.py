@@ -9,7 +9,7 @@ from torch.nn.functional import conv2d
 
 from pngmodel.baselines.spectrum_matched import SpectrumMatched
 from pngmodel.metrics.protocols import noise_figures
-from pngmodel.spectrum import REACH, correlated_field, correlations, shaping_filter
+from pngmodel.statistics.spectrum import REACH, correlated_field, correlations, shaping_filter
 
 
 def structured(size: int = 256, seed: int = 0) -> torch.Tensor:

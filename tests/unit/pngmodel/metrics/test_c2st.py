@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pngmodel.errors import UserError
 from pngmodel.metrics.c2st import Budget, Classifier, Sample, area_under_curve, c2st_auc, sample
-from pngmodel.model import Precision
+from pngmodel.network.model import Precision
 
 CPU = Precision(torch.device("cpu"), torch.float32)
 SMALL = Budget(steps=25, batch=16)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pngmodel.metrics import metadata
-from pngmodel.model import Precision
+from pngmodel.network.model import Precision
 
 CPU = Precision(torch.device("cpu"), torch.float32)
 LABELS = torch.arange(60) % 3

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pngmodel.presets import ModelConfig
+from pngmodel.network.presets import ModelConfig
 from pngmodel.seeds import generator
+from pngmodel.statistics.units import NoiseUnits
 from pngmodel.training.samples import NoiseBatch
-from pngmodel.units import NoiseUnits
 
 
 class MadeSamples:

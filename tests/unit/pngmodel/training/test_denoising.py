@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pngmodel.denoisers import DenoiserConfig, build
-from pngmodel.model import Precision
+from pngmodel.network.model import Precision
 from pngmodel.seeds import generator
 from pngmodel.training.denoising import DenoiserObjective, DenoiserSettings, denoising_loss
 from pngmodel.training.loop import Machine, Outcome, run_stage

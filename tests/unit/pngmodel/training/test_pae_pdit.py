@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pngmodel.consistency import denoise
-from pngmodel.model import NoiseModel, Precision
-from pngmodel.presets import ModelConfig
+from pngmodel.network.consistency import denoise
+from pngmodel.network.model import NoiseModel, Precision
+from pngmodel.network.presets import ModelConfig
 from pngmodel.training.loop import run_stage
 from pngmodel.training.objective import Objective
 from pngmodel.training.pae import AutoencoderObjective, measure_latent

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tasks.catalogue import load_catalogue, read_catalogued
-from tasks.ingest import IngestSettings, ingest
+from tasks.datasets.catalogue import load_catalogue, read_catalogued
+from tasks.datasets.ingest import IngestSettings, ingest
 
 Blocks = tuple[np.ndarray, np.ndarray]
 

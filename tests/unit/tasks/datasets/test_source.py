@@ -20,9 +20,9 @@ import scipy.io
 import tifffile
 
 from pngmodel.errors import UserError
-from tasks.datasets.archives import opened, read_whole
+from tasks.datasets.formats.archives import opened, read_whole
+from tasks.datasets.ingest import ingest
 from tasks.datasets.source import Source
-from tasks.ingest import ingest
 
 _NOBODY = 65534
 

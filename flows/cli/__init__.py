@@ -1,0 +1,1 @@
+"""The command line `pngnoise`, one module per group of commands."""

@@ -1,0 +1,133 @@
+"""How much of each table is made: smoke sees that it runs, small is an afternoon on a CPU, full needs GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from pngmodel.errors import UserError
+from tasks.datasets.reference_pairs import open_pairs
+from tasks.denoising.measurement import TestSet, chosen
+from tasks.runtime.configuration import load_yaml, read_yaml
+from tasks.stores.patch_store import PatchStore
+
+_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "paper"
+
+
+class AblationBudget(BaseModel):
+    """The noise models of the ablation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: str = Field(description="training configuration that the variants start from")
+    pae_steps: int = Field(ge=1, description="training steps of every variant's autoencoder")
+    pdit_steps: int = Field(ge=1, description="training steps of every variant's P-DiT")
+    variants: dict[str, dict[str, Any]] = Field(description="name -> keys of `model` that are changed")
+    limit: int | None = Field(None, ge=1, description="pairs that each is measured on")
+
+
+class C2stBudget(BaseModel):
+    """The classifiers of the two-sample test."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(ge=1, description="training steps of every classifier")
+    seeds: int = Field(ge=1, description="classifiers per generator")
+    averages: list[int] = Field([1], description="pixels averaged before looking: 1, 2, 4")
+    limit: int | None = Field(None, ge=2, description="at most so many pairs, evenly spread")
+
+
+class MetadataBudget(BaseModel):
+    """The networks that tell cameras."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(ge=1, description="training steps of every network")
+    seeds: int = Field(ge=1, description="networks of each kind")
+    limit: int | None = Field(None, ge=4, description="at most so many pairs, evenly spread")
+
+
+class Budget(BaseModel):
+    """One file of configs/paper/."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    denoiser: str = Field(description="a file of configs/denoisers/")
+    denoiser_steps: int | None = Field(None, ge=1, description="instead of that file's")
+    seeds: list[int] = Field(min_length=1, description="denoisers per kind of training data")
+    scale: int = Field(ge=1, description="draws per clean image of the corpora that denoisers are compared on")
+    scales: list[int] = Field(min_length=1, description="draws of the table of scales, each at most `scale`")
+    limit: int | None = Field(None, ge=1, description="pairs of every test set, for denoisers")
+    noise_limit: int | None = Field(None, ge=1, description="pairs of every test set, for noise metrics")
+    c2st: C2stBudget = Field(description="the classifiers of the two-sample test")
+    ablation: AblationBudget = Field(description="the noise models of the ablation")
+    metadata: MetadataBudget = Field(description="the networks that tell cameras")
+    speed_repeats: int = Field(3, ge=1, description="images per side of the table of speeds")
+
+
+def load_budget(name: str) -> Budget:
+    """``smoke``, ``small``, ``full``, or a YAML file.
+
+    Raises:
+        UserError: there is none, or it is not valid.
+    """
+    place = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    if not place.exists():
+        there = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+        raise UserError(f"budget {name!r} does not exist; choose one of {there}, or give a YAML file")
+    found = load_yaml(place, Budget)
+    ablation = found.ablation.model_copy(update={"config": _file(found.ablation.config, place)})
+    budget = found.model_copy(update={"denoiser": _file(found.denoiser, place), "ablation": ablation})
+    if max(budget.scales) > budget.scale:
+        raise UserError(f"{place}: key 'scales' holds {max(budget.scales)}, more than key 'scale', {budget.scale}")
+    return budget
+
+
+def _file(name: str, budget: Path) -> str:
+    """A configuration that a budget names: from here, or from the checkout that the budget is in."""
+    places = [Path(name), _FOLDER.parents[1] / name]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise UserError(f"{budget}: names {name}, which does not exist; give a path from here or from the checkout")
+    return str(found)
+
+
+def patch_side(store: str) -> int:
+    """Side of the patches of a store: what its clean images are cropped to."""
+    layout = PatchStore.open(store).layout
+    return min(layout.height, layout.width)
+
+
+def shared_scenes(store: str, tests: Sequence[TestSet]) -> list[str]:
+    """Sentences that name scenes of which a test set has parts and the training split of ``store`` others."""
+    trained = {(r.dataset, r.scene) for r in open_pairs(store).references if r.split == "train"}
+    told = []
+    for test in tests:
+        source, picks = chosen(test)
+        seen = [source.references[k] for k in picks]
+        shared = sorted({r.scene for r in seen if (r.dataset, r.scene) in trained})
+        if shared:
+            told.append(
+                f"{test.name}: the training split has other parts of the scenes {', '.join(shared)}, so this is no "
+                "test on unseen scenes."
+            )
+    return told
+
+
+def write_variants(budget: AblationBudget, folder: str) -> dict[str, str]:
+    """A training configuration per variant, written where its model will be; returns their files by variant."""
+    base = read_yaml(budget.config)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    places = {}
+    for name, changes in budget.variants.items():
+        config = base | {"model": base.get("model", {}) | changes}
+        for stage, steps in (("pae", budget.pae_steps), ("pdit", budget.pdit_steps)):
+            config[stage] = base[stage] | {"steps": steps}
+        place = Path(folder) / f"{name.replace(' ', '-').replace('+', '-')}.yaml"
+        place.write_text(yaml.safe_dump(config, sort_keys=False))
+        places[name] = str(place)
+    return places

@@ -1,0 +1,1 @@
+"""Network parts of PNG: prompt autoencoder, prompt blocks, P-DiT, consistency training."""

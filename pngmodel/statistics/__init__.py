@@ -1,0 +1,1 @@
+"""Noise statistics: whitening curves, spectra, correlations, normalisation."""

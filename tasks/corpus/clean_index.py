@@ -1,0 +1,149 @@
+"""Which clean images and windows a corpus is made of: looked up once, kept beside the corpus, taken up from there.
+
+A folder has to be decoded to be known, which for a large one takes as long as a part of the corpus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pngmodel.errors import IntegrityError, UserError
+from pngmodel.jsontext import decode_json
+from tasks.corpus.crops import Cropping, Windows, count, textured
+from tasks.datasets.clean_images import CleanImage, CleanSource, Rejected, listing, open_clean
+from tasks.runtime.clusters import ClusterConfig
+from tasks.stores.corpus_store import CLEAN_IMAGES, PLACES, SURVEYED
+from tasks.stores.io.filesystem import join, read_if_there, sha256
+from tasks.stores.io.tables import decode_table, encode_table
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("reason", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("channels", pa.int8()),
+        ("dtype", pa.string()),
+        ("content", pa.string()),
+        ("licence", pa.string()),
+        ("row", pa.int64()),
+        ("camera", pa.string()),
+        ("kept", pa.list_(pa.field("element", pa.int32()))),
+    ]
+)
+"""One row per clean image: usable ones with the numbers of their windows that are ``kept`` (null: all), and rejected
+ones with a ``reason``."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a survey depends on."""
+
+    clean: str
+    cropping: Cropping
+    seed: int
+    split: str | None
+    licence: str | None
+    min_jpeg_quality: int | None
+
+    def stamp(self) -> dict[str, Any]:
+        """What changes when a survey has to be made again."""
+        settings = self.cropping.model_dump(mode="json")
+        kept = {name: getattr(self, name) for name in ("seed", "split", "licence", "min_jpeg_quality")}
+        return {"listing": listing(self.clean)} | kept | settings
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The outcome."""
+
+    source: CleanSource
+    """Usable images, of one kind and large enough, and the rejected ones."""
+    windows: Windows
+    stamp: dict[str, Any]
+
+    def encoded(self) -> bytes:
+        """As a Parquet file, clean.parquet of a corpus."""
+        kept = self.windows.kept or (None,) * len(self.source.images)
+        rows: list[dict[str, Any]] = [
+            asdict(image) | {"kept": None if numbers is None else list(numbers)}
+            for image, numbers in zip(self.source.images, kept, strict=True)
+        ]
+        rows += [asdict(rejected) for rejected in self.source.rejected]
+        return encode_table(pa.Table.from_pylist(rows, _SCHEMA))
+
+
+def survey(asked: Asked, output: str, cluster: ClusterConfig) -> Survey:
+    """The survey that lies at ``output``, if it is of the same source and settings, or a new one.
+
+    Raises:
+        UserError: no clean image holds a patch.
+    """
+    stamp = asked.stamp()
+    return _kept(asked, stamp, output) or _surveyed(asked, stamp, cluster)
+
+
+def _kept(asked: Asked, stamp: dict[str, Any], output: str) -> Survey | None:
+    places, content = (read_if_there(join(output, name)) for name in (PLACES, CLEAN_IMAGES))
+    try:
+        if places is None or content is None or decode_json(places)[SURVEYED] != stamp | {"sha256": sha256(content)}:
+            return None
+        table = decode_table(content, join(output, CLEAN_IMAGES), _SCHEMA)
+    except (IntegrityError, ValueError, KeyError, TypeError):
+        return None  # damaged: made anew
+    images, rejected, kept = [], [], []
+    for row in table.to_pylist():
+        reason, numbers = row.pop("reason"), row.pop("kept")
+        if reason is None:
+            images.append(CleanImage(**row))
+            kept.append(None if numbers is None else tuple(numbers))
+        else:
+            rejected.append(Rejected(row["id"], reason))
+    filtered = None if None in kept else tuple(numbers for numbers in kept if numbers is not None)
+    source = CleanSource(asked.clean, tuple(images), tuple(rejected))
+    return Survey(source, Windows(source.images, asked.cropping, asked.seed, filtered), stamp)
+
+
+def _surveyed(asked: Asked, stamp: dict[str, Any], cluster: ClusterConfig) -> Survey:
+    whole = open_clean(
+        asked.clean,
+        split=asked.split,
+        licence=asked.licence,
+        min_jpeg_quality=asked.min_jpeg_quality,
+        cluster=cluster,
+    )
+    images, rejected = _fitting(whole, asked.cropping)
+    kept = textured(asked.clean, whole.digest, images, asked.cropping, asked.seed, cluster)
+    if kept is not None:
+        reason = f"all windows are flatter than {asked.cropping.min_clean_std:g}"
+        rejected += [Rejected(image.id, reason) for image, numbers in zip(images, kept, strict=True) if not numbers]
+        images = [image for image, numbers in zip(images, kept, strict=True) if numbers]
+        kept = tuple(numbers for numbers in kept if numbers)
+    if not images:
+        crop = asked.cropping.crop
+        reason = f"; first reason: {rejected[0].reason}" if rejected else ""
+        raise UserError(f"{asked.clean}: no clean image holds a patch of {crop} pixels{reason}")
+    source = CleanSource(asked.clean, tuple(images), tuple(rejected))
+    if listing(asked.clean) != stamp["listing"]:
+        raise IntegrityError(f"{asked.clean}: changed while it was looked through; run the same command again")
+    return Survey(source, Windows(source.images, asked.cropping, asked.seed, kept), stamp)
+
+
+def _fitting(source: CleanSource, cropping: Cropping) -> tuple[list[CleanImage], list[Rejected]]:
+    """Images that hold a window and are of the kind of the first that does."""
+    images: list[CleanImage] = []
+    rejected = list(source.rejected)
+    for image in source.images:
+        if not count(cropping, image.height, image.width):
+            reason = f"{image.height} x {image.width} pixels is smaller than {cropping.crop}"
+        elif images and (image.channels, image.dtype) != (images[0].channels, images[0].dtype):
+            kind = f"{images[0].channels} of {images[0].dtype}"
+            reason = f"{image.channels} channels of {image.dtype}; this corpus holds {kind}"
+        else:
+            images.append(image)
+            continue
+        rejected.append(Rejected(image.id, reason))
+    return images, rejected

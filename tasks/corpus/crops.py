@@ -1,0 +1,156 @@
+"""Which windows of clean images become patches: a crop policy and a filter of flat ones, by arithmetic where possible.
+
+A corpus has hundreds of windows per photograph and may have billions in all, so they are counted and not listed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from pngmodel.seeds import derive_seed
+from tasks.datasets.clean_images import CleanImage, read_clean
+from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.stores.layout import peak
+
+_AT_ONCE = 16  # images that one task looks at
+
+
+class Cropping(BaseModel):
+    """How a clean image is cut."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    crop: int = Field(256, ge=16, description="side of the square clean patches, pixels")
+    stride: int | None = Field(None, ge=1, description="grid: step between patches; default: no overlap")
+    crops: Literal["grid", "random", "centre"] = Field(
+        "grid", description="grid: all windows, the last flush with the border; random: some per image; centre: one"
+    )
+    crops_per_image: int = Field(8, ge=1, description="random: windows per image")
+    min_clean_std: float = Field(
+        0.0, ge=0, lt=1, description="windows flatter than this are not used: std of the clean patch, of full scale"
+    )
+
+
+@dataclass(frozen=True)
+class Window:
+    """A patch of a clean image: its number among the images, and its corner there, pixels."""
+
+    image: int
+    y: int
+    x: int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All windows of some images, in the images' order.
+
+    ``kept``: for each image the numbers of the windows that passed the filter, or None where nothing was filtered.
+    """
+
+    images: tuple[CleanImage, ...]
+    cropping: Cropping
+    seed: int
+    kept: tuple[tuple[int, ...], ...] | None = None
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Number of the first window of each image, and the number of all."""
+        if self.kept is not None:
+            return [0, *accumulate(map(len, self.kept))]
+        return [0, *accumulate(count(self.cropping, image.height, image.width) for image in self.images)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, number: int) -> Window:
+        k = bisect_right(self._starts, number) - 1
+        local = number - self._starts[k]
+        if self.kept is not None:
+            local = self.kept[k][local]
+        return Window(k, *corner(self.cropping, self.seed, self.images[k], local))
+
+
+def count(cropping: Cropping, height: int, width: int) -> int:
+    """Windows of an image of this size, before any is filtered."""
+    if min(height, width) < cropping.crop:
+        return 0
+    if cropping.crops == "centre":
+        return 1
+    if cropping.crops == "random":
+        return min(cropping.crops_per_image, (height - cropping.crop + 1) * (width - cropping.crop + 1))
+    return _along(cropping, height) * _along(cropping, width)
+
+
+def _along(cropping: Cropping, side: int) -> int:
+    return -(-(side - cropping.crop) // (cropping.stride or cropping.crop)) + 1
+
+
+def corner(cropping: Cropping, seed: int, image: CleanImage, local: int) -> tuple[int, int]:
+    """(y, x) of window ``local`` of an image."""
+    free = image.height - cropping.crop, image.width - cropping.crop
+    if cropping.crops == "centre":
+        return free[0] // 2, free[1] // 2
+    if cropping.crops == "random":
+        return _drawn_corners(seed, image.id, *free, count(cropping, image.height, image.width))[local]
+    row, column = divmod(local, _along(cropping, image.width))
+    step = cropping.stride or cropping.crop
+    return min(row * step, free[0]), min(column * step, free[1])
+
+
+@lru_cache(maxsize=1024)
+def _drawn_corners(seed: int, image: str, rows: int, columns: int, number: int) -> tuple[tuple[int, int], ...]:
+    """The first corners (y, x) of an image, up to these, no two alike: equal windows would be drawn equal noise."""
+    found: dict[tuple[int, int], None] = {}
+    attempt = 0
+    while len(found) < number:
+        # remainders of 63 bits: a bias of one in 10^14
+        y, x = (derive_seed("crop", seed, image, attempt, axis) for axis in ("y", "x"))
+        found[y % (rows + 1), x % (columns + 1)] = None
+        attempt += 1
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Look:
+    url: str
+    digest: str
+    images: tuple[CleanImage, ...]
+    cropping: Cropping
+    seed: int
+
+
+def textured(
+    url: str, digest: str, images: Sequence[CleanImage], cropping: Cropping, seed: int, cluster: ClusterConfig
+) -> tuple[tuple[int, ...], ...] | None:
+    """For each image the numbers of its windows that are not flat; None when no flatness is asked for."""
+    if cropping.min_clean_std == 0:
+        return None
+    looks = [
+        _Look(url, digest, tuple(images[k : k + _AT_ONCE]), cropping, seed) for k in range(0, len(images), _AT_ONCE)
+    ]
+    found = {look.images[0].id: kept for look, kept in run_each(cluster, _kept, looks)}
+    return tuple(numbers for look in looks for numbers in found[look.images[0].id])
+
+
+def _kept(look: _Look) -> list[tuple[int, ...]]:
+    return [_textured(read_clean(look.url, look.digest, image), image, look) for image in look.images]
+
+
+def _textured(pixels: NDArray[np.generic], image: CleanImage, look: _Look) -> tuple[int, ...]:
+    size, least = look.cropping.crop, look.cropping.min_clean_std * peak(image.dtype)
+    kept = []
+    for local in range(count(look.cropping, image.height, image.width)):
+        y, x = corner(look.cropping, look.seed, image, local)
+        # per channel: a coloured wall is flat
+        if pixels[y : y + size, x : x + size].std(axis=(0, 1)).mean() >= least:
+            kept.append(local)
+    return tuple(kept)

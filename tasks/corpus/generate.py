@@ -1,0 +1,320 @@
+"""Make the shards of a corpus: on a worker, side by side, decoding what comes next and packing what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pngmodel.statistics import whitening
+from tasks.corpus.plan import CorpusPlan, Job, Sample, ShardWork, prompt_source
+from tasks.datasets.clean_images import read_clean
+from tasks.datasets.reference_pairs import planned_references
+from tasks.models.generators import load_generator, one_thread
+from tasks.models.prompt_bank import entry_of
+from tasks.runtime.clusters import Cluster, open_cluster
+from tasks.runtime.pipelining import pipelined
+from tasks.runtime.run_metrics import PAIRS, count, model_time
+from tasks.runtime.steps import step
+from tasks.stores.aliases import refuse_shadows
+from tasks.stores.corpus_store import CLEAN_IMAGES, COMMIT, PLACES, SCHEMA, SURVEYED, published_corpus, writer
+from tasks.stores.io.filesystem import encode_json, join, remove, sha256, write_if_other
+from tasks.stores.io.listing import list_files
+from tasks.stores.layout import CLEAN, NOISY, part_name, peak
+from tasks.stores.prompt_bank import Entry
+from tasks.stores.shard_file import Pixels
+
+Progress = Callable[[int, int], None]
+_BATCH = 16  # images in one call of the generator
+_READERS = 4  # images that are decoded at once
+_STRETCH = 16  # shards that a worker of a cluster gets at most at once, to load one and store another beside each
+_CHECKS = 16  # shards that a worker looks at in one task
+_GROUPS = 10
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A shard's inputs; no samples when it is done."""
+
+    work: ShardWork
+    samples: Sequence[Sample]
+    cleans: Sequence[Pixels]  # (H, W, C)
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    loaded: _Loaded
+    noisies: Sequence[Pixels]  # (H, W, C)
+
+
+def make_shards(works: Iterable[ShardWork]) -> Iterator[int]:
+    """Generate and publish shards, in order; yields the index of each. What is done already is left alone."""
+    with one_thread():
+        yield from pipelined(works, _load, _draw, _store)
+
+
+def make_stretch(works: tuple[ShardWork, ...]) -> list[int]:
+    """As :func:`make_shards`, in one call on a worker of a cluster."""
+    return list(make_shards(works))
+
+
+def _load(work: ShardWork) -> _Loaded:
+    parameters, recipe = work.job.parameters, work.job.recipe
+    if writer(parameters.output, work.job.layout, recipe).done(work.index):
+        return _Loaded(work, (), (), ())  # another run was faster
+    samples = work.samples
+    of_image: dict[int, list[int]] = {}
+    for position, sample in enumerate(samples):
+        of_image.setdefault(sample.clean, []).append(position)
+
+    def cut(k: int) -> list[Pixels]:
+        image = read_clean(parameters.clean, recipe["clean"], work.images[k])
+        squares = [(samples[p].y, samples[p].x) for p in of_image[k]]
+        return [np.ascontiguousarray(image[y : y + parameters.crop, x : x + parameters.crop]) for y, x in squares]
+
+    cleans: list[Pixels] = [np.empty(0)] * len(samples)
+    with ThreadPoolExecutor(min(_READERS, len(of_image))) as readers:
+        for k, patches in zip(of_image, readers.map(cut, of_image), strict=True):
+            for position, patch in zip(of_image[k], patches, strict=True):
+                cleans[position] = patch
+    name, source = work.job.generator, work.job.references
+    return _Loaded(work, samples, cleans, [entry_of(name, source, sample.reference) for sample in samples])
+
+
+def _draw(loaded: _Loaded) -> _Drawn:
+    generator = load_generator(*loaded.work.job.generator)
+    noisies: list[Pixels] = [np.empty(0)] * len(loaded.samples)
+    # One reference after the other: what was prepared for one serves all its samples.
+    order = sorted(range(len(loaded.samples)), key=lambda position: loaded.samples[position].reference)
+    for batch in (order[k : k + _BATCH] for k in range(0, len(order), _BATCH)):
+        prompts = [loaded.entries[position].prompts for position in batch]
+        seeds = [loaded.samples[position].seed for position in batch]
+        clean = np.stack([loaded.cleans[position] for position in batch])
+        with model_time():
+            drawn = np.asarray(generator.generate(clean, prompts=prompts, seed=seeds))
+        for position, noisy in zip(batch, drawn, strict=True):
+            noisies[position] = noisy
+    return _Drawn(loaded, noisies)
+
+
+def _store(drawn: _Drawn) -> int:
+    work, layout = drawn.loaded.work, drawn.loaded.work.job.layout
+    if not drawn.loaded.samples:
+        return work.index
+    references = planned_references(*work.job.references)
+    stored = layout.objects(work.index)
+    chunks: dict[str, list[bytes]] = {array: [] for array in stored}
+    rows = []
+    inputs = zip(layout.rows(work.index), drawn.loaded.samples, drawn.loaded.entries, strict=True)
+    for position, (number, sample, entry) in enumerate(inputs):
+        pair = {
+            CLEAN: np.moveaxis(drawn.loaded.cleans[position], -1, 0),
+            NOISY: np.moveaxis(drawn.noisies[position], -1, 0),
+        }
+        image, reference = work.images[sample.clean], references.references[sample.reference]
+        rows.append(
+            {
+                "sample": number,
+                "clean": image.id,
+                "clean_licence": image.licence,
+                "y": sample.y,
+                "x": sample.x,
+                "draw": sample.draw,
+                "reference": reference.id,
+                "reference_camera": reference.camera,
+                "reference_iso": reference.iso,
+                "reference_licence": reference.licence,
+                "prompt_source": prompt_source(references),
+                "seed": sample.seed,
+            }
+            | _statistics(pair[CLEAN], pair[NOISY], entry.moments)
+        )
+        for array in stored:
+            chunks[array].append(layout.codec.encode(pair[array]))
+    store = writer(work.job.parameters.output, layout, work.job.recipe)
+    store.write(work.index, chunks, pa.Table.from_pylist(rows, SCHEMA))
+    count(PAIRS, len(rows))
+    return work.index
+
+
+def _statistics(clean: Pixels, noisy: Pixels, curves: whitening.Curves) -> dict[str, Any]:
+    """Manifest columns that come from the pixels, (C, H, W) each."""
+    full = peak(str(clean.dtype))
+    signed = np.int32 if clean.dtype.kind == "u" else np.float32
+    difference = noisy.astype(signed) - clean.astype(signed)
+    x = torch.from_numpy(clean.astype(np.float32) / np.float32(full))
+    return {
+        "clean_mean": float(clean.mean() / full),
+        "noise_mean": float(difference.mean() / full),
+        "noise_std": float(difference.std() / full),
+        "expected_std": _expected_std(x, curves),
+        "saturated": float(((noisy <= 0) | (noisy >= full)).mean()),
+        "noise_sha256": sha256(difference.tobytes()),
+        "sha256": sha256(clean.tobytes() + noisy.tobytes()),
+    }
+
+
+def _expected_std(clean: torch.Tensor, curves: whitening.Curves) -> float:
+    """Std that the reference's noise has at the intensities of ``clean`` (C, H, W), by its fitted curves."""
+    if len(curves["knots"]) != len(clean):  # a colour reference on a grey image, or the other way round
+        return float(curves["values"][..., 1].mean())
+    mean = whitening.unwhiten("moments", curves, torch.zeros_like(clean), clean)
+    spread = whitening.unwhiten("moments", curves, torch.ones_like(clean), clean) - mean
+    return float((spread.square().mean() + mean.var(correction=0)).sqrt())
+
+
+@dataclass(frozen=True)
+class _Check:
+    job: Job
+    indices: tuple[int, ...]
+
+
+def _whole(check: _Check) -> list[bool]:
+    """Whether each of some shards is there and whole."""
+    p = check.job.parameters
+    store = writer(p.output, check.job.layout, check.job.recipe)
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(lambda k: store.done(k, sizes_only=p.check == "sizes"), check.indices))
+
+
+def begin(plan: CorpusPlan) -> None:
+    """Create the corpus, or accept the one that is there if it is the same or the same with fewer draws.
+
+    Raises:
+        UserError: the output holds another corpus, or files that are none; or it or its alias is the other's name.
+    """
+    output, alias = plan.parameters.output, plan.parameters.alias
+    refuse_shadows(output, alias)
+    writer(output, plan.layout, plan.recipe).prepare()
+    images = plan.survey.encoded()
+    write_if_other(join(output, CLEAN_IMAGES), images)
+    surveyed = plan.survey.stamp | {"sha256": sha256(images)}
+    write_if_other(join(output, PLACES), encode_json(plan.parameters.places() | {SURVEYED: surveyed}))
+
+
+def pending(plan: CorpusPlan, cluster: Cluster, progress: Progress = lambda done, total: None) -> list[int]:
+    """Shards of this run that are not there or not whole. A published corpus that lacks some is no longer published.
+
+    One listing says which are there; those are looked at as ``check`` says, side by side.
+    """
+    output = plan.parameters.output
+    if plan.parameters.mode == "recipe":
+        return []
+    published = published_corpus(output)  # asked before looking: what another run publishes meanwhile is whole
+    there = set(list_files(join(output, "parts")))
+    candidates = [index for index in plan.mine if part_name(index).removeprefix("parts/") in there]
+    checks = [_Check(plan.job, tuple(candidates[k : k + _CHECKS])) for k in range(0, len(candidates), _CHECKS)]
+    whole: set[int] = set()
+    looked = 0
+    for check, found in cluster.run_each(_whole, checks):
+        whole |= {index for index, good in zip(check.indices, found, strict=True) if good}
+        looked += len(check.indices)
+        progress(looked, len(candidates))
+    todo = [index for index in plan.mine if index not in whole]
+    if todo and published is not None and todo[0] < published.layout.shards:  # fewer, where draws are being added
+        remove(join(output, COMMIT))
+    return todo
+
+
+def making(plan: CorpusPlan, indices: Sequence[int], cluster: Cluster) -> Generator[int, None, None]:
+    """Make these shards; yields the index of each as it is finished. Close it when it is not run to its end."""
+    if cluster.inline:
+        yield from make_shards(plan.works(indices))
+        return
+    stretches = (tuple(plan.works(indices[k] for k in stretch)) for stretch in _stretches(len(indices), cluster))
+    for _, finished in cluster.run_each(make_stretch, stretches):
+        yield from finished
+
+
+class UnderWay:
+    """Shards of a run as they are finished: one stream for all its tasks.
+
+    After a failure it begins again with those that are missing, so that a task may be tried again.
+    """
+
+    def __init__(self, plan: CorpusPlan, indices: Sequence[int], cluster: Cluster) -> None:
+        self._plan, self._cluster = plan, cluster
+        self._missing = dict.fromkeys(indices)
+        self._running: Generator[int, None, None] | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        if self._running is None:
+            self._running = making(self._plan, list(self._missing), self._cluster)
+        try:
+            index = next(self._running)
+        except BaseException:
+            self._running = None
+            raise
+        del self._missing[index]
+        return index
+
+    def close(self) -> None:
+        """Stop what is still running."""
+        if self._running is not None:
+            self._running.close()
+
+
+def _stretches(shards: int, cluster: Cluster) -> Iterator[range]:
+    """Long ones first, since at both ends of one the device waits; short ones last, since others wait for the last.
+
+    Long ones lose nothing when a worker dies: what it had published is found there when the stretch is run again.
+    """
+    start = 0
+    while start < shards:
+        step = max(1, min(_STRETCH, (shards - start) // (2 * cluster.workers)))
+        yield range(start, start + step)
+        start += step
+
+
+def make_pending(
+    plan: CorpusPlan,
+    indices: Sequence[int],
+    cluster: Cluster,
+    progress: Progress = lambda done, total: None,
+    under_way: UnderWay | None = None,
+) -> int:
+    """Make these shards; returns how many. ``progress`` is told of pairs.
+
+    Args:
+        under_way: what makes more shards than these, of which as many as these are waited for.
+
+    Raises:
+        UserError: storage fails; published shards are kept.
+    """
+    total, made = sum(len(plan.layout.rows(index)) for index in indices), 0
+    progress(0, total)
+    for index in islice(under_way or UnderWay(plan, indices, cluster), len(indices)):
+        made += len(plan.layout.rows(index))
+        progress(made, total)
+    return len(indices)
+
+
+def groups(indices: Sequence[int]) -> Iterator[list[int]]:
+    """Shards in groups, at most so many that a run's history can be read, each for a task of Prefect's."""
+    step = -(-len(indices) // _GROUPS)
+    for k in range(0, len(indices), max(1, step)):
+        yield list(indices[k : k + step])
+
+
+def make_corpus_shards(plan: CorpusPlan, progress: Progress = lambda done, total: None) -> dict[str, int]:
+    """Begin the corpus and make what is not there yet; returns how many shards were made and how many were kept."""
+    begin(plan)
+    with open_cluster(plan.parameters.cluster) as cluster:
+        todo = pending(plan, cluster)
+        make_pending(plan, todo, cluster, progress)
+    return {"made": len(todo), "kept": len(plan.mine) - len(todo)}
+
+
+task_begin = step("begin_corpus")(begin)
+task_pending = step("look_for_shards")(pending)
+task_make_pending = step("make_shards")(make_pending)

@@ -1,0 +1,203 @@
+"""Look at and verify anything the product writes: catalogue, patch store, corpus, export, prompt bank, model bundle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from pydantic import BaseModel
+
+from pngmodel.bundle import bundle_config, verify_bundle
+from pngmodel.errors import IntegrityError, UserError
+from tasks.corpus.exports.receipts import COMMIT as EXPORT
+from tasks.corpus.exports.receipts import PLAN as EXPORT_PLAN
+from tasks.corpus.exports.receipts import open_export, verify_export
+from tasks.corpus.exports.records import ExportRecord
+from tasks.corpus.maintenance import verify_corpus
+from tasks.datasets.catalogue import COMMIT as CATALOGUE
+from tasks.datasets.catalogue import REJECTED, CatalogueRecord, load_catalogue
+from tasks.models.generators import bundle_folder
+from tasks.runtime.clusters import ClusterConfig, open_cluster
+from tasks.stores.aliases import resolve_alias
+from tasks.stores.corpus_store import COMMIT as CORPUS
+from tasks.stores.corpus_store import Corpus
+from tasks.stores.io.filesystem import exists, join, read_json
+from tasks.stores.layout import PLAN
+from tasks.stores.model_registry import resolve as resolve_version
+from tasks.stores.patch_store import COMMIT as PATCHES
+from tasks.stores.patch_store import PatchStore
+from tasks.stores.prompt_bank import COMMIT as BANK
+from tasks.stores.prompt_bank import PromptBank, PromptBankRecord
+from tasks.stores.records import CorpusRecord, PatchStoreRecord
+
+_BUNDLE = "digest.json"
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "catalogue": CatalogueRecord,
+    "patch-store": PatchStoreRecord,
+    "corpus": CorpusRecord,
+    "prompt-bank": PromptBankRecord,
+    "export": ExportRecord,
+}
+"""Commit records by the name that `pngnoise schema` takes."""
+
+
+_COMMITS = {
+    "corpus": CORPUS,
+    "patch store": PATCHES,
+    "catalogue": CATALOGUE,
+    "prompt bank": BANK,
+    "export": EXPORT,
+    "model bundle": _BUNDLE,
+}
+
+
+def commit_of(url: str) -> str:
+    """Name of the record that whatever lies at ``url`` exists by. Raises as :func:`kind_of`."""
+    return _COMMITS[kind_of(url)]
+
+
+def kind_of(url: str) -> str:
+    """``corpus``, ``patch store``, ``catalogue``, ``prompt bank``, ``export`` or ``model bundle``.
+
+    Raises:
+        UserError: nothing of the product's, or a store that was never finished.
+    """
+    for kind, commit in _COMMITS.items():
+        if exists(join(url, commit)):
+            return kind
+    plan = next((plan for plan in (PLAN, EXPORT_PLAN) if exists(join(url, plan))), None)
+    if plan is not None:
+        kind = read_json(join(url, plan)).get("kind", "store")
+        raise UserError(
+            f"{url}: an unfinished {kind}, its commit record is missing; run the same command again to finish it"
+        )
+    raise UserError(f"{url}: holds no corpus, patch store, catalogue, prompt bank, export or model bundle")
+
+
+def meant(url: str) -> str:
+    """The place that an alias of a corpus or the name of a registry's version stands for; others are themselves."""
+    registered = resolve_version(url)
+    return resolve_alias(url) if registered is None else registered[0]
+
+
+def begun_kind(url: str) -> str:
+    """The kind of a store that was begun at ``url``, finished or not.
+
+    Raises:
+        UserError: nothing was begun there.
+    """
+    place = join(url, PLAN)
+    if not exists(place):
+        raise UserError(f"{place}: missing; no store was begun at {url}, check the path")
+    return str(read_json(place).get("kind"))
+
+
+def inspect(url: str) -> dict[str, Any]:
+    """What is in a store, from its records alone."""
+    url = meant(url)
+    kind = kind_of(url)
+    if kind == "catalogue":
+        table, digest = load_catalogue(url)
+        rejected = read_json(join(url, REJECTED)).get("rejected")
+        if not isinstance(rejected, list):
+            raise IntegrityError(f"{join(url, REJECTED)}: key 'rejected' is no list; run `pngnoise ingest` again")
+        return _counts(table.to_pylist()) | {
+            "kind": kind,
+            "pairs": table.num_rows,
+            "rejected": rejected,
+            "digest": digest,
+        }
+    if kind == "model bundle":
+        config = bundle_config(bundle_folder(url))
+        return {
+            "kind": kind,
+            "digest": verify_bundle(bundle_folder(url)),
+            **config["model"],
+            "training": config["training"],
+        }
+    if kind == "prompt bank":
+        return _bank_facts(PromptBank(url))
+    if kind == "export":
+        return open_export(url).model_dump(exclude={"format_version", "parts", "files", "record_sha256"})
+    if kind == "corpus":
+        return _corpus_facts(Corpus.open(url))
+    store = PatchStore.open(url)
+    layout = {k: v for k, v in store.layout.as_json().items() if k != "filled"}
+    facts: dict[str, Any] = {"kind": kind, "pairs": len(store), **layout, "digest": store.digest}
+    facts |= {"shards": store.layout.shards, "licence": store.licence, "recipe": store.record.recipe}
+    statistics = store.record.statistics.model_dump()
+    for group in ("patches", "levels"):
+        facts |= statistics.pop(group)
+    return facts | statistics
+
+
+def record_schema(kind: str) -> dict[str, Any]:
+    """JSON schema of the commit record of a kind of store.
+
+    Raises:
+        UserError: there is none for it.
+    """
+    if kind not in SCHEMAS:
+        raise UserError(f"there is no schema for {kind!r}; choose one of {', '.join(SCHEMAS)}")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | SCHEMAS[kind].model_json_schema()
+
+
+def _bank_facts(bank: PromptBank) -> dict[str, Any]:
+    record = bank.record
+    counts = _counts(bank.rows) | {"iso": dict(sorted(Counter(str(r["iso"]) for r in bank.rows).items()))}
+    facts = {name: getattr(record, name) for name in ("entries", "model", "licence", "recipe", "digest")}
+    sizes = {"shards": len(record.shards), "stored_bytes": sum(shard.bytes for shard in record.shards)}
+    return {"kind": record.kind} | counts | facts | sizes
+
+
+def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: dict(sorted(Counter(str(r[name]) for r in rows).items())) for name in ("dataset", "camera", "split")}
+
+
+def _corpus_facts(corpus: Corpus) -> dict[str, Any]:
+    record, layout = corpus.record, corpus.layout
+    facts: dict[str, Any] = {"kind": "corpus", "mode": record.mode, "pairs": len(corpus), "draws": layout.draws}
+    facts |= {"clean_patches": layout.images, "size": [layout.channels, layout.height, layout.width]}
+    facts |= {"dtype": layout.dtype, "accepted": record.accepted, "rejected": record.rejected}
+    facts |= {
+        "override": record.override,
+        "unused_clean": record.unused_clean,
+        "shards": layout.shards if corpus.stored else 0,
+    }
+    facts |= {"stored_bytes": record.stored_bytes, "licence": record.licence, "digest": record.digest}
+    facts |= {"protocol": record.protocol}
+    return facts | {"recipe": record.recipe, "figures": record.figures, "report": join(corpus.url, "report.html")}
+
+
+def verify(url: str) -> dict[str, Any]:
+    """Check every byte against its digest.
+
+    Raises:
+        IntegrityError: something is missing or damaged; names each file.
+    """
+    url = meant(url)
+    kind = kind_of(url)
+    if kind == "model bundle":
+        return {"kind": kind, "verified": True, "digest": verify_bundle(bundle_folder(url))}
+    if kind == "catalogue":
+        table, digest = load_catalogue(url)
+        return {"kind": kind, "verified": True, "pairs": table.num_rows, "digest": digest}
+    if kind == "corpus":
+        with open_cluster(ClusterConfig()) as cluster:
+            return verify_corpus(url, cluster)
+    store = None if kind == "export" else PromptBank(url) if kind == "prompt bank" else PatchStore.open(url)
+    problems = list(verify_export(url) if store is None else store.verify())
+    if problems:
+        raise IntegrityError(
+            f"{url}: {len(problems)} problems in this {kind}: "
+            + "; ".join(problems[:10])
+            + ". To mend a store, run the "
+            "command that made it again: damaged shards are made anew"
+        )
+    facts: dict[str, Any] = {"kind": kind, "verified": True}
+    if store is None:
+        record = open_export(url)
+        return facts | {"pairs": record.pairs, "bytes": record.bytes, "digest": record.digest}
+    if isinstance(store, PromptBank):
+        return facts | {"entries": store.record.entries, "digest": store.record.digest}
+    return facts | {"pairs": len(store), "shards": store.layout.shards, "digest": store.digest}

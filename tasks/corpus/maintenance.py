@@ -1,0 +1,240 @@
+"""What can be done with a corpus that is there: take it up again, verify, mend, compare, tidy, make from recipes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pngmodel.errors import IntegrityError, UserError
+from tasks.corpus.plan import OF_A_RUN, CorpusParameters, CorpusPlan
+from tasks.runtime.clusters import Cluster
+from tasks.runtime.configuration import validate
+from tasks.runtime.steps import step
+from tasks.stores.aliases import resolve_alias
+from tasks.stores.commits import SIGNATURE
+from tasks.stores.corpus_store import (
+    COMMIT,
+    GATE,
+    KIND,
+    PLACES,
+    SURVEYED,
+    Corpus,
+    manifest_name,
+    manifest_shards,
+    shards_name,
+)
+from tasks.stores.io.filesystem import exists, join, read_json, remove
+from tasks.stores.io.listing import list_files
+from tasks.stores.layout import GROUP, PLAN, array_document, part_name
+from tasks.stores.writer import ShardWriter
+
+Progress = Callable[[int, int], None]
+_AT_ONCE = 8  # shards that one task verifies
+_SHOWN = 20
+_WEB = ("http://", "https://")
+
+
+def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:
+    """What makes the corpus at ``url`` again, with changes: where its sources lie now, another device, ...
+
+    Raises:
+        UserError: there is no corpus, begun or published, or nothing says where its sources lay.
+    """
+    url = resolve_alias(url)
+    place = join(url, PLACES)
+    if not exists(join(url, PLAN)) or read_json(join(url, PLAN)).get("kind") != KIND:
+        raise UserError(f"{url}: no corpus was begun there; check the path")
+    if not exists(place):
+        raise UserError(
+            f"{place}: missing; nothing says where the sources lay. Run the command that made the corpus again"
+        )
+    given = {name: value for name, value in changes.items() if value is not None}
+    recorded = {name: value for name, value in read_json(place).items() if name != SURVEYED}
+    _refuse_foreign(place, recorded | given, set(given))
+    return validate(CorpusParameters, {"output": url, "override_gate": _override(url)} | recorded | given, place)
+
+
+def _refuse_foreign(place: str, recorded: dict[str, Any], given: set[str]) -> None:
+    """A corpus may come from anyone, and the file at ``place`` with it. It says how it was made and where its sources
+    lay; digests say whether those are the same. It does not say where to write, nor who computes, and no web address is
+    asked because it says so.
+
+    Raises:
+        IntegrityError: it says more. UserError: a source has to be confirmed.
+    """
+    if more := sorted(OF_A_RUN & recorded.keys() - given):
+        raise IntegrityError(f"{place}: key '{more[0]}' belongs to a run and to no record; it was edited, remove it")
+    for name in ("model", "references", "clean"):
+        address = str(recorded.get(name))
+        if name not in given and any(link.lower().startswith(_WEB) for link in address.split("::")):
+            raise UserError(f"{place}: its {name} lie at {address}; give that with --{name} if you trust it")
+
+
+def _override(url: str) -> str | None:
+    """Why the corpus was published although the gate failed: it was decided, so that mending it asks nobody again."""
+    try:
+        override = read_json(join(url, GATE)).get("override")
+    except (UserError, IntegrityError):
+        return None
+    return override if isinstance(override, str) else None
+
+
+def require_parts(url: str) -> None:
+    """Raise a UserError that names the shards that a corpus made in ``--parts`` still lacks."""
+    ShardWriter.planned(url).require_parts()
+
+
+def require_same_recipe(recipe: str, plan: CorpusPlan) -> list[str]:
+    """Check that a plan makes what a corpus of recipes says; returns what may change last bits: code, packages, device.
+
+    Raises:
+        UserError: another model, other sources or settings.
+    """
+    asked = ShardWriter.planned(resolve_alias(recipe)).recipe
+    differing = [name for name in sorted(asked | plan.recipe) if asked.get(name) != plan.recipe.get(name)]
+    circumstances = [name for name in differing if name in ("code", "packages", "device")]
+    if other := [name for name in differing if name not in circumstances]:
+        raise UserError(
+            f"{recipe}: its {', '.join(other)} are not those that are there now (e.g. {other[0]}: "
+            f"{asked.get(other[0])!r:.60} then, {plan.recipe.get(other[0])!r:.60} now); give the sources it was made "
+            "of with --model, --references and --clean"
+        )
+    return circumstances
+
+
+@dataclass(frozen=True)
+class _Look:
+    url: str
+    shards: tuple[int, ...]
+
+
+def _problems(look: _Look) -> list[str]:
+    corpus = Corpus.open(look.url)
+    return [line for index in look.shards for line in corpus.verify_shard(index)]
+
+
+def verify_corpus(
+    url: str,
+    cluster: Cluster,
+    *,
+    sample: int | None = None,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Check all shards, or ``sample`` of them drawn by ``seed``, and every other file.
+
+    Raises:
+        IntegrityError: something is missing or damaged; names each file.
+    """
+    corpus = Corpus.open(url)
+    total = corpus.layout.shards if corpus.stored else 0
+    shards: Sequence[int] = range(total)
+    if sample is not None and sample < total:
+        shards = sorted(random.Random(seed).sample(range(total), sample))
+    problems = list(corpus.verify(range(0)))
+    looks = [_Look(corpus.url, tuple(shards[k : k + _AT_ONCE])) for k in range(0, len(shards), _AT_ONCE)]
+    looked = 0
+    for look, found in cluster.run_each(_problems, looks):
+        problems += found
+        looked += len(look.shards)
+        progress(looked, len(shards))
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise IntegrityError(
+            f"{corpus.url}: {len(problems)} problems in this corpus: {'; '.join(sorted(problems)[:_SHOWN])}{more}. "
+            f"`pngnoise corpus repair {corpus.url}` makes damaged shards anew"
+        )
+    facts = {"kind": KIND, "verified": True, "pairs": len(corpus), "shards": total, "digest": corpus.digest}
+    return facts | ({"verified_shards": len(shards)} if len(shards) < total else {})
+
+
+def compare_corpora(first: str, second: str) -> dict[str, Any]:
+    """What two corpora have in common: settings, shards, and samples by content."""
+    a, b = Corpus.open(first), Corpus.open(second)
+    one, other = ({**c.record.recipe, **c.record.layout.as_json(), "mode": c.record.mode} for c in (a, b))
+    differing = {k: [one.get(k), other.get(k)] for k in sorted(one | other) if one.get(k) != other.get(k)}
+    facts: dict[str, Any] = {"equal": a.digest == b.digest, "differs_in": differing}
+    if a.stored and b.stored:
+        facts |= _common(a, b)
+    ours, theirs = (corpus.record.figures.get("model", {}) for corpus in (a, b))
+    figures = {name: [value, theirs.get(name)] for name, value in ours.items()}
+    return facts | {"figures": {name: pair for name, pair in figures.items() if pair[0] != pair[1]}}
+
+
+def _common(a: Corpus, b: Corpus) -> dict[str, Any]:
+    ours, theirs = (_shards(corpus) for corpus in (a, b))
+    samples, others = (_samples(c.table) for c in (a, b))
+    shared = samples.keys() & others.keys()
+    return {
+        "equal_shards": sum(theirs.get(key) == part for key, part in ours.items()),
+        "shards": [len(ours), len(theirs)],
+        "samples_of_both": len(shared),
+        "equal_samples": sum(samples[key] == others[key] for key in shared),
+        "pairs": [len(samples), len(others)],
+    }
+
+
+def _shards(corpus: Corpus) -> dict[str, str]:
+    shards = pa.concat_tables(list(corpus.shards()))
+    return dict(zip(*(shards.column(name).to_pylist() for name in ("key", "part_sha256")), strict=True))
+
+
+def _samples(table: pa.Table) -> dict[tuple[Any, ...], str]:
+    columns = [table.column(name).to_pylist() for name in ("clean", "y", "x", "draw", "sha256")]
+    return {key: digest for *key_parts, digest in zip(*columns, strict=True) for key in [tuple(key_parts)]}
+
+
+def orphans(url: str) -> list[str]:
+    """Files below a published corpus that do not belong to it: what killed or foreign writers left."""
+    corpus = Corpus.open(url)
+    there = list_files(corpus.url)  # before the plan is read: what is begun later is not in it
+    layout = corpus.layout
+    known = {PLAN, GROUP, COMMIT, PLACES, SIGNATURE, *corpus.record.files, *map(array_document, layout.arrays)}
+    if corpus.stored:
+        layout = ShardWriter.planned(corpus.url).layout  # more draws may be on their way
+        for index in range(layout.shards):
+            known |= {part_name(index), *layout.objects(index).values()}
+        known |= {
+            name(number) for number in range(len(manifest_shards(layout))) for name in (manifest_name, shards_name)
+        }
+    return [name for name in there if name not in known]
+
+
+def unfinished(url: str) -> list[str]:
+    """Corpora directly below ``url`` that were begun and never published."""
+    found = {name.split("/")[0] for name in list_files(url) if name.count("/") == 1 and name.endswith(f"/{PLAN}")}
+    begun = (join(url, name) for name in sorted(found))
+    return [
+        place for place in begun if read_json(join(place, PLAN)).get("kind") == KIND and not exists(join(place, COMMIT))
+    ]
+
+
+def collect_garbage(url: str, *, delete: bool) -> dict[str, Any]:
+    """Find, and with ``delete`` remove, what nobody needs: orphans of a corpus, or below a folder of corpora the
+    orphans of all and the corpora that were never published.
+
+    An unfinished corpus may be one that is being made: look before you delete.
+    """
+    here = resolve_alias(url)
+    published = [here] if exists(join(here, COMMIT)) else list(_published(here))
+    begun = [] if exists(join(here, COMMIT)) else unfinished(here)
+    if not published and not begun:
+        raise UserError(f"{url}: no corpus, and no folder of corpora; nothing was deleted")
+    files = [join(place, name) for place in published for name in orphans(place)]
+    if delete:
+        for place in [*files, *begun]:
+            remove(place)
+    return {"corpora": len(published), "orphans": files, "unfinished": begun, "deleted": delete}
+
+
+def _published(url: str) -> Iterator[str]:
+    for name in list_files(url):
+        if name.count("/") == 1 and name.endswith(f"/{COMMIT}"):
+            yield join(url, name.split("/")[0])
+
+
+task_verify_corpus = step("verify_corpus")(verify_corpus)

@@ -1,0 +1,235 @@
+"""From the parts of shards to the manifest of a corpus, judged and counted on the way; file by file, on any worker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pngmodel.errors import UserError
+from tasks.corpus.gate import GateRules, reasons
+from tasks.corpus.plan import CorpusPlan, Job
+from tasks.runtime.clusters import Cluster
+from tasks.stores.corpus_store import (
+    MANIFEST_SCHEMA,
+    SHARD_SCHEMA,
+    manifest_name,
+    manifest_shards,
+    published_corpus,
+    shard_row,
+    shards_name,
+    writer,
+)
+from tasks.stores.io.filesystem import join, read_bytes, read_if_there, sha256, write_inside
+from tasks.stores.io.tables import decode_table, encode_table
+from tasks.stores.layout import ARRAYS
+
+_EXAMPLES = 1000  # rejected samples that the gate's evidence lists; the manifest has all
+_RATIO_EDGES = np.linspace(0, 4, 4001)
+_HEX = 16  # digits of a digest in 64 bits
+
+
+@dataclass(frozen=True)
+class CompactWork:
+    """One file of the manifest, and the table of its shards."""
+
+    job: Job
+    number: int
+    shards: range
+    rules: GateRules
+    published: Mapping[str, str]
+    """sha256 of these two files in the record that is published, if any."""
+
+
+@dataclass
+class Compacted:
+    """What is known of some rows of the manifest, or of all of them."""
+
+    samples: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of files of the manifest and of tables of shards."""
+    parts: list[str] = field(default_factory=list)
+    """Digests of the shards' parts, in order, those of a file as one string: there may be millions."""
+    stored_bytes: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Rejected samples by rule."""
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    """The first of them: sample, reason."""
+    cameras: Counter[str] = field(default_factory=Counter)
+    references: set[str] = field(default_factory=set)
+    noise_std: float = 0.0
+    """Sum over samples, of full scale."""
+    ratios: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(_RATIO_EDGES) - 1, np.int64))
+    digests: list[NDArray[np.uint64]] = field(default_factory=list)
+    """The first 64 bits of each noise's digest, an array per file."""
+
+    def add(self, other: Compacted) -> None:
+        """Take in the rows that follow."""
+        self.samples += other.samples
+        self.files |= other.files
+        self.parts += other.parts
+        self.stored_bytes += other.stored_bytes
+        self.reasons += other.reasons
+        self.rejected = (self.rejected + other.rejected)[:_EXAMPLES]
+        self.cameras += other.cameras
+        self.references |= other.references
+        self.noise_std += other.noise_std
+        self.ratios += other.ratios
+        self.digests += other.digests
+
+    def evidence(self) -> dict[str, Any]:
+        """For gate.json."""
+        return {
+            "samples": self.samples,
+            "reasons": dict(sorted(self.reasons.items())),
+            "rejected": self.rejected,
+            "std_ratio": self._quantiles(),
+            "by_camera": dict(sorted(self.cameras.items())),
+        }
+
+    def _quantiles(self) -> dict[str, float]:
+        """Of noise std over expected std, to a thousandth."""
+        reached = np.searchsorted(np.cumsum(self.ratios), np.array([0.01, 0.5, 0.99]) * self.ratios.sum())
+        return {name: round(float(_RATIO_EDGES[k]), 3) for name, k in zip(("p01", "p50", "p99"), reached, strict=True)}
+
+
+def compact(work: CompactWork) -> Compacted:
+    """Read the parts of some shards, judge their rows, and write them as one file, with a table of the shards.
+
+    Raises:
+        UserError: a part is missing. IntegrityError: one is damaged, or of another corpus.
+    """
+    url = work.job.parameters.output
+    store = writer(url, work.job.layout, work.job.recipe)
+    tables, shards = [], []
+    for index in work.shards:
+        content, table, facts = store.part(index)
+        tables.append(table)
+        shards.append(shard_row(index, sha256(content), facts))
+    rows = pa.concat_tables(tables)
+    found = reasons(rows, work.rules)
+    files = {manifest_name(work.number): _write(url, work.number, rows, found, work.published)}
+    name = shards_name(work.number)
+    files[name] = _written(url, name, pa.Table.from_pylist(shards, SHARD_SCHEMA), work.published)
+    std, expected = (rows.column(name).to_numpy() for name in ("noise_std", "expected_std"))
+    return Compacted(
+        samples=rows.num_rows,
+        files=files,
+        parts=["".join(row["part_sha256"] for row in shards)],
+        stored_bytes=sum(row.get(f"{array}_bytes", 0) for row in shards for array in ARRAYS),
+        reasons=_by_rule(found.values()),
+        rejected=_examples(rows, found),
+        cameras=Counter(str(camera) for camera in rows.column("reference_camera").to_pylist()),
+        references=set(rows.column("reference").to_pylist()),
+        noise_std=float(std.sum(dtype=np.float64)),
+        ratios=np.histogram(np.clip(std / np.maximum(expected, 1e-9), 0, 4), _RATIO_EDGES)[0].astype(np.int64),
+        digests=[np.array([int(d[:_HEX], 16) for d in rows.column("noise_sha256").to_pylist()], np.uint64)],
+    )
+
+
+def _by_rule(found: Iterable[str]) -> Counter[str]:
+    return Counter(reason.split(":")[0] for reason in found)
+
+
+def _examples(rows: pa.Table, found: dict[int, str]) -> list[dict[str, Any]]:
+    samples = rows.column("sample")
+    return [{"sample": samples[row].as_py(), "reason": found[row]} for row in list(found)[:_EXAMPLES]]
+
+
+def _write(url: str, number: int, rows: pa.Table, found: dict[int, str], published: Mapping[str, str]) -> str:
+    """Write a file of the manifest; returns its sha256."""
+    said = [found.get(row) for row in range(rows.num_rows)]
+    accepted = pa.array([reason is None for reason in said], pa.bool_())
+    judged = rows.append_column("accepted", accepted).append_column("reason", pa.array(said, pa.string()))
+    return _written(url, manifest_name(number), judged.cast(MANIFEST_SCHEMA), published)
+
+
+def _written(url: str, name: str, table: pa.Table, published: Mapping[str, str]) -> str:
+    """Write a table; returns the sha256 of the file. What is published with the same rows stays as it is.
+
+    A record names that file by its bytes, and another pyarrow would write the same rows as others.
+    """
+    there = read_if_there(join(url, name))
+    if there is not None and sha256(there) == published.get(name) and decode_table(there, name) == table:
+        return published[name]
+    content = encode_table(table)
+    write_inside(url, name, content)
+    return sha256(content)
+
+
+def compact_all(
+    plan: CorpusPlan,
+    rules: GateRules,
+    cluster: Cluster,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Compacted:
+    """Write the whole manifest and the tables of shards. Those of draws that are published already stay as they are.
+
+    Raises:
+        UserError: parts are missing; they are named.
+    """
+    url = plan.parameters.output
+    writer(url, plan.layout, plan.recipe).require_parts()
+    record = published_corpus(url)
+    files = record.record.files if record is not None else {}
+    works = []
+    for k, shards in enumerate(manifest_shards(plan.layout)):
+        published = {name: files[name] for name in (manifest_name(k), shards_name(k)) if name in files}
+        works.append(CompactWork(plan.job, k, shards, rules, published))
+    parts: dict[int, Compacted] = {}
+    for work, part in cluster.run_each(compact, works):
+        parts[work.number] = part
+        progress(len(parts), len(works))
+    whole = Compacted()
+    for work in works:
+        whole.add(parts[work.number])
+    if not rules.duplicates:
+        _reject_duplicates(url, whole, [(work.number, parts[work.number].samples) for work in works])
+    return whole
+
+
+def _reject_duplicates(url: str, whole: Compacted, files: list[tuple[int, int]]) -> None:
+    """Reject samples whose noise another one before them has: a fault somewhere, so files are seldom written again."""
+    digests = np.concatenate(whole.digests)
+    order = np.argsort(digests, kind="stable")
+    same = np.flatnonzero(np.diff(digests[order]) == 0)
+    if not len(same):
+        return
+    suspects = np.unique(np.concatenate([order[same], order[same + 1]]))
+    seen: dict[str, int] = {}
+    start = 0
+    for number, samples in files:
+        local = suspects[(suspects >= start) & (suspects < start + samples)] - start
+        if len(local):
+            _judge_again(url, number, [int(row) for row in local], seen, whole)
+        start += samples
+
+
+def _judge_again(url: str, number: int, suspects: list[int], seen: dict[str, int], whole: Compacted) -> None:
+    place = join(url, manifest_name(number))
+    rows = decode_table(read_bytes(place), place)
+    digests, samples = rows.column("noise_sha256"), rows.column("sample")
+    found = {row: reason for row, reason in enumerate(rows.column("reason").to_pylist()) if reason is not None}
+    again = {}
+    for row in suspects:
+        first = seen.setdefault(digests[row].as_py(), samples[row].as_py())
+        if first != samples[row].as_py() and row not in found:
+            again[row] = f"duplicate: the noise of sample {first}"
+    whole.reasons += _by_rule(again.values())
+    whole.rejected = sorted([*whole.rejected, *_examples(rows, again)], key=lambda r: int(r["sample"]))[:_EXAMPLES]
+    plain = rows.drop_columns(["accepted", "reason"])
+    whole.files[manifest_name(number)] = _write(url, number, plain, dict(sorted((found | again).items())), {})
+
+
+def require_whole(evidence: Compacted, plan: CorpusPlan) -> None:
+    """Raise a UserError when the manifest does not have every sample; a check on ourselves before publication."""
+    if evidence.samples != plan.layout.pairs:
+        raise UserError(
+            f"{plan.parameters.output}: the manifest has {evidence.samples} of {plan.layout.pairs} samples; run the "
+            "same command again"
+        )

@@ -1,0 +1,96 @@
+"""Is the noise of a corpus like that of its references? Both are whitened by the reference's curves, since their images
+are not the same, and compared camera by camera: distribution, strength, correlation in space and colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pngmodel.images import to_unit
+from pngmodel.metrics.autocorrelation import autocorrelation, cross_channel
+from pngmodel.metrics.kld import divergence
+from pngmodel.statistics import whitening
+from tasks.corpus.plan import CorpusPlan
+from tasks.corpus.regenerate import pair_of
+from tasks.datasets.reference_pairs import planned_references
+from tasks.models.generators import one_thread
+
+_EDGES = (-4.0, 4.0)  # of whitened noise, which is about N(0, 1)
+_BINS = 16  # wider than a level of weak noise, whose bins would otherwise be full and empty by turns
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """What is measured of one whitened noise."""
+
+    histogram: Tensor
+    variance: float
+    lag1: Tensor
+    """Horizontal and vertical."""
+    colours: Tensor
+
+
+def sampled_pairs(plan: CorpusPlan, count: int) -> list[int]:
+    """Pairs that stand for all: evenly spread over the corpus."""
+    found: list[int] = np.unique(np.linspace(0, plan.layout.pairs - 1, count).round().astype(int)).tolist()
+    return found
+
+
+@one_thread()
+def compare(plan: CorpusPlan, pairs: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Figures by camera of the references; none where they are a prompt bank, which holds no noise to compare with.
+
+    ``kld``: of whitened noise, real || generated, natural logarithm. ``std_ratio``: generated over real.
+    ``lag1_error``, ``cross_channel_error``: between mean correlations. ``pairs``: how many were compared.
+    """
+    references = planned_references(*plan.job.references)
+    if references.kept:
+        return {}
+    found = []
+    for pair in pairs:
+        sample = plan.sample(pair)
+        reference = references.references[sample.reference]
+        real_noisy, real_clean = (to_unit(image, reference.id)[0][0] for image in references.read(sample.reference))
+        clean, noisy = (to_unit(np.moveaxis(image, 0, -1), f"sample {pair}")[0][0] for image in pair_of(plan, pair))
+        if len(clean) < len(real_clean):  # the noise of a grey image is that of green
+            real_noisy, real_clean = real_noisy[1:2], real_clean[1:2]
+        if len(clean) != len(real_clean):
+            continue  # a colour image with a grey reference: there is nothing to compare it with
+        curves = whitening.fit("moments", real_noisy, real_clean)
+        real, made = (whitening.whiten("moments", curves, n, c) for n, c in ((real_noisy, real_clean), (noisy, clean)))
+        found.append((str(reference.camera), _measured(real), _measured(made)))
+    found.sort(key=lambda item: item[0])
+    return {camera: _compared(list(group)) for camera, group in groupby(found, key=lambda item: item[0])}
+
+
+def _measured(noise: Tensor) -> _Noise:
+    return _Noise(
+        histogram=torch.histc(noise.float().clamp(*_EDGES), _BINS, *_EDGES).double(),
+        variance=float(noise.double().var(correction=0)),
+        lag1=autocorrelation(noise, 1)[:, 0],
+        colours=cross_channel(noise),
+    )
+
+
+def _compared(group: list[tuple[str, _Noise, _Noise]]) -> dict[str, float]:
+    real, made = [item[1] for item in group], [item[2] for item in group]
+
+    def mean(noises: list[_Noise], name: str) -> Tensor:
+        return torch.stack([getattr(noise, name) for noise in noises]).mean(0)
+
+    # one count more in every bin, so that an empty one is improbable and not impossible
+    real_share, made_share = (h / h.sum() for h in (mean(side, "histogram") + 1 for side in (real, made)))
+    colours = (mean(made, "colours") - mean(real, "colours")).abs()
+    variances = [sum(noise.variance for noise in side) for side in (made, real)]
+    figures = {
+        "kld": divergence(real_share, made_share),
+        "std_ratio": (variances[0] / max(variances[1], 1e-12)) ** 0.5,
+        "lag1_error": float((mean(made, "lag1") - mean(real, "lag1")).abs().mean()),
+        "cross_channel_error": float(colours.mean()) if len(colours) else 0.0,
+    }
+    return {name: round(value, 5) for name, value in figures.items()} | {"pairs": len(group)}

@@ -1,0 +1,336 @@
+"""Synthesis: what to generate, and the plan that says of every sample what it is before any pixel exists.
+
+Sample i is a function of the recipe and i, never of order. A plan computes samples when they are asked for: it is as
+small for a billion pairs as for a thousand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from pngmodel.baselines import BASELINES
+from pngmodel.baselines.trained import FORMAT as TRAINED
+from pngmodel.bundle import bundle_config
+from pngmodel.errors import UserError
+from pngmodel.network.model import Precision
+from pngmodel.seeds import derive_seed
+from tasks.corpus.clean_index import Asked, Survey, survey
+from tasks.corpus.crops import Cropping, Window
+from tasks.corpus.reference_policy import Assign, Assignment
+from tasks.datasets.clean_images import CleanImage
+from tasks.datasets.reference_pairs import SHIPPED, ReferenceSource, open_references, planned_references
+from tasks.models.generators import SHIPPED_MODEL, bundle_folder, model_digest
+from tasks.models.prompt_bank import KEPT_ENTRIES, Name, Place
+from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.provenance import code_version, device_name, packages
+from tasks.runtime.steps import step
+from tasks.stores.corpus_store import ARRAYS_OF_MODE
+from tasks.stores.layout import Layout
+
+_DECIDING = ("torch", "numpy", "pillow", "imagecodecs")  # the last two decode clean images
+Mode = Literal["pairs", "noisy", "recipe"]
+OF_A_RUN = {"output", "parts", "check", "cluster", "alias", "override_gate"}
+"""Parameters that are of one run and not of the corpus: no record says them."""
+
+
+class CorpusParameters(Cropping):
+    """What to generate and where it goes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    output: str = Field(description="folder or URL of the corpus")
+    model: str = Field(
+        SHIPPED_MODEL, description="'shipped', the folder or URL of a model bundle, or a baseline's name"
+    )
+    references: str = Field(
+        SHIPPED, description="real noise: 'shipped', or the URL of a patch store, catalogue or prompt bank"
+    )
+    split: str | None = Field(None, description="only references of this split of their store, e.g. train")
+    clean: str = Field(
+        SHIPPED, description="clean images: 'shipped', a folder, a Zarr array, a patch store or a catalogue"
+    )
+    clean_split: str | None = Field(None, description="only clean images of this split of their store, e.g. train")
+    clean_licence: str | None = Field(None, description="licence of clean images whose source does not say it")
+    min_jpeg_quality: int | None = Field(None, ge=1, le=100, description="JPEG files below this are not used")
+    scale: int = Field(1, ge=1, description="independent noisy draws per clean patch")
+    mode: Mode = Field(
+        "pairs",
+        description="pairs: noisy and clean images; noisy: the clean ones are only named; recipe: sources and seeds",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="another seed is another corpus")
+    assign: Assign = Field(
+        "uniform",
+        description="uniform: any reference on any patch; own: the reference with the clean image's id; camera: any "
+        "of the clean image's camera; cameras: a camera first, then any of its references",
+    )
+    weights: dict[str, float] | None = Field(
+        None, description="cameras by weight, e.g. {GP: 2, S6: 1}; those not named are not used"
+    )
+    shard: int = Field(256, ge=1, description="pairs per shard; one shard is one unit of work and one object")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    gate: str = Field("default", description="quality gate: 'default' or a YAML file of configs/corpora/")
+    override_gate: str | None = Field(
+        None, min_length=3, description="publish although the gate fails, for this reason, which is recorded"
+    )
+    alias: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][\w.-]*$", description="a name beside the output that then means it, e.g. latest"
+    )
+    parts: str | None = Field(None, description="i/n: make part i of n and do not publish; then `pngnoise finalise`")
+    check: Literal["checksums", "sizes"] = Field(
+        "checksums", description="how shards that are there are looked at: all bytes, or parts and sizes of objects"
+    )
+    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+
+    @model_validator(mode="after")
+    def _agree(self) -> CorpusParameters:
+        if self.weights is not None and (self.assign not in ("uniform", "cameras") or not self.weights):
+            raise ValueError("weights choose a camera first: they need assign 'cameras' and at least one camera")
+        weights = (self.weights or {"": 1}).values()
+        if not all(0 <= weight < math.inf for weight in weights) or sum(weights) <= 0:
+            raise ValueError("weights are numbers of 0 or more, and not all 0")
+        return self
+
+    def decisive(self) -> dict[str, Any]:
+        """The part that decides pixels and rows: not where things lie, nor who computes them, nor how many draws."""
+        names = {"seed", "assign", "weights", "split", "clean_licence", *Cropping.model_fields}
+        return self.model_dump(mode="json", include=names)
+
+    def places(self) -> dict[str, Any]:
+        """Everything that makes the same corpus again: the settings, and where the sources lay."""
+        content = self.model_dump(mode="json", exclude=OF_A_RUN)
+        return content | {name: _without_secrets(content[name]) for name in ("model", "references", "clean")}
+
+
+def _without_secrets(url: str) -> str:
+    """A URL without user, password and query, where tokens may stand; a path as it is."""
+    if "://" not in url:
+        return url
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pair to make."""
+
+    clean: int
+    """Number of the clean image among those of its plan or shard."""
+    y: int
+    x: int
+    draw: int
+    reference: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all shards of a corpus have in common, and small enough to travel with each of them."""
+
+    parameters: CorpusParameters
+    layout: Layout
+    recipe: dict[str, Any]
+
+    @property
+    def generator(self) -> Name:
+        """What names the generator in any process."""
+        return self.parameters.model, self.parameters.device, self.recipe["model"]
+
+    @property
+    def references(self) -> Place:
+        """Where the references are, and their digest."""
+        return self.parameters.references, self.recipe["references"]
+
+    def sample(self, image: CleanImage, window: Window, draw: int) -> Sample:
+        """The sample that is draw ``draw`` on a window of ``image``."""
+        p = self.parameters
+        identity = (p.seed, image.id, window.y, window.x, draw)
+        reference = assignment_of(self).reference(identity, image)
+        return Sample(window.image, window.y, window.x, draw, reference, derive_seed("sample", *identity))
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """What a worker needs to make one shard."""
+
+    job: Job
+    index: int
+    images: tuple[CleanImage, ...]
+    windows: tuple[Window, ...]
+    """Patches in order; ``Window.image`` counts within ``images``."""
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The shard's samples, in order."""
+        draw = self.index // self.job.layout.shards_of_draw
+        return [self.job.sample(self.images[window.image], window, draw) for window in self.windows]
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    """Everything about a corpus before any pixel of it exists."""
+
+    job: Job
+    survey: Survey
+    licence: str
+    prompt_source: str
+
+    @property
+    def parameters(self) -> CorpusParameters:
+        """What was asked for."""
+        return self.job.parameters
+
+    @property
+    def unkept_references(self) -> int | None:
+        """References of a source that has to be read off images, where they are more than a process keeps."""
+        used = len(assignment_of(self.job).usable)
+        return used if self.prompt_source == "reference" and used > KEPT_ENTRIES else None
+
+    @property
+    def layout(self) -> Layout:
+        """What lies where."""
+        return self.job.layout
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What decides the content, beside the layout."""
+        return self.job.recipe
+
+    def sample(self, pair: int) -> Sample:
+        """The sample of one pair; ``Sample.clean`` counts within the survey's images."""
+        draw, number = divmod(pair, self.layout.images)
+        window = self.survey.windows[number]
+        return self.job.sample(self.survey.source.images[window.image], window, draw)
+
+    def work(self, index: int) -> ShardWork:
+        """Work of one shard."""
+        rows, images = self.layout.rows(index), self.survey.source.images
+        windows = [self.survey.windows[pair % self.layout.images] for pair in rows]
+        numbers = {k: position for position, k in enumerate(dict.fromkeys(window.image for window in windows))}
+        local = tuple(Window(numbers[window.image], window.y, window.x) for window in windows)
+        return ShardWork(self.job, index, tuple(images[k] for k in numbers), local)
+
+    def works(self, indices: Iterable[int] | None = None) -> Iterator[ShardWork]:
+        """Work of these shards, or of all."""
+        return map(self.work, range(self.layout.shards) if indices is None else indices)
+
+    @cached_property
+    def mine(self) -> Sequence[int]:
+        """Shards that this run makes: all, or those of ``parts``, dealt like cards so that parts take equally long."""
+        return part_of(self.parameters.parts, self.layout.shards)
+
+
+def part_of(parts: str | None, shards: int) -> range:
+    """Shards of part i of n (``"i/n"``, from 1).
+
+    Raises:
+        UserError: ``parts`` is something else.
+    """
+    if parts is None:
+        return range(shards)
+    part, _, of = parts.partition("/")
+    if not (part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of)):
+        raise UserError(f"--parts is {parts!r}; give the part and their number, e.g. 2/4 (1/4 is the first)")
+    return range(int(part) - 1, shards, int(of))
+
+
+@lru_cache(maxsize=4)
+def _assignment(
+    references: str, digest: str, assign: Assign, split: str | None, weights: tuple[Any, ...]
+) -> Assignment:
+    return Assignment(planned_references(references, digest), assign, split, dict(weights) or None)
+
+
+def assignment_of(job: Job) -> Assignment:
+    """The policy of a job; made once per process."""
+    p = job.parameters
+    weights = tuple(sorted((p.weights or {}).items()))
+    return _assignment(*job.references, p.assign, p.split, weights)
+
+
+def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
+    """Decide every sample of the corpus.
+
+    Raises:
+        UserError: a source or the model cannot be used, or no clean image holds a patch.
+    """
+    Precision.best(parameters.device)  # before anything is written
+    part_of(parameters.parts, 1)
+    references = open_references(parameters.references)
+    model = model_digest(parameters.model)
+    _refuse_other_model(parameters, references, model)
+    policy = Assignment(references, parameters.assign, parameters.split, parameters.weights)
+    cropping = Cropping(**parameters.model_dump(include=set(Cropping.model_fields)))
+    asked = Asked(
+        clean=parameters.clean,
+        cropping=cropping,
+        seed=parameters.seed,
+        split=parameters.clean_split,
+        licence=parameters.clean_licence,
+        min_jpeg_quality=parameters.min_jpeg_quality,
+    )
+    found = survey(asked, parameters.output, parameters.cluster)
+    first = found.source.images[0]
+    layout = Layout(
+        pairs=len(found.windows) * parameters.scale,
+        shard=parameters.shard,
+        channels=first.channels,
+        height=parameters.crop,
+        width=parameters.crop,
+        dtype=first.dtype,
+        arrays=ARRAYS_OF_MODE[parameters.mode],
+        draws=parameters.scale,
+        encoding="registered",  # strangers read corpora
+    )
+    recipe = {
+        "model": model,
+        "references": references.digest,
+        "clean": found.source.digest,
+        "code": code_version(),
+        "packages": {name: packages()[name] for name in _DECIDING},
+        "device": device_name(parameters.device),
+        **parameters.decisive(),
+    }
+    if parameters.assign in ("own", "camera"):  # of every image, before anything is written
+        for image in found.source.images:
+            policy.reference((), image)
+    licences = {image.licence for image in found.source.images}
+    licences |= {references.references[k].licence for k in policy.usable}
+    return CorpusPlan(Job(parameters, layout, recipe), found, "; ".join(sorted(licences)), prompt_source(references))
+
+
+def is_baseline(parameters: CorpusParameters) -> bool:
+    """Whether the noise is a baseline's, whose known faults are no accident."""
+    if parameters.model in BASELINES:
+        return True
+    return bundle_config(bundle_folder(parameters.model)).get("format") == TRAINED
+
+
+def evaluated_pairs(plan: CorpusPlan) -> dict[str, Any]:
+    """The real pairs that a corpus' figures are made of: its own references, or the shipped ones for a bank's."""
+    if plan.prompt_source == "bank":
+        return {"references": SHIPPED, "split": None}
+    return {"references": plan.parameters.references, "split": plan.parameters.split}
+
+
+def prompt_source(references: ReferenceSource) -> str:
+    """Manifest column: ``bank`` where prompts were extracted before, ``reference`` where they are read off pairs."""
+    return "bank" if references.kept else "reference"
+
+
+def _refuse_other_model(parameters: CorpusParameters, references: ReferenceSource, model: str) -> None:
+    if references.model not in (None, model):
+        raise UserError(
+            f"{parameters.references}: this prompt bank was made by the model with digest {references.model:.12}, and "
+            f"{parameters.model!r} has {model:.12}; give the model that made it, or make a bank with `pngnoise prompts "
+            f"--model {parameters.model}`"
+        )
+
+
+task_plan_corpus = step("plan_corpus")(plan_corpus)

@@ -1,0 +1,127 @@
+"""Signed digests: who vouches for a store, corpus or model. Optional: a digest says what it is and not who made it.
+
+``signature.json`` lies beside the commit record and belongs to no digest: signing changes nothing that is signed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from pydantic import BaseModel, ConfigDict, Field
+
+from pngmodel.errors import IntegrityError, UserError
+from tasks.corpus.inspection import commit_of, meant, verify
+from tasks.stores.commits import SIGNATURE
+from tasks.stores.io.filesystem import encode_json, exists, join, read_bytes, read_json, sha256, write_json
+
+PASSWORD = "PNGNOISE_SIGNING_PASSWORD"
+"""Of the private key, where it has one."""
+_MAKE_ONE = "openssl genpkey -algorithm ed25519 -out key.pem; openssl pkey -in key.pem -pubout -out trusted.pem"
+
+
+class Signature(BaseModel):
+    """signature.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["pngnoise-signature"] = "pngnoise-signature"
+    format_version: Literal[1] = 1
+    kind: str = Field(description="of what is signed: corpus, model bundle, ...")
+    digest: str = Field(description="its digest")
+    record_sha256: str = Field(description="sha256, hexadecimal, of its commit record, which holds those of all files")
+    key: str = Field(description="sha256, hexadecimal, of the public key (DER)")
+    signature: str = Field(description="Ed25519 over the JSON of kind, digest and record_sha256, base64")
+
+
+def sign(place: str, key: Path) -> dict[str, Any]:
+    """Check every byte at ``place``, then write its signature by a private key (Ed25519, PEM).
+
+    Raises:
+        UserError: no such key. IntegrityError: what lies there is damaged.
+    """
+    private, place = _private(key), meant(place)
+    signed = _content(place)
+    found = Signature(
+        **signed,
+        key=_fingerprint(private.public_key()),
+        signature=base64.b64encode(private.sign(encode_json(signed))).decode(),
+    )
+    write_json(join(place, SIGNATURE), found.model_dump(mode="json"))
+    return found.model_dump(include={"kind", "digest", "key"}) | {"place": place}
+
+
+def verify_signed(place: str, trusted: Sequence[Path]) -> dict[str, Any]:
+    """Check every byte at ``place``, and that one of the ``trusted`` public keys (PEM) signed it; returns what
+    :func:`tasks.corpus.inspection.verify` does, and whose key it was.
+
+    Raises:
+        UserError: it is unsigned, or by nobody of these. IntegrityError: it is damaged, or not what was signed.
+    """
+    keys = {_fingerprint(public): public for public in map(_public, trusted)}
+    place = meant(place)
+    facts = verify(place)
+    target = join(place, SIGNATURE)
+    if not exists(target):
+        raise UserError(
+            f"{target}: missing; {place} is not signed: ask for a signature, or verify it without --trusted"
+        )
+    try:
+        found = Signature.model_validate(read_json(target))
+        signature = base64.b64decode(found.signature, validate=True)
+    except ValueError as error:  # pydantic's and base64's
+        raise IntegrityError(f"{target}: is no signature ({error})") from None
+    if found.key not in keys:
+        raise UserError(f"{target}: is by the key {found.key[:16]}, which is none of those that are trusted")
+    signed = _content(place, facts)
+    try:
+        keys[found.key].verify(signature, encode_json(signed))
+    except InvalidSignature:
+        raise IntegrityError(f"{target}: {place} is not what was signed; fetch it again or ask who signed it") from None
+    return facts | {"signed_by": found.key}
+
+
+def _content(place: str, facts: dict[str, Any] | None = None) -> dict[str, str]:
+    """What is signed of a place, every byte of which was checked."""
+    facts = facts or verify(place)
+    record = read_bytes(join(place, commit_of(place)))
+    return {"kind": str(facts["kind"]), "digest": str(facts["digest"]), "record_sha256": sha256(record)}
+
+
+def _private(path: Path) -> Ed25519PrivateKey:
+    password = os.environ.get(PASSWORD)
+    try:
+        key = load_pem_private_key(path.read_bytes(), password.encode() if password else None)
+    except OSError as error:
+        raise UserError(f"{path}: the key cannot be read ({error}); make one: {_MAKE_ONE}") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise UserError(f"{path}: is no private key in PEM, or {PASSWORD} is not its password; {_MAKE_ONE}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UserError(f"{path}: is no Ed25519 key; make one: {_MAKE_ONE}")
+    return key
+
+
+def _public(path: Path) -> Ed25519PublicKey:
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise UserError(f"{path}: no public key in PEM can be read there ({error}); {_MAKE_ONE}") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise UserError(f"{path}: is no Ed25519 key; make one: {_MAKE_ONE}")
+    return key
+
+
+def _fingerprint(key: Ed25519PublicKey) -> str:
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()

@@ -1,0 +1,182 @@
+"""Paired folders by a YAML rule: regular expressions say which file is which half of which pair."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pngmodel.errors import UserError
+from tasks.datasets.adapters.naming import iso_of, unstated
+from tasks.datasets.adapters.pairing import CONVENTIONS, Pairing, by_convention
+from tasks.datasets.formats.archives import read_whole
+from tasks.datasets.formats.image_file import EXTENSIONS
+from tasks.datasets.records import Found, PairRecord, Unpaired
+from tasks.datasets.source import Source
+from tasks.runtime.configuration import parse_yaml
+
+RULES = "dataset.yaml"
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError, MemoryError) as error:
+        raise ValueError(f"is not a regular expression ({error})") from None
+    return text
+
+
+def _pairing(text: str) -> str:
+    if "pair" not in re.compile(_pattern(text)).groupindex:
+        raise ValueError("needs a group (?P<pair>...) that both images of a pair share")
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+PairPattern = Annotated[str, AfterValidator(_pairing)]
+
+
+def _shared(text: str) -> str:
+    if "repeat" in re.compile(_pairing(text)).groupindex:
+        raise ValueError("has a group (?P<repeat>...); it belongs to 'noisy', whose repeats share one clean image")
+    return text
+
+
+CleanPattern = Annotated[str, AfterValidator(_shared)]
+_Matched = tuple[str, dict[str, str]]  # a path and the groups in it
+
+
+class Case(BaseModel):
+    """Facts about the pairs whose group ``pair`` matches."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    match: Pattern = Field(description="regular expression over all of what (?P<pair>...) catches")
+    scene: str | None = Field(
+        None, description="scene; default: the group (?P<scene>...) or what (?P<pair>...) catches"
+    )
+    camera: str | None = Field(None, description="camera; default: the group (?P<camera>...)")
+    iso: int | None = Field(None, ge=1, le=10_000_000, description="ISO value; default: the group (?P<iso>...)")
+    split: str | None = Field(None, description="train, validation, ...")
+
+
+class FolderRules(BaseModel):
+    """One file of configs/datasets/: how to read a paired folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: str = Field(pattern=r"^[a-z0-9_]+$", description="name of the dataset in tables")
+    licence: str = Field(description="licence of the images, kept in every store made from them")
+    noisy: PairPattern = Field(
+        description="regular expression over paths of noisy images, with (?P<pair>...); files that differ in a group "
+        "(?P<repeat>...) share one clean image"
+    )
+    clean: CleanPattern = Field(description="the same for clean images; groups scene, camera, iso are facts too")
+    dtype: Literal["uint8", "uint16", "float32"] | None = Field(
+        None, description="what every image must be, e.g. uint8; default: whatever both sides of a pair agree on"
+    )
+    cases: list[Case] = Field(default_factory=list, description="facts by pair id; later ones overrule earlier ones")
+
+
+class FolderAdapter:
+    """Finds pairs under a folder or prefix by :class:`FolderRules`."""
+
+    def __init__(self, rules: FolderRules, rules_file: str = "rules") -> None:
+        self.rules, self._rules_file = rules, rules_file
+
+    def find(self, source: Source) -> Found:
+        """List the pairs; see :class:`tasks.datasets.records.Adapter`."""
+        patterns = {"clean": re.compile(self.rules.clean), "noisy": re.compile(self.rules.noisy)}
+        found = Found()
+        matched: dict[str, list[_Matched]] = {side: [] for side in patterns}
+        found_any = any(p.fullmatch(path) for path in source.files for p in patterns.values())
+        top = "" if found_any else source.top  # an archive of a folder, and rules for what is in that folder
+        for path in source.files:
+            name = path.removeprefix(top)
+            matches = {side: m for side, pattern in patterns.items() if (m := pattern.fullmatch(name))}
+            if not matches:
+                found.ignored.append(path)  # images too: rules choose, they need not cover a folder
+            elif len(matches) > 1:
+                raise UserError(f"{source.uri(path)}: matches both 'noisy' and 'clean' of {self._rules_file}")
+            for side, match in matches.items():
+                matched[side].append((path, {k: v for k, v in match.groupdict().items() if v is not None}))
+        if not any(matched.values()):
+            raise UserError(f"{source.url}: no file matches the patterns 'noisy' or 'clean' of {self._rules_file}")
+        pairing, facts = _repeated(matched["noisy"], matched["clean"])
+        for key, noisy, clean in pairing.complete():
+            found.records.append(self._record(key, source.uri(noisy), source.uri(clean), facts[key]))
+        found.rejected.extend(pairing.rejected)
+        return found
+
+    def _record(self, key: str, noisy: str, clean: str, groups: dict[str, str]) -> PairRecord:
+        merged: dict[str, str | int | None] = {
+            "scene": groups.get("scene", groups["pair"]),
+            "camera": groups.get("camera"),
+            "iso": iso_of(groups.get("iso")),
+            "split": "train",
+        }
+        for case in self.rules.cases:
+            if re.fullmatch(case.match, groups["pair"]):
+                merged |= {k: v for k, v in case.model_dump(exclude={"match"}).items() if v is not None}
+        iso = merged["iso"]
+        return PairRecord(
+            pair=key,
+            dataset=self.rules.dataset,
+            scene=str(merged["scene"]),
+            camera=None if merged["camera"] is None else str(merged["camera"]),
+            iso=None if iso is None else int(iso),
+            noisy=noisy,
+            clean=clean,
+            licence=self.rules.licence,
+            split=str(merged["split"]),
+            dtype=self.rules.dtype,
+        )
+
+
+def _repeated(noisy: Sequence[_Matched], clean: Sequence[_Matched]) -> tuple[Pairing, dict[str, dict[str, str]]]:
+    """Pairs by id, a clean image standing once for each repeat of its noisy one, and what the groups say of each."""
+    pairing = Pairing()
+    ids: dict[str, list[str]] = {}  # of the pairs that share a clean image
+    facts: dict[str, dict[str, str]] = {}
+    for path, groups in noisy:
+        key = f"{groups['pair']}:{groups['repeat']}" if "repeat" in groups else groups["pair"]
+        if key not in facts:
+            ids.setdefault(groups["pair"], []).append(key)
+        facts.setdefault(key, groups)
+        pairing.add(key, "noisy", path)
+    for path, groups in clean:
+        for key in ids.get(groups["pair"], [groups["pair"]]):
+            facts[key] = groups | facts.get(key, {})
+            pairing.add(key, "clean", path)
+    return pairing, facts
+
+
+class Folders:
+    """Paired folders without a rule file: by the names that the field gives (or a folder's ``dataset.yaml``)."""
+
+    def find(self, source: Source) -> Found:
+        """List the pairs; see :class:`tasks.datasets.records.Adapter`."""
+        if (rules := f"{source.top}{RULES}") in source.files:
+            uri = source.uri(rules)
+            if source.archive is not None:
+                # An archive may come from a stranger, and a regular expression can be made to run for ever.
+                raise UserError(
+                    f"{uri}: rules inside an archive are not followed; read them and give them as --adapter"
+                )
+            return FolderAdapter(parse_yaml(read_whole(uri), FolderRules, uri), uri).find(source)
+        pairing, unnamed = by_convention([p for p in source.files if p.lower().endswith(EXTENSIONS)])
+        found = Found(ignored=[p for p in source.files if not p.lower().endswith(EXTENSIONS)])
+        if not pairing:
+            raise UserError(
+                f"{source.url}: no pairs found by their names; expected {CONVENTIONS}, or give a YAML rule file "
+                "as --adapter (see configs/datasets/)"
+            )
+        found.rejected.extend(
+            Unpaired(path, f"neither noisy nor clean by its name; expected {CONVENTIONS}") for path in unnamed
+        )
+        for pair, noisy, clean in pairing.complete():
+            found.records.append(unstated(source, pair, source.uri(noisy), source.uri(clean)))
+        found.rejected.extend(pairing.rejected)
+        return found

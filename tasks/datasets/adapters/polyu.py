@@ -1,0 +1,19 @@
+"""PolyU: real scenes, many shots averaged; crops and originals."""
+
+from __future__ import annotations
+
+import re
+
+from tasks.datasets.adapters.named_pairs import NamedPairs
+
+POLYU = NamedPairs(
+    "polyu",
+    "HKPolyU: non-commercial use, keep the notice",
+    re.compile(
+        r"(?:.*/)?(?P<pair>(?P<camera>[^_/]+)_(?P<aperture>[^_/]+)_(?P<shutter>[^_/]+)_(?P<iso>\d+)_"
+        r"(?P<scene>[^/]+?)(?:_+(?P<crop>\d+))?)_(?P<side>real|mean)\.jpe?g",
+        re.IGNORECASE,
+    ),
+    "CroppedImages/<camera>_<aperture>_<1/shutter>_<ISO>_<scene>_<k>_real.JPG and _mean.JPG",
+)
+"""PolyU: crops and originals, JPEG on both sides."""

@@ -1,0 +1,257 @@
+"""Ingestion: read and verify every pair of a dataset, write a catalogue of what is usable and a list of what is not.
+
+catalogue.parquet   one row per usable pair
+rejected.json       one entry per unusable thing, with its reason
+report.html         the same as a page with pictures
+catalogue.json      counts and digests, written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from pngmodel.errors import UserError
+from tasks.datasets.adapters import adapter
+from tasks.datasets.adapters.naming import NOT_STATED
+from tasks.datasets.catalogue import (
+    COMMIT,
+    FORMAT_VERSION,
+    REJECTED,
+    REPORT,
+    SCHEMA,
+    TABLE,
+    CatalogueRecord,
+    load_catalogue,
+    read_catalogued,
+)
+from tasks.datasets.catalogue_report import catalogue_markdown, catalogue_page
+from tasks.datasets.duplicates import near_duplicates
+from tasks.datasets.records import SIDES, PairRecord, Unpaired
+from tasks.datasets.source import Source
+from tasks.datasets.verification import Checked, check_group, grouped
+from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.provenance import content_key, packages
+from tasks.runtime.run_metrics import REJECTS, count
+from tasks.runtime.steps import step
+from tasks.stores.io.filesystem import exists, join, read_json, remove, sha256, write_bytes, write_json
+from tasks.stores.io.tables import encode_table
+
+_FAILED = "failed.json"
+_FULL_SCALES = (1.0, 255.0, 4095.0, 16383.0, 65535.0)  # of floats: unit range, or counts of 8, 12, 14, 16 bits
+_ROOM = 1.1
+
+
+class RejectedError(UserError):
+    """Nothing was catalogued because too much, or everything, was rejected; ``rejected`` holds each id and reason."""
+
+    def __init__(self, message: str, rejected: list[dict[str, str]]) -> None:
+        super().__init__(message)
+        self.rejected = rejected
+
+
+class IngestSettings(BaseModel):
+    """What is asked of a dataset beyond its layout."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    validation_scenes: list[str] = Field(default_factory=list, description="scenes to keep out of training")
+    validation_share: float = Field(
+        0.0, ge=0, lt=1, description="share of the training pairs to keep out, whole scenes, picked by their names"
+    )
+    licence: str | None = Field(None, description="licence of images whose layout does not say it")
+    full_scale: float | None = Field(
+        None, gt=0, description="level of float images that stands for 1; default: the smallest usual one that fits"
+    )
+    max_shift: float = Field(2.0, ge=0, description="pixels that noisy and clean may be apart")
+    max_rejected: float = Field(
+        1.0, ge=0, le=1, description="share of rejected pairs above which nothing is catalogued; 1: never"
+    )
+
+
+def ingest(
+    source: str,
+    adapter_name: str,
+    output: str,
+    settings: IngestSettings | None = None,
+    *,
+    cluster: ClusterConfig | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Write the catalogue of ``source`` to ``output``; returns pairs, rejected and digest.
+
+    Raises:
+        UserError: the source does not hold that dataset, no pair is usable, more are rejected than allowed, or the
+            output is something else.
+    """
+    settings = settings or IngestSettings()
+    for other in ("plan.json", "digest.json"):
+        if exists(join(output, other)):
+            raise UserError(f"{output}: holds something else than a catalogue (it has {other}); choose another output")
+    place = Source.of(source)
+    found = adapter(adapter_name).find(place)
+    records = _assigned(found.records, settings, source)
+    rejected = [*found.rejected, *(Unpaired(name, reason) for name, reason in place.listing.refused)]
+    unique: dict[str, PairRecord] = {}
+    for record in records:
+        if record.pair in unique:
+            rejected.append(Unpaired(record.pair, f"a second pair with this id: {record.noisy or record.clean}"))
+        else:
+            unique[record.pair] = record
+    checked = _checked(list(unique.values()), settings, cluster, progress)
+    rows = _rows(unique, checked, rejected, settings.full_scale)
+    rejections = [{"id": r.id, "reason": r.reason} for r in sorted(rejected, key=lambda r: (r.id, r.reason))]
+    count(REJECTS, len(rejections))
+    share = len(rejections) / max(1, len(rows) + len(rejections))
+    if not rows or share > settings.max_rejected:
+        write_json(join(output, _FAILED), {"source": place.url, "rejected": rejections})
+        raise RejectedError(_refusal(source, output, rejections, len(rows), share, settings), rejections)
+    return _publish(output, place.url, adapter_name, rows, rejections, [*found.ignored, *place.listing.hidden])
+
+
+def _refusal(
+    source: str, output: str, rejections: list[dict[str, str]], usable: int, share: float, settings: IngestSettings
+) -> str:
+    first = "; ".join(f"{r['id']}: {r['reason']}" for r in rejections[:3])
+    if not usable:
+        return f"{source}: no usable pair ({len(rejections)} rejected; all in {join(output, _FAILED)}); {first}"
+    return (
+        f"{source}: {len(rejections)} rejected beside {usable} usable pairs, {share:.1%} where max_rejected allows "
+        f"{settings.max_rejected:.1%}; nothing was catalogued, all reasons are in {join(output, _FAILED)}; {first}"
+    )
+
+
+def _assigned(records: list[PairRecord], settings: IngestSettings, source: str) -> list[PairRecord]:
+    """Splits and licence as asked for."""
+    scenes = sorted({r.scene for r in records})
+    if unknown := set(settings.validation_scenes) - set(scenes):
+        raise UserError(f"validation scenes {sorted(unknown)} are not in {source}; scenes there: {', '.join(scenes)}")
+    validation = set(settings.validation_scenes)
+    sizes = Counter(r.scene for r in records if r.split == "train" and r.scene not in validation)
+    wanted = settings.validation_share * sizes.total()
+    for scene in sorted(sizes, key=lambda s: hashlib.sha256(s.encode()).digest()):
+        if wanted >= sizes[scene] / 2:  # the nearest share that whole scenes allow
+            validation.add(scene)
+            wanted -= sizes[scene]
+    out = []
+    for record in records:
+        split = "validation" if record.scene in validation else record.split
+        known = settings.licence is None or record.licence != NOT_STATED
+        out.append(replace(record, split=split, licence=record.licence if known else str(settings.licence)))
+    return out
+
+
+def _checked(
+    records: list[PairRecord],
+    settings: IngestSettings,
+    cluster: ClusterConfig | None,
+    progress: Callable[[int, int], None],
+) -> dict[str, Checked]:
+    done: dict[str, Checked] = {}
+    groups = grouped(records, settings.max_shift)
+    for group, results in run_each(cluster or ClusterConfig(kind="inline"), check_group, groups):
+        done |= {record.pair: result for record, result in zip(group.records, results, strict=True)}
+        progress(len(done), len(records))
+    return done
+
+
+def _rows(
+    records: dict[str, PairRecord], checked: dict[str, Checked], rejected: list[Unpaired], full_scale: float | None
+) -> list[dict[str, Any]]:
+    """Table rows of what is usable, sorted by pair; the reasons of the rest go to ``rejected``."""
+    usable: dict[str, dict[str, Any]] = {}
+    pixels: dict[str, str] = {}
+    for pair in sorted(records):
+        result, record = checked[pair], records[pair]
+        if result.facts is None:
+            rejected.append(Unpaired(pair, str(result.reason)))
+            continue
+        digest = result.facts.get("noisy_sha256") or result.facts["clean_sha256"]
+        if (twin := pixels.setdefault(digest, pair)) != pair:
+            rejected.append(Unpaired(pair, f"the same pixels as {twin!r}"))
+            continue
+        usable[pair] = {name: getattr(record, name) for name in SCHEMA.names if hasattr(record, name)} | result.facts
+    pairs = list(usable)
+    for later, (earlier, likeness) in near_duplicates([checked[p].fingerprint for p in pairs]).items():
+        what = "noise" if usable[pairs[later]]["noisy"] else "image"
+        reason = f"the same {what} as {pairs[earlier]!r} (correlation {likeness:.2f}): one shot stored twice"
+        rejected.append(Unpaired(pairs[later], reason))
+        del usable[pairs[later]]
+    return _scaled(list(usable.values()), full_scale)
+
+
+def _scaled(rows: list[dict[str, Any]], full_scale: float | None) -> list[dict[str, Any]]:
+    """Statistics as fractions of full scale. Floats of one dataset share the smallest usual scale that holds them.
+
+    The clean side decides (or the only one), with some room: noise rightly overshoots white.
+    """
+    highest = max((row["top"] for row in rows if row["dtype"] == "float32"), default=1.0)
+    floats = full_scale or next((scale for scale in _FULL_SCALES if highest <= _ROOM * scale), highest)
+    for row in rows:
+        scale = floats if row["dtype"] == "float32" else float(np.iinfo(row["dtype"]).max)
+        row["full_scale"] = scale
+        del row["top"]  # needed only for this
+        for name in ("mean", "noise_mean", "noise_std"):
+            if name in row:
+                row[name] = [value / scale for value in row[name]]
+        row |= {"low": row["low"] / scale, "high": row["high"] / scale}
+    return rows
+
+
+def _publish(
+    output: str,
+    source: str,
+    adapter_name: str,
+    rows: list[dict[str, Any]],
+    rejections: list[dict[str, str]],
+    ignored: list[str],
+) -> dict[str, Any]:
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    content = encode_table(table)
+    remove(join(output, COMMIT))  # from here on an older catalogue at this place is no more
+    write_bytes(join(output, TABLE), content)
+    write_json(join(output, REJECTED), {"rejected": rejections, "ignored": ignored})
+    remove(join(output, _FAILED))
+    # Where the files lie does not make another dataset: the digest covers facts and pixels.
+    places = {name for side in SIDES for name in (side, f"{side}_part")}
+    facts = [{k: v for k, v in row.items() if k not in places} for row in table.to_pylist()]
+    commit: dict[str, Any] = {
+        "format": "pngnoise-catalogue",
+        "format_version": FORMAT_VERSION,
+        "source": source,
+        "adapter": adapter_name,
+        "pairs": len(rows),
+        "rejected": len(rejections),
+        "ignored": len(ignored),
+        "table_sha256": sha256(content),
+        "digest": content_key(facts),
+        "packages": packages(),
+    }
+    CatalogueRecord.model_validate(commit)  # the printed schema is true of what is written
+    page = catalogue_page(commit, table.to_pylist(), rejections, read_catalogued)
+    write_bytes(join(output, REPORT), page.encode())
+    write_json(join(output, COMMIT), commit)
+    return {
+        "pairs": len(rows),
+        "rejected": rejections,
+        "ignored": len(ignored),
+        "digest": commit["digest"],
+        "catalogue": output,
+        "report": join(output, REPORT),
+    }
+
+
+def describe(url: str) -> str:
+    """A catalogue in markdown with a small picture, for the run's artifact."""
+    rows = load_catalogue(url)[0].to_pylist()
+    return catalogue_markdown(rows, read_json(join(url, REJECTED))["rejected"], read_catalogued)
+
+
+task_ingest = step("ingest")(ingest)

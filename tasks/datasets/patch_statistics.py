@@ -1,0 +1,116 @@
+"""Levels of patches: what a patch table says of each, and the sums that a store's statistics are made of.
+
+Integers are added up as integers, so the figures are exact and equal on every machine, in any order, at any split into
+shards. Floats are added up in float64 after division by their full scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.stores.layout import CLEAN, NOISY, peak
+from tasks.stores.shard_file import Pixels
+
+Number = int | float
+Sums = dict[str, Any]
+"""``values`` per channel, ``saturated``, and per kind of level (clean, noise, image) ``sum`` and ``squares``."""
+
+
+def measure(images: dict[str, Pixels], full_scale: float) -> tuple[dict[str, Any], Sums]:
+    """Columns of the patch table, and sums, of one patch. ``images``: (C, H, W) by array."""
+    if next(iter(images.values())).dtype.kind == "f":
+        images = {name: image / np.float64(full_scale) for name, image in images.items()}
+    last = images.get(NOISY, next(iter(images.values())))
+    channels, values = len(last), last[0].size
+    saturated = _saturated(last)
+    sums: Sums = {"values": values, "saturated": saturated}
+    if len(images) == 2:
+        clean, noisy = images[CLEAN], images[NOISY]
+        totals = _totals(clean)
+        difference = np.subtract(noisy, clean, dtype=_WIDER[clean.dtype])
+        noise = [n - c for n, c in zip(_totals(noisy), totals, strict=True)]
+        sums["clean"] = {"sum": totals, "squares": _squares(clean)}
+        sums["noise"] = {"sum": noise, "squares": _squares(difference)}
+    else:
+        sums["image"] = {"sum": _totals(last), "squares": _squares(last)}
+    scale = peak(last.dtype.name)
+    columns: dict[str, Any] = {"saturated": saturated / (channels * values)}
+    for kind in ("clean", "noise", "image"):
+        if kind in sums:
+            mean, std = _moments(sums[kind], values, scale)
+            columns |= {f"{kind}_mean": mean} | ({} if kind == "clean" else {f"{kind}_std": std})
+    return columns, sums
+
+
+_WIDER = {np.dtype(np.uint8): np.int16, np.dtype(np.uint16): np.int32, np.dtype(np.float64): np.float64}
+
+
+def _saturated(image: Pixels) -> int:
+    """Values at the ends of the range; floats may lie beyond them."""
+    if image.dtype.kind == "f":
+        return int(np.count_nonzero(image <= 0) + np.count_nonzero(image >= 1))
+    return int(np.count_nonzero(image == 0) + np.count_nonzero(image == np.iinfo(image.dtype).max))
+
+
+def _totals(image: Pixels) -> list[Number]:
+    """Sum of every channel."""
+    flat = image.reshape(len(image), -1)
+    if image.dtype.kind == "f":
+        return [float(total) for total in flat.sum(1)]
+    # 32 bits are twice as fast and hold any patch of bytes up to 4100 pixels a side
+    narrow = flat.shape[1] * np.iinfo(image.dtype).max < 2**32
+    return [int(total) for total in flat.sum(1, dtype=np.uint32 if narrow else np.uint64)]
+
+
+def _squares(image: Pixels) -> list[Number]:
+    """Sum of the squares of every channel: per row in a type that holds it exactly, the rows in 64 bits."""
+    exact: type[np.number[Any]] = np.float64 if image.dtype.itemsize > 2 or image.dtype == np.uint16 else np.int32
+    rows: NDArray[Any] = np.einsum("chw,chw->ch", image, image, dtype=exact)
+    if image.dtype.kind == "f":
+        return [math.fsum(channel) for channel in rows.tolist()]
+    return [int(total) for total in rows.sum(1, dtype=np.int64)]
+
+
+def _moments(sums: Sums, values: int, scale: float) -> tuple[list[float], list[float]]:
+    """Mean and std of every channel, fractions of full scale."""
+    means, stds = [], []
+    for total, squares in zip(sums["sum"], sums["squares"], strict=True):
+        if isinstance(total, int):
+            variance = (values * squares - total * total) / values**2  # exact up to the division
+        else:
+            variance = max(squares / values - (total / values) ** 2, 0.0)
+        means.append(total / values / scale)
+        stds.append(math.sqrt(variance) / scale)
+    return means, stds
+
+
+def add(parts: Iterable[Sums]) -> Sums:
+    """Sums of several patches or shards together; at least one."""
+    whole: Sums = {}
+    for part in parts:
+        whole = part if not whole else _added(whole, part)
+    return whole
+
+
+def _added(a: Any, b: Any) -> Any:
+    if isinstance(a, dict):
+        return {key: _added(a[key], b[key]) for key in a}
+    if isinstance(a, list):
+        return [x + y for x, y in zip(a, b, strict=True)]
+    return a + b
+
+
+def pooled(sums: Sums, dtype: str) -> dict[str, Any]:
+    """Mean and std of all pixels by kind of level, and the saturated share."""
+    scale, levels = peak(dtype), {}
+    for kind in ("clean", "noise", "image"):
+        if kind in sums:
+            mean, std = _moments(sums[kind], sums["values"], scale)
+            levels[kind] = {"mean": mean, "std": std}
+    channels = len(next(iter(levels.values()))["mean"])
+    return {"levels": levels, "saturated": sums["saturated"] / (channels * sums["values"])}

@@ -1,0 +1,219 @@
+"""Where a corpus takes its reference noise from: ``shipped`` (the sample pairs in the package), or the URL of a patch
+store, a catalogue or a prompt bank. Clean images: :mod:`tasks.datasets.clean_images`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pngmodel
+from pngmodel.errors import IntegrityError, UserError
+from tasks.datasets.catalogue import COMMIT as CATALOGUE
+from tasks.datasets.catalogue import load_catalogue, read_one
+from tasks.datasets.formats.image_file import read_image
+from tasks.runtime.provenance import content_key
+from tasks.stores.io.filesystem import exists, join, read_bytes, sha256
+from tasks.stores.layout import CLEAN, NOISY
+from tasks.stores.patch_store import COMMIT as PATCHES
+from tasks.stores.patch_store import PatchStore
+from tasks.stores.prompt_bank import COMMIT as BANK
+from tasks.stores.prompt_bank import Entry, PromptBank
+from tasks.stores.shard_file import Pixels
+
+SHIPPED = "shipped"
+SAMPLES = Path(pngmodel.__file__).parent / "samples"
+SAMPLE_LICENCE = "MIT (SIDD)"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One real pair whose noise is imitated."""
+
+    id: str
+    camera: str | None
+    iso: int | None
+    licence: str
+    content: str  # a digest that is another when the pixels are
+    split: str
+    dataset: str
+    scene: str
+    image: str  # the pair that it is, or that it was cut from
+    height: int
+    width: int
+    y: int = 0  # corner in that image
+    x: int = 0
+
+
+@dataclass(frozen=True)
+class ReferenceSource:
+    """All references of a source. ``read(k)`` gives (noisy, clean) of reference k, (H, W, C) each.
+
+    A prompt bank has no images to read, but ``kept(k)`` gives what ``model`` (a digest) made of them.
+    """
+
+    references: tuple[Reference, ...]
+    read: Callable[[int], tuple[Pixels, Pixels]]
+    kept: Callable[[int], Entry] | None = None
+    model: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of names and contents, not of the place."""
+        return content_key([[r.id, r.content] for r in self.references])
+
+    def of_split(self, split: str | None) -> list[int]:
+        """Indices of the references of one split, or of all.
+
+        Raises:
+            UserError: there is none of it.
+        """
+        found = [k for k, r in enumerate(self.references) if split in (None, r.split)]
+        if not found:
+            splits = sorted({r.split for r in self.references})
+            raise UserError(f"no reference has the split {split!r}; splits there: {', '.join(splits)}")
+        return found
+
+
+def hwc(image: Pixels) -> Pixels:
+    """A stored image (C, H, W) as everything behind a source expects it, (H, W, C)."""
+    moved: Pixels = np.moveaxis(image, 0, -1)
+    return moved
+
+
+def patch_id(row: dict[str, Any]) -> str:
+    """The name of a patch: its pair and its corner there."""
+    return f"{row['pair']}/{row['y']},{row['x']}"
+
+
+def patch_content(store: PatchStore, row: dict[str, Any]) -> str:
+    """Which window of which verified image it is: the same however the store is cut into shards.
+
+    Where the clean side is an estimate (:mod:`tasks.denoising.unpaired`), of which estimate, too.
+    """
+    recipe = store.record.recipe
+    estimated = [recipe["estimated_clean"]] if "estimated_clean" in recipe else []
+    return content_key([recipe["catalogue"], recipe["size"], row["pair"], row["y"], row["x"], *estimated])
+
+
+def unit_floats(image: Pixels, full_scale: float) -> Pixels:
+    """Floats in [0, 1], as everything behind a source expects them; integers as they are."""
+    return image / np.float32(full_scale) if image.dtype.kind == "f" else image
+
+
+_KEPT = 4
+_kept: dict[tuple[str, str], ReferenceSource] = {}
+
+
+def planned_references(url: str, digest: str) -> ReferenceSource:
+    """The source that a plan was made with, opened once per process.
+
+    Raises:
+        IntegrityError: something else is there now; a worker may live longer than the data.
+    """
+    source = _kept.get((url, digest)) or open_references(url)
+    if source.digest != digest:
+        raise IntegrityError(f"{url}: changed since this run was planned; run the same command again")
+    return source
+
+
+def open_references(url: str) -> ReferenceSource:
+    """Open a source of references.
+
+    Raises:
+        UserError: it is neither ``shipped`` nor a finished patch store, catalogue or prompt bank, or holds no pair.
+    """
+    source = _references(url)
+    _kept[url, source.digest] = source
+    while len(_kept) > _KEPT:
+        del _kept[next(iter(_kept))]
+    return source
+
+
+def open_pairs(url: str) -> ReferenceSource:
+    """As :func:`open_references`, where images are needed: a prompt bank is refused."""
+    source = open_references(url)
+    if source.kept:
+        source.read(0)
+    return source
+
+
+def _references(url: str) -> ReferenceSource:
+    if url == SHIPPED:
+        return _shipped_references()
+    if exists(join(url, PATCHES)):
+        store = PatchStore.open(url)
+        store.require(CLEAN, NOISY)
+        rows = store.table.to_pylist()
+        found = tuple(
+            _reference(r, patch_id(r), patch_content(store, r), store.layout.height, store.layout.width) for r in rows
+        )
+
+        def from_store(k: int) -> tuple[Pixels, Pixels]:
+            clean, noisy = (unit_floats(image, rows[k]["full_scale"]) for image in store.read(k))
+            return hwc(noisy), hwc(clean)
+
+        return ReferenceSource(found, from_store)
+    if exists(join(url, CATALOGUE)):
+        rows = load_catalogue(url)[0].to_pylist()
+        found = tuple(
+            _reference(r, r["pair"], content_key([r["noisy_sha256"], r["clean_sha256"]]), r["height"], r["width"])
+            for r in rows
+        )
+        return ReferenceSource(found, lambda k: (read_one(rows[k], "noisy"), read_one(rows[k], "clean")))
+    if exists(join(url, BANK)):
+        return _bank_references(url)
+    raise UserError(
+        f"{url}: is no source of references; give 'shipped', a patch store, a catalogue "
+        "(make one with `pngnoise ingest`) or a prompt bank"
+    )
+
+
+def _bank_references(url: str) -> ReferenceSource:
+    bank = PromptBank(url)
+    names = {field.name for field in fields(Reference)}
+    # The digest of a source of references is that of what decides a corpus: here the prompts.
+    found = tuple(Reference(**({name: row[name] for name in names} | {"content": row["sha256"]})) for row in bank.rows)
+
+    def no_images(k: int) -> tuple[Pixels, Pixels]:
+        raise UserError(
+            f"{url}: is a prompt bank, which holds no images; give the patch store or catalogue that it was made of"
+        )
+
+    return ReferenceSource(found, no_images, bank.read, bank.record.model)
+
+
+def _reference(row: dict[str, Any], name: str, content: str, height: int, width: int) -> Reference:
+    """What a row of a catalogue or patch store says of its pair."""
+    facts = {key: row[key] for key in ("camera", "iso", "licence", "split", "dataset", "scene")}
+    corner = {"y": row["y"], "x": row["x"]} if "y" in row else {}
+    return Reference(id=name, content=content, image=row["pair"], height=height, width=width, **facts, **corner)
+
+
+def _shipped_references() -> ReferenceSource:
+    names = sorted(p.name.removesuffix("_noisy.png") for p in SAMPLES.glob("*_noisy.png"))
+    files = [tuple(str(SAMPLES / f"{name}_{side}.png") for side in ("noisy", "clean")) for name in names]
+
+    def facts(name: str, pair: tuple[str, ...]) -> Reference:
+        camera, iso = ("S6", 800) if name < "val_0020" else ("GP", 10000)
+        height, width = read_image(pair[0]).shape[:2]
+        return Reference(
+            id=name,
+            camera=camera,
+            iso=iso,
+            licence=SAMPLE_LICENCE,
+            content=sha256(b"".join(map(read_bytes, pair))),
+            split="validation",
+            dataset="sidd_native",
+            scene=f"val-{camera}-{iso}",
+            image=name,
+            height=height,
+            width=width,
+        )
+
+    found = tuple(facts(name, pair) for name, pair in zip(names, files, strict=True))
+    return ReferenceSource(found, lambda k: (read_image(files[k][0]), read_image(files[k][1])))

@@ -1,0 +1,206 @@
+"""Verify pairs: they decode, agree, lie on each other, and hold noise; measure that noise on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, repeat
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pngmodel.errors import TransientError, UserError
+from tasks.datasets.alignment import align
+from tasks.datasets.duplicates import fingerprint
+from tasks.datasets.formats.limits import DamagedFileError
+from tasks.datasets.formats.pixels import read_pixels
+from tasks.datasets.records import SIDES, PairRecord
+from tasks.stores.io.filesystem import is_local
+from tasks.stores.shard_file import Pixels
+
+_STRIP = 256  # rows; bounds the memory of statistics over images of any size
+_GROUP = 160  # a MATLAB file is walked through once for each group: 8 times for the blocks of SIDD
+_HIGHEST = 1e12  # far beyond any count; sums of squares stay finite
+
+MEASURED = (
+    ("height", pa.int32()),
+    ("width", pa.int32()),
+    ("channels", pa.int8()),
+    ("dtype", pa.string()),
+    ("mean", pa.list_(pa.float32())),
+    ("noise_mean", pa.list_(pa.float32())),
+    ("noise_std", pa.list_(pa.float32())),
+    ("noise_lag1", pa.float32()),
+    ("low", pa.float32()),
+    ("high", pa.float32()),
+    ("shift_y", pa.int32()),
+    ("shift_x", pa.int32()),
+)
+"""What a verified pair is known by. ``mean`` per channel of the clean image (or of the only side), noise per channel,
+levels as stored until the catalogue divides them by full scale; ``noise_lag1`` the mean of the horizontal and
+vertical lag-1 autocorrelation; ``low`` and ``high`` over both sides."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records that are read in one pass through their files."""
+
+    records: tuple[PairRecord, ...]
+    max_shift: float
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A record that was read: its facts and fingerprint, or why it cannot be used."""
+
+    facts: dict[str, Any] | None
+    fingerprint: bytes = b""
+    reason: str | None = None
+
+
+def grouped(records: Sequence[PairRecord], max_shift: float) -> list[Group]:
+    """Records of one container file in runs of bounded length, others one by one."""
+    groups = []
+    for _, run in groupby(records, key=lambda r: (r.noisy, r.clean)):
+        members = list(run)
+        step = _GROUP if members[0].noisy_part or members[0].clean_part else 1
+        groups += [Group(tuple(members[k : k + step]), max_shift) for k in range(0, len(members), step)]
+    return groups
+
+
+def check_group(group: Group) -> list[Checked]:
+    """Read and verify each record of a group, one pair in memory at a time.
+
+    What is refused on object storage is looked at again: parts of objects may arrive damaged unnoticed.
+
+    Raises:
+        TransientError: storage failed, which says nothing about the images.
+    """
+    found = _looked_at(group)
+    refused = [k for k, result in enumerate(found) if result.facts is None]
+    if refused and not all(is_local(uri) for uri in (group.records[0].noisy, group.records[0].clean) if uri):
+        again = _looked_at(replace(group, records=tuple(group.records[k] for k in refused)))
+        found = [again[refused.index(k)] if k in refused else result for k, result in enumerate(found)]
+    return found
+
+
+def _looked_at(group: Group) -> list[Checked]:
+    done: list[Checked] = []
+    sides = [_sides(group.records, side) for side in SIDES]
+    try:
+        for record, noisy, clean in zip(group.records, *sides, strict=True):
+            done.append(_check(record, noisy, clean, group.max_shift))
+    except TransientError:
+        raise
+    except DamagedFileError as error:
+        return [*done, *(Checked(None, reason=str(error)) for _ in group.records[len(done) :])]
+    except UserError as error:
+        if len(group.records) == 1:
+            return [Checked(None, reason=str(error))]
+        # One damaged member must not take the others with it.
+        rest = group.records[len(done) :]
+        return [*done, *(_looked_at(Group((record,), group.max_shift))[0] for record in rest)]
+    return done
+
+
+def _sides(records: Sequence[PairRecord], side: str) -> Iterator[Pixels | None]:
+    places = [record.side(side) for record in records]
+    if places[0] is None:
+        return repeat(None, len(records))
+    return read_pixels(places[0][0], [place[1] for place in places if place is not None])  # a group shares its files
+
+
+def _check(record: PairRecord, noisy: Pixels | None, clean: Pixels | None, max_shift: float) -> Checked:
+    both = [(side, image) for side, image in zip(SIDES, (noisy, clean), strict=True) if image is not None]
+    for side, image in both:
+        if reason := _unusable(image, record.dtype):
+            return Checked(None, reason=f"{side} {_place(record, side)} {reason}")
+    # A clean side may rightly be flat (a grey card); an image that is to show noise or a scene may not.
+    side, first = both[0]
+    if float(first.min()) == float(first.max()):
+        flat = f"{side} {_place(record, side)} is one flat level ({float(first.min()):g} everywhere)"
+        return Checked(None, reason=flat)
+    facts: dict[str, Any] = {f"{side}_sha256": pixel_digest(image) for side, image in both}
+    facts |= dict(zip(("height", "width", "channels"), first.shape, strict=True)) | {"dtype": str(first.dtype)}
+    facts |= {"low": min(float(i.min()) for _, i in both), "high": max(float(i.max()) for _, i in both)}
+    if noisy is not None and clean is not None:
+        if reason := _disagreement(record, noisy, clean):
+            return Checked(None, reason=reason)
+        if facts["noisy_sha256"] == facts["clean_sha256"]:
+            return Checked(None, reason="noisy and clean are the same pixels")
+        alignment = align(noisy, clean)
+        if alignment.moved(max_shift):
+            reason = (
+                f"noisy and clean are shifted by ({alignment.dy}, {alignment.dx}) pixels (edges correlate "
+                f"{alignment.shifted:.2f} there, {alignment.unshifted:.2f} without a shift)"
+            )
+            return Checked(None, reason=reason)
+        facts |= {"shift_y": alignment.dy, "shift_x": alignment.dx} if alignment.moved(0) else {}
+        facts.setdefault("shift_y", 0)
+        facts.setdefault("shift_x", 0)
+        facts |= _noise(noisy, clean)
+    settled = clean if clean is not None else first
+    facts |= {"mean": _means(settled), "top": float(settled.max())}
+    return Checked(facts, fingerprint(noisy, clean))
+
+
+def _place(record: PairRecord, side: str) -> str:
+    place = record.side(side)
+    return "" if place is None else " ".join(place).rstrip()
+
+
+def _unusable(image: Pixels, dtype: str | None) -> str | None:
+    if dtype is not None and str(image.dtype) != dtype:
+        return f"is {image.dtype} where the dataset holds {dtype}"
+    if image.dtype == np.float32:
+        if not np.isfinite(image).all():
+            return f"holds {int((~np.isfinite(image)).sum())} values that are NaN or infinite"
+        if float(image.max()) > _HIGHEST:
+            return f"holds values up to {float(image.max()):g}, which are no levels of an image"
+        if float(image.min()) < 0:
+            return f"holds negative values ({float(image.min()):g}); add the black level back"
+    return None
+
+
+def _disagreement(record: PairRecord, noisy: Pixels, clean: Pixels) -> str | None:
+    places = {side: _place(record, side) for side in SIDES}
+    if noisy.shape != clean.shape:
+        return f"noisy {places['noisy']} is {noisy.shape} but clean {places['clean']} is {clean.shape}"
+    if noisy.dtype != clean.dtype:
+        return f"noisy {places['noisy']} is {noisy.dtype} but clean {places['clean']} is {clean.dtype}"
+    return None
+
+
+def pixel_digest(image: Pixels) -> str:
+    """sha256 of an image's shape, dtype and levels: the same picture in another container has the same digest."""
+    digest = hashlib.sha256(f"{image.shape} {image.dtype} ".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def _means(image: Pixels) -> list[float]:
+    total = sum(image[y : y + _STRIP].sum(axis=(0, 1), dtype=np.float64) for y in range(0, len(image), _STRIP))
+    return [float(v) for v in np.asarray(total) / (image.shape[0] * image.shape[1])]
+
+
+def _noise(noisy: Pixels, clean: Pixels) -> dict[str, Any]:
+    """Mean, std and lag-1 autocorrelation of noisy - clean, in strips."""
+    height, width, channels = clean.shape
+    first, second, lag = np.zeros(channels), np.zeros(channels), np.zeros(channels)
+    for y in range(0, height, _STRIP):
+        noise = noisy[y : y + _STRIP].astype(np.float32) - clean[y : y + _STRIP]
+        first += noise.sum(axis=(0, 1), dtype=np.float64)
+        second += np.einsum("hwc,hwc->c", noise, noise, dtype=np.float64)
+        lag += np.einsum("hwc,hwc->c", noise[:, 1:], noise[:, :-1], dtype=np.float64) / 2
+        lag += np.einsum("hwc,hwc->c", noise[1:], noise[:-1], dtype=np.float64) / 2
+    mean, power = first / (height * width), second / (height * width)
+    variance = np.maximum(power - mean**2, 0.0)
+    around = lag / (height * width) - mean**2  # borders weigh 1 / (side): nothing against the estimate's own spread
+    share = np.divide(around, variance, out=np.zeros(channels), where=variance > 0)
+    return {
+        "noise_mean": [float(v) for v in mean],
+        "noise_std": [float(v) for v in np.sqrt(variance)],
+        "noise_lag1": float(np.clip(share, -1, 1).mean()),
+    }

@@ -1,0 +1,134 @@
+"""One denoiser on one set of real pairs: PSNR and SSIM of every image, kept by what they depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from pngmodel.bundle import bundle_config
+from pngmodel.errors import UserError
+from pngmodel.images import to_unit
+from pngmodel.metrics.fidelity import Protocol, psnr, ssim
+from tasks.datasets.reference_pairs import ReferenceSource, open_pairs, planned_references
+from tasks.evaluation.pair_selection import spread_of
+from tasks.models.denoisers import CLASSICAL, denoiser_digest, load_denoiser
+from tasks.models.generators import bundle_folder, one_thread
+from tasks.runtime.provenance import content_key, measuring_version
+
+CEILING = 100.0
+"""PSNR in dB that equal images count as: a mean with an infinite one says nothing."""
+NOISY = "noisy"
+"""The row of the noisy images as they are."""
+
+
+class TestSet(BaseModel):
+    """Real pairs that denoisers are measured on."""
+
+    __test__ = False  # no class of tests
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.+-]*$", description="what it is called in tables")
+    references: str = Field(description="'shipped', a patch store or a catalogue")
+    split: str | None = Field(None, description="only pairs of this split, e.g. validation")
+    camera: str | None = Field(None, description="only pairs of this camera")
+    limit: int | None = Field(None, ge=1, description="at most so many pairs, evenly spread")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One denoiser of a comparison: one seed of an arm."""
+
+    arm: str
+    seed: int
+    denoiser: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One denoiser (or none: the noisy images) on one set. Travels to workers."""
+
+    candidate: Candidate
+    device: str
+    test: str
+    source: tuple[str, str]
+    pairs: tuple[int, ...]
+    content: str
+    protocol: Protocol
+
+    @property
+    def key(self) -> str:
+        """What the figures depend on, but for the kind of device."""
+        return content_key([self.candidate.digest, self.content, self.protocol, measuring_version()])
+
+
+def candidates(denoisers: list[str]) -> list[Candidate]:
+    """The denoisers of an evaluation: folders of `train-denoiser`, single bundles, or classical ones by name.
+
+    Raises:
+        UserError: a place that holds none, or the same arm and seed twice.
+    """
+    found: list[Candidate] = []
+    for place in denoisers:
+        if place in CLASSICAL:
+            found.append(Candidate(place, 0, place, denoiser_digest(place)))
+            continue
+        bundles = [str(path) for path in sorted(Path(place).glob("*/seed-*/bundle"))] or [place]
+        for bundle in bundles:
+            training = bundle_config(bundle_folder(bundle)).get("training", {})
+            arm, seed = training.get("arm", {}).get("name", Path(place).name), int(training.get("seed", 0))
+            found.append(Candidate(arm, seed, bundle, denoiser_digest(bundle)))
+    places: dict[tuple[str, int], str] = {}
+    for one in found:
+        if (other := places.setdefault((one.arm, one.seed), one.denoiser)) != one.denoiser:
+            raise UserError(f"{one.denoiser}: is seed {one.seed} of {one.arm!r}, and so is {other}; leave one out")
+    return found
+
+
+def chosen(test: TestSet) -> tuple[ReferenceSource, tuple[int, ...]]:
+    """The pairs of a set.
+
+    Raises:
+        UserError: there is none of that split and camera.
+    """
+    source = open_pairs(test.references)
+    picks = [k for k in source.of_split(test.split) if test.camera in (None, source.references[k].camera)]
+    if not picks:
+        cameras = sorted({str(r.camera) for r in source.references})
+        raise UserError(f"{test.references}: no pair of camera {test.camera!r}; cameras there: {cameras}")
+    return source, tuple(spread_of(picks, test.limit))
+
+
+def pair_of(source: ReferenceSource, k: int) -> tuple[Tensor, Tensor]:
+    """Noisy and clean (C, H, W) in [0, 1] of pair k."""
+    noisy, clean = (to_unit(image, source.references[k].id)[0][0] for image in source.read(k))
+    return noisy, clean
+
+
+@one_thread()
+def denoised(candidate: Candidate, device: str, noisy: Tensor) -> Tensor:
+    """(C, H, W) in [0, 1], not rounded; for ``noisy`` candidates the image as it is."""
+    if candidate.arm == NOISY and not candidate.denoiser:
+        return noisy
+    return load_denoiser(candidate.denoiser, device, candidate.digest).run(noisy[None])[0]
+
+
+def measure(work: Measurement) -> list[dict[str, Any]]:
+    """PSNR (dB, at most :data:`CEILING`) and SSIM of every image, in order."""
+    source, rows = planned_references(*work.source), []
+    for k in work.pairs:
+        noisy, clean = pair_of(source, k)
+        image = denoised(work.candidate, work.device, noisy)
+        rows.append(
+            {
+                "id": source.references[k].id,
+                "scene": source.references[k].scene,
+                "psnr": min(psnr(image, clean, work.protocol), CEILING),
+                "ssim": ssim(image, clean, work.protocol),
+            }
+        )
+    return rows

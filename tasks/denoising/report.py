@@ -1,0 +1,158 @@
+"""Tables and pictures of an evaluation of denoisers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pngmodel.metrics.fidelity import psnr
+from tasks.datasets.reference_pairs import planned_references
+from tasks.denoising.evaluation import REPORT, EvaluateDenoiserParameters, Rows
+from tasks.denoising.measurement import NOISY, Measurement, denoised, pair_of
+from tasks.reports.markdown import plain, table
+from tasks.reports.pages import TEMPLATES, data_uri, picture
+from tasks.reports.tables import NAMES, with_spread
+from tasks.runtime.provenance import content_key
+from tasks.runtime.steps import step
+from tasks.stores.io.filesystem import join, read_if_there, write_bytes
+
+_COLUMNS = 6
+_SIDE = 160
+
+
+def arm_name(arm: str) -> str:
+    """What an arm is called in a table."""
+    return {NOISY: "noisy images as they are", "real": "real pairs (control)", "nlm": "non-local means"}.get(
+        arm, NAMES.get(arm, arm)
+    )
+
+
+def test_title(test: str, found: Mapping[str, Any]) -> str:
+    """A set in words: pairs, scenes, and whether it is a test at all."""
+    seen = found["trained_on"]
+    warning = f"; NO TEST: {', '.join(seen)} trained on these pairs" if seen else ""
+    return f"{test}, {found['pairs']} pairs of {found['scenes']} scenes{warning}"
+
+
+def fidelity_table(record: Mapping[str, Any], test: str) -> list[list[str]]:
+    """Head and rows of one set: arms down; PSNR and SSIM with their spread, difference from the control."""
+    found = record["tests"][test]
+    rows = [["trained on", "seeds", "PSNR dB ↑", "SSIM ↑", f"PSNR minus {record['control']}", "95 % interval"]]
+    ordered = sorted(found["figures"], key=lambda arm: (arm != NOISY, arm != record["control"]))
+    for arm in ordered:
+        row, difference = found["figures"][arm], found["differences"].get(arm, {}).get("psnr")
+        cells = [arm_name(arm), "–" if arm == NOISY else str(len(row["seeds"]))]
+        cells += [with_spread(row, "psnr", 2), with_spread(row, "ssim", 4)]
+        cells += [f"{difference['mean']:+.2f}" if difference else "–"]
+        cells += [f"{difference['low']:+.2f} to {difference['high']:+.2f}" if difference else "–"]
+        rows.append(cells)
+    return rows
+
+
+def fidelity_markdown(record: Mapping[str, Any]) -> str:
+    """All sets as markdown."""
+    parts = []
+    for test, found in record["tests"].items():
+        head, *rows = fidelity_table(record, test)
+        parts.append(f"### {plain(test_title(test, found))}, {record['protocol']}\n\n{table(head, rows)}")
+    return "\n".join(parts)
+
+
+def write_denoiser_report(
+    parameters: EvaluateDenoiserParameters, record: Mapping[str, Any], found: Mapping[Measurement, Rows]
+) -> str:
+    """Publish one page with tables and pictures; a page that is there and shows this record is left alone.
+
+    Returns:
+        Its place.
+    """
+    place, stamp = join(parameters.output, REPORT), f"record {content_key(record)}"
+    there = read_if_there(place)
+    if there is not None and stamp.encode() in there:
+        return place
+    trained = [d["training"] for d in record["denoisers"] if "training" in d]
+    arms = {d["arm"] for d in record["denoisers"]}
+    steps = ", ".join(sorted({str(t.get("steps", "?")) for t in trained})) or "no"
+    page = TEMPLATES.get_template("denoisers.html").render(
+        title=f"Denoisers, {record['protocol']}",
+        lead=f"{len(arms)} kinds of training data, {steps} steps each, on {', '.join(record['tests'])}.",
+        facts=[],
+        record=record,
+        tables=[
+            {"title": test_title(test, found_), "rows": fidelity_table(record, test)}
+            for test, found_ in record["tests"].items()
+        ],
+        pictures=[_pictures(test.name, record, found) for test in parameters.tests],
+        provenance=[
+            ("code", record["code"]),
+            ("device", record["device"]),
+            *((f"{d['arm']}, seed {d['seed']}", f"digest {d['digest']}") for d in record["denoisers"]),
+            ("this page", stamp),
+        ],
+    )
+    write_bytes(place, page.encode())
+    return place
+
+
+def small_picture(test: str, record: Mapping[str, Any], found: Mapping[Measurement, Rows]) -> str:
+    """Best, median and worst image of a set, small enough for an artifact of the run."""
+    return _pictures(test, record, found, small=True)["uri"]
+
+
+def _pictures(
+    test: str, record: Mapping[str, Any], found: Mapping[Measurement, Rows], *, small: bool = False
+) -> dict[str, str]:
+    """Best, median and worst image by what the first compared denoiser gained; one row each."""
+    mine = {(w.candidate.arm, w.candidate.seed): w for w in found if w.test == test}
+    arms = list(dict.fromkeys(arm for arm, _ in mine if arm != NOISY))
+    figures = record["tests"][test]["figures"]
+    arms.sort(key=lambda arm: (arm != record["control"], -figures[arm]["psnr"]))  # the control, then the best
+    shown = [mine[arm, min(seed for a, seed in mine if a == arm)] for arm in arms][: _COLUMNS - 2]
+    judged = next((w for w in shown if w.candidate.arm != record["control"]), shown[0])
+    noisy = mine[NOISY, 0]
+    gains = [row["psnr"] - before["psnr"] for row, before in zip(found[judged], found[noisy], strict=True)]
+    order = np.argsort(gains, kind="stable")
+    picks = {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
+    title = f"{test}: best, median and worst image by what {arm_name(judged.candidate.arm)} gained"
+    caption = (
+        "Centre crops with the PSNR of the whole image, first seed of each kind of training data. "
+        "All figures are in the table."
+    )
+    return {"title": title, "uri": _grid([noisy, *shown], picks, small=small), "caption": caption}
+
+
+def _grid(works: list[Measurement], picks: Mapping[str, int], *, small: bool) -> str:
+    source = planned_references(*works[0].source)
+    figure = Figure(figsize=(11, 11 / (len(works) + 1) * len(picks) + 0.5), layout="constrained")
+    axes = figure.subplots(len(picks), len(works) + 1, squeeze=False)
+    for row, (label, place) in zip(axes, picks.items(), strict=True):
+        k = works[0].pairs[place]
+        noisy, clean = pair_of(source, k)
+        images: list[tuple[str, Tensor, float | None]] = [("clean", clean, None)]
+        for work in works:
+            image = denoised(work.candidate, work.device, noisy)
+            images.append((arm_name(work.candidate.arm), image, psnr(image, clean, work.protocol)))
+        for axis, (name, image, value) in zip(row, images, strict=True):
+            axis.imshow(picture(np.asarray(_centre(image))), interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_title(_short(name) + (f"\n{value:.2f} dB" if value is not None else "\n"), fontsize=8)
+        name = source.references[k].id
+        row[0].set_ylabel(f"{label}\n{name if len(name) <= 22 else '…' + name[-21:]}", fontsize=8)
+    return data_uri(figure, small=small)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 26 else name[:25] + "…"
+
+
+def _centre(image: Tensor) -> Tensor:
+    y, x = (max(0, (side - _SIDE) // 2) for side in image.shape[-2:])
+    return image[:, y : y + _SIDE, x : x + _SIDE]
+
+
+task_write_denoiser_report = step("write_denoiser_report")(write_denoiser_report)

@@ -1,0 +1,293 @@
+"""Results for the servers of two benchmarks: noisy images of a catalogue, denoised, in the files that they take.
+
+OUTPUT/upload/          what is uploaded, and nothing else
+    SubmitSrgb.mat      SIDD: a cell of 40 x 32 blocks, seconds per megapixel, a description
+    SubmitSrgb.csv      SIDD at Kaggle: 1280 rows of base64
+    0001.mat .. 0050.mat    DND: a cell of 20 boxes each
+OUTPUT/submission.json  what was denoised by what, and digests of the files; written last
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from pngmodel.errors import IntegrityError, UserError
+from pngmodel.network.model import Precision
+from tasks.datasets.catalogue import load_catalogue, read_catalogued
+from tasks.denoising.matlab73 import matlab73
+from tasks.denoising.unpaired import denoised
+from tasks.models.denoisers import CLASSICAL, denoiser_digest, load_denoiser
+from tasks.models.generators import one_thread
+from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.provenance import content_key, device_name
+from tasks.runtime.steps import step
+from tasks.stores.io.filesystem import exists, local_path, read_json, remove, sweep, write_bytes, write_json
+from tasks.stores.plans import begin
+
+Benchmark = Literal["sidd", "dnd"]
+Form = Literal["mat", "kaggle"]
+SIDD_IMAGES, SIDD_BLOCKS = 40, 32
+DND_IMAGES, DND_BOXES = 50, 20
+COMMIT, PLAN = "submission.json", "submission-plan.json"  # plan.json is what stores of images have
+_UPLOAD, _PIECES = "upload", "pieces"
+_SHOWN = 3
+_EVALUATION = "1.0"  # eval_version of DND's kit
+
+Pixels = NDArray[Any]
+
+
+class SubmitParameters(BaseModel):
+    """Which benchmark, which denoiser, where the files go."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    benchmark: Benchmark = Field(description="sidd or dnd, sRGB")
+    catalogue: str = Field(
+        description="folder or URL of a catalogue: `pngnoise ingest --adapter sidd-benchmark` or dnd"
+    )
+    denoiser: str = Field(description=f"{', '.join(CLASSICAL)}, or a denoiser's bundle")
+    output: str = Field(description="local folder; upload/ in it holds the files for the server")
+    form: Form = Field("mat", description="mat; of SIDD also kaggle, a CSV file")
+    method: str | None = Field(None, description="SIDD: name of the method, default the denoiser's")
+    authors: str = Field("", description="SIDD: who made it")
+    paper_title: str = Field("", description="SIDD: title of the paper")
+    venue: str = Field("", description="SIDD: where it appeared")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(kind="inline"), description="where images are denoised"
+    )
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image of the benchmark: its blocks or boxes. Travels to workers."""
+
+    benchmark: Benchmark
+    output: str
+    catalogue: str
+    digest: str
+    denoiser: tuple[str, str, str]
+    number: int
+    """From 0 of SIDD, from 1 of DND, as the owners count."""
+
+
+def expected_ids(benchmark: Benchmark) -> dict[int, list[str]]:
+    """Ids of the blocks or boxes of every image, in the order of the result."""
+    if benchmark == "sidd":
+        return {i: [f"{i:04d}-{b:04d}" for b in range(SIDD_BLOCKS)] for i in range(SIDD_IMAGES)}
+    return {i: [f"{i:04d}_{b:02d}" for b in range(1, DND_BOXES + 1)] for i in range(1, DND_IMAGES + 1)}
+
+
+@lru_cache(maxsize=2)
+def _rows(catalogue: str, benchmark: Benchmark) -> tuple[dict[str, dict[str, Any]], str]:
+    """Rows by id, and the catalogue's digest.
+
+    Raises:
+        UserError: it is another dataset, or not all of it: servers judge whole results.
+    """
+    table, digest = load_catalogue(catalogue)
+    rows = {row["pair"]: row for row in table.to_pylist()}
+    dataset, adapter = ("sidd_benchmark", "sidd-benchmark") if benchmark == "sidd" else ("dnd", "dnd")
+    others = sorted({row["dataset"] for row in rows.values()} - {dataset})
+    if others:
+        raise UserError(f"{catalogue}: holds {', '.join(others)}; ingest the benchmark with --adapter {adapter}")
+    wanted = {name for names in expected_ids(benchmark).values() for name in names}
+    if missing := sorted(wanted - set(rows)):
+        raise UserError(
+            f"{catalogue}: lacks {len(missing)} of {len(wanted)} images, e.g. {', '.join(missing[:_SHOWN])}; the "
+            "server judges whole results, see rejected.json there and fetch the benchmark again"
+        )
+    if more := sorted(set(rows) - wanted):
+        raise UserError(f"{catalogue}: holds {len(more)} images too many, e.g. {', '.join(more[:_SHOWN])}")
+    shapes = (
+        {(r["height"], r["width"], r["channels"], r["dtype"]) for r in rows.values()} if benchmark == "sidd" else set()
+    )
+    if len(shapes) > 1 or any(r["channels"] != 3 for r in rows.values()):
+        raise UserError(
+            f"{catalogue}: images differ in shape or are not RGB ({sorted(shapes)}); fetch the benchmark again"
+        )
+    return rows, digest
+
+
+def submit(
+    parameters: SubmitParameters, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Denoise a benchmark and write the files of a submission; run again to finish what was interrupted.
+
+    Returns:
+        The record: files with digests, denoiser, seconds per megapixel (of SIDD).
+
+    Raises:
+        UserError: the catalogue is not the whole benchmark, or the output holds another submission.
+    """
+    p = parameters
+    root = local_path(p.output)
+    if root is None:
+        raise UserError(f"{p.output}: a submission is uploaded by hand; give a local folder")
+    if p.benchmark == "dnd" and p.form != "mat":
+        raise UserError(f"form is {p.form!r}; DND takes MATLAB files alone, leave it out")
+    Precision.best(p.device)
+    digest = denoiser_digest(p.denoiser)
+    loaded = load_denoiser(p.denoiser, p.device, digest)
+    _, catalogue = _rows(p.catalogue, p.benchmark)
+    described = {"MethodName": p.method or loaded.name, "Authors": p.authors}
+    described |= {"PaperTitle": p.paper_title, "Venue": p.venue}
+    plan: dict[str, Any] = {
+        "kind": "submission",
+        "benchmark": p.benchmark,
+        "form": p.form,
+        "catalogue": catalogue,
+        "denoiser": p.denoiser if p.denoiser in CLASSICAL else digest,
+        "device": device_name(p.device),
+        "description": described,
+    }
+    begin(p.output, PLAN, plan, content_key(plan))
+    if (finished := _finished(root)) is not None:
+        return finished
+    sweep(p.output)
+    todo = [
+        ImageTask(p.benchmark, p.output, p.catalogue, catalogue, (p.denoiser, p.device, digest), number)
+        for number in expected_ids(p.benchmark)
+    ]
+    progress(0, len(todo))
+    for done, _ in enumerate(run_each(p.cluster, denoise_image, todo), 1):
+        progress(done, len(todo))
+    facts = _assemble_sidd(root, p.form, described) if p.benchmark == "sidd" else {}
+    names = sorted(path.name for path in (root / _UPLOAD).iterdir())
+    record = plan | {
+        "format": "pngnoise-submission",
+        "format_version": 1,
+        "images": len(todo),
+        "files": {name: _digest(root / _UPLOAD / name) for name in names},
+        **facts,
+    }
+    write_json(str(root / COMMIT), record)
+    if p.benchmark == "sidd":  # of DND they are receipts of the files
+        remove(str(root / _PIECES))
+    return record
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _finished(root: Path) -> dict[str, Any] | None:
+    """The record of a submission that is there and whole."""
+    if not exists(str(root / COMMIT)):
+        return None
+    record = read_json(str(root / COMMIT))
+    files = record.get("files", {})
+    whole = all((root / _UPLOAD / name).is_file() and _digest(root / _UPLOAD / name) == d for name, d in files.items())
+    return record if whole and files else None
+
+
+@one_thread()
+def denoise_image(work: ImageTask) -> None:
+    """Denoise the blocks or boxes of one image and publish them, unless they are there and whole.
+
+    With one thread: pixels do not depend on the machine's cores, and the time is that of one.
+    """
+    rows, digest = _rows(work.catalogue, work.benchmark)
+    if digest != work.digest:
+        raise IntegrityError(f"{work.catalogue}: changed since this run was planned; run the same command again")
+    members = [rows[name] for name in expected_ids(work.benchmark)[work.number]]
+    root = Path(str(local_path(work.output)))
+    if work.benchmark == "sidd":
+        if _piece(root, work.number, len(members)) is None:
+            blocks, seconds = _denoised(work, members)
+            content = io.BytesIO()
+            np.savez(content, blocks=np.stack(blocks), seconds=np.float64(seconds))
+            write_bytes(str(_piece_path(root, work.number)), content.getvalue())
+        return
+    target, receipt = root / _UPLOAD / f"{work.number:04d}.mat", root / _PIECES / f"{work.number:04d}.json"
+    if target.is_file() and receipt.is_file() and read_json(str(receipt)).get("sha256") == _digest(target):
+        return
+    boxes, _ = _denoised(work, members)
+    with matlab73(target) as file:
+        file.cell("Idenoised", 1, len(boxes), boxes)
+        file.logical("israw", False)
+        file.text("eval_version", _EVALUATION)
+    write_json(str(receipt), {"sha256": _digest(target)})
+
+
+def _denoised(work: ImageTask, rows: list[dict[str, Any]]) -> tuple[list[Pixels], float]:
+    """Images (H, W, C) in the order of the rows, and the seconds that the denoiser took.
+
+    Of SIDD uint8, rounded; of DND float32 in [0, 1], not rounded.
+    """
+    denoiser = load_denoiser(*work.denoiser)
+    found, seconds = [], 0.0
+    for row, noisy in zip(rows, read_catalogued(rows, "noisy"), strict=True):
+        image = np.ascontiguousarray(np.moveaxis(noisy, -1, 0))
+        full_scale = row["full_scale"] or 1.0
+        if work.benchmark == "dnd" and image.dtype.kind == "u":
+            image, full_scale = image.astype(np.float32), float(np.iinfo(noisy.dtype).max)
+        start = time.perf_counter()
+        clean = denoised(image, full_scale, denoiser)
+        seconds += time.perf_counter() - start
+        clean = clean / np.float32(full_scale) if clean.dtype.kind == "f" else clean
+        found.append(np.ascontiguousarray(np.moveaxis(clean, 0, -1)))
+    return found, seconds
+
+
+def _piece_path(root: Path, number: int) -> Path:
+    return root / _PIECES / f"{number:04d}.npz"
+
+
+def _piece(root: Path, number: int, count: int) -> tuple[Pixels, float] | None:
+    """Blocks (count, H, W, C) and seconds of an image that was denoised before; None where it is not whole."""
+    try:
+        with np.load(_piece_path(root, number), allow_pickle=False) as piece:
+            blocks, seconds = piece["blocks"], float(piece["seconds"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return (blocks, seconds) if len(blocks) == count else None
+
+
+def _assemble_sidd(root: Path, form: Form, description: dict[str, str]) -> dict[str, Any]:
+    """Write SubmitSrgb.mat or SubmitSrgb.csv out of the pieces, an image at a time."""
+    seconds, pixels = 0.0, 0
+
+    def blocks() -> Iterator[Pixels]:
+        nonlocal seconds, pixels
+        for number in range(SIDD_IMAGES):
+            piece = _piece(root, number, SIDD_BLOCKS)
+            if piece is None:
+                raise IntegrityError(f"{_piece_path(root, number)}: is missing or damaged; run the same command again")
+            seconds += piece[1]
+            pixels += piece[0].shape[0] * piece[0].shape[1] * piece[0].shape[2]
+            yield from piece[0]
+
+    (root / _UPLOAD).mkdir(exist_ok=True)
+    if form == "mat":
+        with matlab73(root / _UPLOAD / "SubmitSrgb.mat") as file:
+            file.cell("DenoisedBlocksSrgb", SIDD_IMAGES, SIDD_BLOCKS, blocks(), packed=True)
+            file.number("TimeMPSrgb", seconds / (pixels / 1e6))
+            file.struct("OptionalData", description)
+    else:
+        working = root / _UPLOAD / ".SubmitSrgb.csv.writing"
+        with working.open("w", newline="") as table:
+            writer = csv.writer(table, lineterminator="\n")
+            writer.writerow(["ID", "BLOCK"])
+            for number, block in enumerate(blocks()):
+                writer.writerow([number, base64.b64encode(block.tobytes()).decode("ascii")])
+        working.replace(root / _UPLOAD / "SubmitSrgb.csv")
+    return {"seconds_per_megapixel": seconds / (pixels / 1e6)}
+
+
+task_submit = step("submit")(submit)

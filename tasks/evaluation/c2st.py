@@ -1,0 +1,224 @@
+"""Classifier two-sample test of the model and all baselines on real pairs: how well can a small network tell them?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pngmodel.errors import UserError
+from pngmodel.interface import Prompts
+from pngmodel.metrics import c2st
+from pngmodel.network.model import Precision
+from pngmodel.seeds import derive_seed
+from tasks.datasets.reference_pairs import SHIPPED, Reference, ReferenceSource, open_pairs, planned_references
+from tasks.evaluation.noise import simplifications
+from tasks.evaluation.pair_selection import (
+    also_digests,
+    chosen_pairings,
+    labels_key,
+    measured_generators,
+    middle,
+    pairings_key,
+    read_measured,
+    spread_of,
+)
+from tasks.evaluation.reference_protocols import Pairing, Protocol
+from tasks.models.generators import SHIPPED_MODEL, load_generator, one_thread
+from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.provenance import code_version, content_key, device_name, measuring_version
+from tasks.runtime.steps import step
+from tasks.stores.io.cached_record import KEY, read_record
+from tasks.stores.io.filesystem import write_json
+
+HoldOut = Literal["scene", "image", "split"]
+_HELD_OUT_SHARE = 0.25
+_VALIDATION = "validation"
+_SIDE = 256  # of larger images the middle is used
+
+
+class C2stParameters(BaseModel):
+    """Which generator is told from which real pairs, with which budget."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
+    also: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
+    references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
+    split: str | None = Field(None, description="only pairs of this split")
+    camera: str | None = Field(None, description="only pairs of this camera")
+    reference: Protocol = Field("A", description="whose noise is imitated, as in the evaluation of noise")
+    hold_out: HoldOut = Field(
+        "scene",
+        description="what is kept from the classifier: a quarter of the scenes or of the images, drawn by each seed; "
+        "or the split 'validation'",
+    )
+    limit: int | None = Field(96, ge=2, description="at most so many pairs, evenly spread")
+    steps: int = Field(250, ge=1, description="training steps of every classifier")
+    batch: int = Field(32, ge=2, multiple_of=2, description="patches a step, half real and half generated")
+    average: Literal[1, 2, 4] = Field(
+        1, description="average noise and clean over n x n pixels before they are looked at"
+    )
+    seeds: int = Field(3, ge=1, le=100, description="classifiers per generator, each with a draw of its own")
+    seed: int = Field(0, ge=0, description="the first of these seeds")
+    baselines: bool = Field(True, description="measure the baselines with the same budget too")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    output: str | None = Field(None, description="file or URL for the record (JSON)")
+    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One classifier to train: a generator and a seed. Travels to workers."""
+
+    row: str
+    seed: int
+    generator: tuple[str, str, str]
+    source: tuple[str, str]
+    train: tuple[Pairing, ...]
+    held_out: tuple[Pairing, ...]
+    budget: c2st.Budget
+
+
+def hold_out(
+    source: ReferenceSource, pairings: tuple[Pairing, ...], kind: HoldOut, seed: int
+) -> tuple[tuple[Pairing, ...], tuple[Pairing, ...]]:
+    """(training, held out). A function of ids and seed; whole scenes or images are on one side.
+
+    Raises:
+        UserError: one side would be empty.
+    """
+
+    def group(pairing: Pairing) -> tuple[str, str]:
+        reference = source.references[pairing.target]
+        if kind == "split":
+            return "", reference.split
+        return reference.dataset, reference.scene if kind == "scene" else reference.image
+
+    groups = sorted({group(p) for p in pairings}, key=lambda g: (derive_seed("hold out", kind, seed, *g), g))
+    kept = set(groups[: max(1, round(_HELD_OUT_SHARE * len(groups)))]) if kind != "split" else {("", _VALIDATION)}
+    train = tuple(p for p in pairings if group(p) not in kept)
+    rest = tuple(p for p in pairings if group(p) in kept)
+    if not train or not rest:
+        there = ", ".join(repr(name) for _, name in groups[:5])
+        raise UserError(
+            f"c2st: --hold-out {kind} leaves {len(train)} pairs to train on and {len(rest)} to test with ({there}); "
+            "give more pairs, or hold out by image, scene or split instead"
+        )
+    return train, rest
+
+
+def _too_small(reference: Reference, pairing: Pairing) -> str | None:
+    sides = sorted((reference.height, reference.width))
+    smallest = sides[0] if pairing.half is None else min(sides[0], sides[1] // 2)
+    return (
+        f"its measured part has a side of {smallest}, less than {c2st.PATCH} pixels" if smallest < c2st.PATCH else None
+    )
+
+
+@lru_cache(maxsize=256)
+def _prompts(generator: tuple[str, str, str], source: tuple[str, str], pairing: Pairing) -> Prompts:
+    pair = read_measured(planned_references(*source), pairing)
+    return load_generator(*generator).extract(pair.shown_noisy, pair.shown_clean)
+
+
+@one_thread()
+def run_trial(trial: Trial) -> float:
+    """Draw the noise of one seed, train a classifier, return its AUC on what was held out."""
+    source, generator = planned_references(*trial.source), load_generator(*trial.generator)
+
+    def drawn(pairing: Pairing) -> c2st.Sample:
+        pair = read_measured(source, pairing)
+        real, clean = middle(pair.real, _SIDE), middle(pair.clean, _SIDE)
+        seed = derive_seed("c2st", trial.seed, source.references[pairing.target].id)
+        prompts = _prompts(trial.generator, trial.source, pairing)
+        return c2st.sample(real, generator.sample(clean[None], [prompts], [seed])[0], clean)
+
+    train, held_out = ([drawn(p) for p in side] for side in (trial.train, trial.held_out))
+    return c2st.c2st_auc(train, held_out, trial.budget, trial.seed, Precision.best(trial.generator[1]))
+
+
+def evaluate_c2st(
+    parameters: C2stParameters, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """AUC of every generator, mean and spread over seeds, beside .5; returns the record.
+
+    Raises:
+        UserError: the model or the pairs cannot be used, or nothing is left to train or test on.
+    """
+    Precision.best(parameters.device)
+    source = open_pairs(parameters.references)
+    chosen = chosen_pairings(
+        source,
+        parameters.references,
+        split=parameters.split,
+        camera=parameters.camera,
+        protocol=parameters.reference,
+        seed=parameters.seed,
+    )
+    reasons = {p: _too_small(source.references[p.target], p) for p in chosen.found}
+    small = [{"id": source.references[p.target].id, "reason": r} for p, r in reasons.items() if r]
+    large = tuple(p for p, reason in reasons.items() if reason is None)
+    if not large:
+        raise UserError(f"{parameters.references}: no pair is large enough; {small[0]['id']}: {small[0]['reason']}")
+    pairings = spread_of(large, parameters.limit)
+    budget = c2st.Budget(parameters.steps, parameters.batch, parameters.average)
+    named = measured_generators(
+        parameters.model, parameters.device, baselines=parameters.baselines, also=parameters.also
+    )
+    place = (parameters.references, source.digest)
+    digests = {row: name[2] for row, name in named.items()}
+    settings = parameters.model_dump(include={"reference", "hold_out", "steps", "batch", "average", "seeds", "seed"})
+    facts = [settings, digests, pairings_key(source, pairings), labels_key(source, pairings)]
+    key = content_key([*facts, [*chosen.left_out, *small], device_name(parameters.device), measuring_version()])
+    if kept := read_record(parameters.output, key):
+        return kept
+    seeds = range(parameters.seed, parameters.seed + parameters.seeds)
+    sides = {seed: hold_out(source, pairings, parameters.hold_out, seed) for seed in seeds}
+    trials = [Trial(row, seed, name, place, *sides[seed], budget) for row, name in named.items() for seed in seeds]
+    found: dict[tuple[str, int], float] = {}
+    progress(0, len(trials))
+    for trial, auc in run_each(parameters.cluster, run_trial, trials):
+        found[trial.row, trial.seed] = auc
+        progress(len(found), len(trials))
+    record = {
+        "protocol": f"c2st-{parameters.reference}",
+        "pairs": len(pairings),
+        "partners": dict(sorted(Counter(p.manner for p in pairings).items())),
+        "left_out": [*chosen.left_out, *small],
+        "hold_out": parameters.hold_out,
+        "held_out": {str(seed): _held_out_facts(source, rest) for seed, (_, rest) in sides.items()},
+        "budget": {name: getattr(parameters, name) for name in ("steps", "batch", "average", "seeds", "seed")},
+        "classifier_parameters": sum(p.numel() for p in c2st.Classifier().parameters()),
+        "model": {"digest": named["model"][2]},
+        "also": also_digests(named),
+        "references": pairings_key(source, pairings),
+        "device": device_name(parameters.device),
+        "code": code_version(),
+        "figures": {row: _figures([found[row, seed] for seed in seeds]) for row in named}
+        | {"floor": _figures([c2st.FLOOR])},
+        "simplifications": simplifications({row: load_generator(*name) for row, name in named.items()}),
+        KEY: key,
+    }
+    if parameters.output:
+        write_json(parameters.output, record)
+    return record
+
+
+def _figures(values: list[float]) -> dict[str, Any]:
+    """``auc`` with its standard deviation over seeds, which one value has not."""
+    deviation = {"auc_spread": stdev(values)} if len(values) > 1 else {}
+    return {"auc": fmean(values), **deviation, "auc_by_seed": values}
+
+
+def _held_out_facts(source: ReferenceSource, pairings: tuple[Pairing, ...]) -> dict[str, Any]:
+    references = [source.references[p.target] for p in pairings]
+    return {"pairs": len(references), "scenes": sorted({reference.scene for reference in references})}
+
+
+task_evaluate_c2st = step("evaluate_c2st")(evaluate_c2st)

@@ -1,0 +1,256 @@
+"""Do a model's frozen prompts tell the camera? A small network on prompts beside one of as many parameters on noise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from pngmodel.errors import UserError
+from pngmodel.metrics import metadata
+from pngmodel.network.model import Precision
+from tasks.datasets.reference_pairs import Reference
+from tasks.evaluation.metadata_samples import Features, Samples, choose_samples, read_samples
+from tasks.evaluation.scene_split import divisible, held_out_scenes
+from tasks.models.generators import SHIPPED_MODEL, one_thread
+from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.provenance import code_version, content_key, device_name, measuring_version
+from tasks.runtime.steps import step
+from tasks.stores.io.cached_record import KEY, read_record
+from tasks.stores.io.filesystem import write_json
+
+ROWS = ("prompts", "noise")
+TASKS = ("camera", "camera+iso")
+PUBLISHED = {
+    "camera": {"prompts": {"top1": 0.9447}, "noise": {"top1": 0.7580}},
+    "camera+iso": {"prompts": {"top1": 0.7548, "top3": 0.9864}},
+}
+"""What PNG (arXiv 2603.04870) reports on SIDD: 5 cameras, 16 classes of camera and ISO; other data, another head."""
+_HELD_OUT_SHARE = 0.25
+
+
+class MetadataParameters(BaseModel):
+    """Whose prompts, of which pairs, with which budget."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or with features 'all' a baseline's name")
+    references: list[str] = Field(min_length=1, description="patch stores or catalogues: real pairs of several scenes")
+    features: Features = Field(
+        "prompts",
+        description="prompts: the codes of the global and the local prompt blocks; all: everything that is kept of a "
+        "reference, curves and covariances too",
+    )
+    limit: int | None = Field(1000, ge=4, description="at most so many pairs, evenly spread")
+    side: int = Field(256, ge=64, multiple_of=8, description="of larger images the middle, so many pixels wide")
+    least: int = Field(6, ge=2, description="samples that a class needs; those with fewer are listed")
+    steps: int = Field(600, ge=1, description="training steps of every network")
+    batch: int = Field(32, ge=2, description="samples a step")
+    hidden: int = Field(64, ge=1, description="hidden units on prompts; decides the number of parameters of both")
+    seeds: int = Field(5, ge=1, le=100, description="networks of each kind, each with held-out scenes of its own")
+    seed: int = Field(0, ge=0, description="the first of these seeds")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    output: str | None = Field(None, description="file or URL for the record (JSON)")
+    report: str | None = Field(None, description="file or URL for an HTML page with confusion matrices")
+    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network to train. Travels to workers."""
+
+    row: str
+    task: str
+    seed: int
+    samples: Samples
+    rows: tuple[int, ...]
+    """Samples of the task; the others are indices into these."""
+    labels: tuple[int, ...]
+    train: tuple[int, ...]
+    held_out: tuple[int, ...]
+    classes: int
+    budget: metadata.Budget
+
+
+@one_thread()
+def run_trial(trial: Trial) -> tuple[Tensor, Tensor, int]:
+    """Train one network; returns held-out logits, their classes, and how many parameters it has."""
+    features, noise = read_samples(trial.samples)
+    labels, rows = torch.tensor(trial.labels), list(trial.rows)
+    size = metadata.parameters_of(metadata.PromptHead(features.shape[1], trial.budget.hidden, trial.classes))
+    sides = (trial.train, trial.held_out, trial.classes, trial.budget, trial.seed)
+    if trial.row == "prompts":
+        scored = metadata.train_on_prompts(features[rows], labels, *sides)
+        return scored.logits, scored.labels, size
+    precision = Precision.best(trial.samples.generator[1])
+    scored = metadata.train_on_noise(noise[rows], labels, *sides, size, precision)
+    return scored.logits, scored.labels, metadata.parameters_of(metadata.noise_head(size, trial.classes))
+
+
+def _label(reference: Reference, kind: str) -> str | None:
+    if kind == "camera":
+        return reference.camera
+    return None if reference.iso is None else f"{reference.camera} ISO {reference.iso}"
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One question to the networks: samples, classes, and what each seed holds out."""
+
+    rows: tuple[int, ...]
+    labels: tuple[str, ...]
+    classes: tuple[str, ...]
+    datasets: tuple[str, ...]
+    scenes: tuple[str, ...]
+    left_out: tuple[dict[str, str], ...]
+    held_out: dict[int, set[str]]
+
+    def sides(self, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Training and held-out samples, as indices into ``rows``."""
+        out = [scene in self.held_out[seed] for scene in self.scenes]
+        return tuple(k for k, o in enumerate(out) if not o), tuple(k for k, o in enumerate(out) if o)
+
+
+def _plan(samples: Samples, kind: str, parameters: MetadataParameters) -> _Planned:
+    every = [(row, samples.reference(row)) for row in range(len(samples.picks))]
+    known = [(row, r, label) for row, r in every if (label := _label(r, kind)) is not None]
+    # Scenes of one name are one scene in all sources: SIDD's are photographed with every camera, cut in several ways.
+    found = divisible([label for _, _, label in known], [r.scene for _, r, _ in known], parameters.least)
+    if len(found.classes) < 2:
+        told = "; ".join(f"{x['class']}: {x['reason']}" for x in found.left_out[:5])
+        raise UserError(
+            f"metadata: {len(found.classes)} classes of {kind} can be split by scene ({told}); give more pairs"
+        )
+    chosen = [known[k] for k in found.rows]
+    labels, scenes = [label for _, _, label in chosen], [r.scene for _, r, _ in chosen]
+    seeds = range(parameters.seed, parameters.seed + parameters.seeds)
+    held_out = {seed: held_out_scenes(labels, scenes, _HELD_OUT_SHARE, seed) for seed in seeds}
+    if not all(held_out.values()):
+        raise UserError(
+            f"metadata: no scene can be held out without leaving a class of {kind} nothing; give more pairs"
+        )
+    datasets = tuple(r.dataset for _, r, _ in chosen)
+    rows = tuple(row for row, _, _ in chosen)
+    return _Planned(rows, tuple(labels), found.classes, datasets, tuple(scenes), found.left_out, held_out)
+
+
+def classify_metadata(
+    parameters: MetadataParameters, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Accuracy of both networks for both questions, mean and spread over seeds; returns the record.
+
+    Raises:
+        UserError: the model or the pairs cannot be used, or fewer than two classes can be split by scene.
+    """
+    Precision.best(parameters.device)
+    p = parameters
+    samples, left_out = choose_samples(p.model, p.device, p.references, p.features, limit=p.limit, side=p.side)
+    budget = metadata.Budget(parameters.steps, parameters.batch, parameters.hidden)
+    contents = [samples.reference(row).content for row in range(len(samples.picks))]
+    settings = p.model_dump(include={"features", "side", "least", "steps", "batch", "hidden", "seeds", "seed"})
+    said = [samples.reference(row) for row in range(len(samples.picks))]
+    told = [[r.id, r.camera, r.iso, r.dataset, r.scene] for r in said]
+    facts = [settings, samples.generator[2], contents, told, device_name(parameters.device)]
+    key = content_key([*facts, measuring_version()])
+    if kept := read_record(parameters.output, key):
+        return kept
+    plans = {kind: _plan(samples, kind, parameters) for kind in TASKS}
+    trials = []
+    for kind, plan in plans.items():
+        numbers = tuple(plan.classes.index(label) for label in plan.labels)
+        for seed in plan.held_out:
+            sides, classes = plan.sides(seed), len(plan.classes)
+            trials += [Trial(r, kind, seed, samples, plan.rows, numbers, *sides, classes, budget) for r in ROWS]
+    found: dict[tuple[str, str, int], metadata.Scored] = {}
+    sizes: dict[str, dict[str, int]] = {kind: {} for kind in TASKS}
+    progress(0, len(trials))
+    for trial, (logits, labels, size) in run_each(parameters.cluster, run_trial, trials):
+        found[trial.task, trial.row, trial.seed] = metadata.Scored(logits, labels)
+        sizes[trial.task][trial.row] = size
+        progress(len(found), len(trials))
+    names = ("steps", "batch", "hidden", "seeds", "seed", "side", "least")
+    record = {
+        "protocol": f"metadata-{parameters.features}",
+        "pairs": len(contents),
+        "left_out": left_out,
+        "budget": {name: getattr(parameters, name) for name in names},
+        "model": {"digest": samples.generator[2]},
+        "references": content_key(contents),
+        "device": device_name(parameters.device),
+        "code": code_version(),
+        "tasks": {
+            kind: _summary(plan, {key[1:]: scored for key, scored in found.items() if key[0] == kind})
+            | {"parameters": sizes[kind], "published": PUBLISHED[kind]}
+            for kind, plan in plans.items()
+        },
+        KEY: key,
+    }
+    if parameters.output:
+        write_json(parameters.output, record)
+    return record
+
+
+def _summary(plan: _Planned, found: dict[tuple[str, int], metadata.Scored]) -> dict[str, Any]:
+    """Figures of one question."""
+    seeds, classes = list(plan.held_out), len(plan.classes)
+    by_dataset = {d: {c for c, e in zip(plan.labels, plan.datasets, strict=True) if e == d} for d in plan.datasets}
+    allowed = torch.tensor([[c in by_dataset[d] for c in plan.classes] for d in plan.datasets])
+    figures: dict[str, dict[str, Any]] = {}
+    for row in ROWS:
+        each = [_figures(found[row, seed], allowed[list(plan.sides(seed)[1])]) for seed in seeds]
+        figures[row] = _over_seeds(each)
+    figures["majority"] = _over_seeds([_majority(plan, seed) for seed in seeds])
+    choices = [allowed[list(plan.sides(seed)[1])].sum(1).double() for seed in seeds]
+    figures["chance"] = {"top1": 1 / classes, "top3": min(metadata.TOP, classes) / classes, "balanced": 1 / classes}
+    figures["chance"]["within_dataset"] = fmean(float((1 / c).mean()) for c in choices)
+    counts = {row: sum((metadata.confusion(found[row, s], classes) for s in seeds), torch.tensor(0)) for row in ROWS}
+    samples = Counter(plan.labels)
+    return {
+        "classes": list(plan.classes),
+        "samples": {name: samples[name] for name in plan.classes},
+        "left_out": list(plan.left_out),
+        "held_out": {str(seed): _held_out_facts(plan, seed) for seed in seeds},
+        "figures": figures,
+        "confusion": {row: matrix.tolist() for row, matrix in counts.items()},
+    }
+
+
+def _figures(scored: metadata.Scored, allowed: Tensor) -> dict[str, float]:
+    return {
+        "top1": metadata.top_accuracy(scored),
+        "top3": metadata.top_accuracy(scored, metadata.TOP),
+        "balanced": metadata.balanced_accuracy(scored),
+        "within_dataset": metadata.top_accuracy(scored, allowed=allowed),
+    }
+
+
+def _majority(plan: _Planned, seed: int) -> dict[str, float]:
+    """Always the classes that are most frequent in training."""
+    train, held_out = plan.sides(seed)
+    frequent = [name for name, _ in Counter(plan.labels[k] for k in train).most_common(metadata.TOP)]
+    tested = [plan.labels[k] for k in held_out]
+    return {"top1": fmean(t == frequent[0] for t in tested), "top3": fmean(t in frequent for t in tested)}
+
+
+def _over_seeds(each: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Means, and standard deviations over seeds where there are several."""
+    out: dict[str, Any] = {name: fmean(f[name] for f in each) for name in each[0]}
+    if len(each) > 1:
+        out |= {f"{name}_spread": stdev(f[name] for f in each) for name in each[0]}
+    return out | {"top1_by_seed": [f["top1"] for f in each]}
+
+
+def _held_out_facts(plan: _Planned, seed: int) -> dict[str, Any]:
+    train, held_out = plan.sides(seed)
+    tested = {plan.labels[k] for k in held_out}
+    facts = {"training_samples": len(train), "samples": len(held_out), "scenes": sorted(plan.held_out[seed])}
+    return facts | {"classes_not_tested": [name for name in plan.classes if name not in tested]}
+
+
+task_classify_metadata = step("classify_metadata")(classify_metadata)

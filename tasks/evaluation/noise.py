@@ -1,0 +1,211 @@
+"""Evaluation of noise generators on real pairs: figures beside the floor and the baselines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from pngmodel import NoiseGenerator
+from pngmodel.interface import NoisyImageGenerator
+from pngmodel.metrics.protocols import DRAW_METRICS, floor_figures, mean_figures, noise_figures
+from pngmodel.network.model import Precision
+from pngmodel.seeds import derive_seed
+from tasks.datasets.reference_pairs import SHIPPED, open_pairs
+from tasks.evaluation.pair_selection import (
+    Measured,
+    also_digests,
+    chosen_pairings,
+    labels_key,
+    measured_generators,
+    pairings_key,
+    read_measured,
+    spread_of,
+)
+from tasks.evaluation.reference_protocols import Protocol
+from tasks.models.generators import SHIPPED_MODEL, load_generator, one_thread
+from tasks.reports.results import Evaluation, Example
+from tasks.reports.tables import report_page
+from tasks.runtime.provenance import code_version, content_key, device_name, measuring_version
+from tasks.runtime.steps import step
+from tasks.stores.io.cached_record import KEY, read_record
+from tasks.stores.io.filesystem import exists, write_bytes, write_json
+
+Group = TypeVar("Group", str, tuple[str, int])
+
+_EXAMPLES = 8
+_EXAMPLE_SIDE = 256  # pictures need no more, and a full frame would be hundreds of megabytes
+
+
+class EvaluateParameters(BaseModel):
+    """Which generator is measured on which pairs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
+    also: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
+    references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
+    split: str | None = Field(None, description="only pairs of this split of the store, e.g. validation")
+    camera: str | None = Field(None, description="only pairs of this camera")
+    reference: Protocol = Field(
+        "A",
+        description="whose noise is imitated: A the pair's own, B another crop of the same image, C another image of "
+        "the same camera and ISO, D another camera",
+    )
+    limit: int | None = Field(None, ge=1, description="at most so many pairs, evenly spread")
+    seed: int = Field(0, ge=0, description="seed of the draws and of the choice of references")
+    baselines: bool = Field(True, description="measure the baselines on the same pairs too")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    output: str | None = Field(None, description="file or URL for the evaluation record (JSON)")
+    report: str | None = Field(None, description="file or URL for an HTML page with figures and pictures")
+
+
+def _centre(image: Tensor) -> tuple[slice, slice, slice]:
+    """The central square of (C, H, W)."""
+    corners = [max(0, (side - _EXAMPLE_SIDE) // 2) for side in image.shape[-2:]]
+    rows, columns = (slice(c, c + _EXAMPLE_SIDE) for c in corners)
+    return slice(None), rows, columns
+
+
+def _measure(
+    generator: NoisyImageGenerator, pair: Measured, seed: int, name: str, *, twice: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """A draw for one pair and its figures; with those of two draws if it is drawn ``twice``."""
+    prompts = generator.extract(pair.shown_noisy, pair.shown_clean)
+
+    def drawn(stream: str) -> Tensor:
+        return generator.sample(pair.clean[None], [prompts], [derive_seed(stream, seed, name)])[0].cpu()
+
+    generated = drawn("evaluate")
+    figures = noise_figures(pair.real, generated, pair.clean)
+    if twice:
+        again = drawn("evaluate again")
+        figures |= {key: metric.compute(generated, again, pair.clean) for key, metric in DRAW_METRICS.items()}
+    return generated, figures
+
+
+def _means_by(
+    figures: dict[str, list[dict[str, float]]], groups: Sequence[Group]
+) -> dict[Group, dict[str, dict[str, float]]]:
+    """Means over the pairs of each group (pair k is of ``groups[k]``), by row."""
+    return {
+        group: {
+            row: mean_figures([v for v, g in zip(values, groups, strict=True) if g == group])
+            for row, values in figures.items()
+        }
+        for group in sorted(set(groups))
+    }
+
+
+def _setting(camera: str, iso: int) -> str:
+    """Camera and ISO in words; 0 stands for none."""
+    return f"{camera} ISO {iso or 'unknown'}"
+
+
+def simplifications(generators: Mapping[str, NoisyImageGenerator]) -> dict[str, list[str]]:
+    """By row, how re-implemented generators differ from their papers; those that do not are left out."""
+    return {row: list(generator.simplifications) for row, generator in generators.items() if generator.simplifications}
+
+
+@one_thread()
+def evaluate_noise(
+    parameters: EvaluateParameters, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Evaluation:
+    """Measure the generator (row ``model``), the baselines and the floor on every chosen pair.
+
+    All generators see the same reference. Only the model is drawn twice, for ``draw_correlation``. A record of the
+    same evaluation that lies at the output is read instead, where no page is missing.
+
+    Raises:
+        UserError: the model or the pairs cannot be used, or no pair has a reference under the protocol.
+    """
+    Precision.best(parameters.device)  # a wrong device is said at once, also for generators that ignore it
+    source = open_pairs(parameters.references)
+    protocol, seed = parameters.reference, parameters.seed
+    chosen = chosen_pairings(
+        source,
+        parameters.references,
+        split=parameters.split,
+        camera=parameters.camera,
+        protocol=protocol,
+        seed=seed,
+    )
+    pairings = spread_of(chosen.found, parameters.limit)
+    shown = {int(i) for i in np.linspace(0, len(pairings) - 1, _EXAMPLES).round()}
+    named = measured_generators(
+        parameters.model, parameters.device, baselines=parameters.baselines, also=parameters.also
+    )
+    digests = {row: name[2] for row, name in named.items()}
+    facts = [protocol, seed, digests, pairings_key(source, pairings), labels_key(source, pairings)]
+    key = content_key([*facts, list(chosen.left_out), device_name(parameters.device), measuring_version()])
+    if (kept := read_record(parameters.output, key)) and (parameters.report is None or exists(parameters.report)):
+        return Evaluation(kept, ())
+    generators = {row: load_generator(*name) for row, name in named.items()}
+    learned = generators["model"]
+    if parameters.baselines and isinstance(learned, NoiseGenerator) and learned.model.config.calibration != "none":
+        generators = {"model": learned, "uncalibrated": learned.uncalibrated()} | generators
+    figures: dict[str, list[dict[str, float]]] = {row: [] for row in [*generators, "floor"]}
+    examples: list[Example] = []
+    cameras: list[str] = []
+    settings: list[tuple[str, int]] = []
+    for done, pairing in enumerate(pairings):
+        info, pair = source.references[pairing.target], read_measured(source, pairing)
+        generated = {}
+        for row, generator in generators.items():
+            generated[row], found = _measure(generator, pair, seed, info.id, twice=row == "model")
+            figures[row].append(found)
+        figures["floor"].append(floor_figures(pair.real, pair.clean))
+        cameras.append(info.camera or "unknown camera")
+        settings.append((cameras[-1], info.iso or 0))
+        if done in shown:
+            cut = _centre(pair.clean)
+            crops = {row: image[cut] for row, image in generated.items()}
+            examples.append(Example(info.id, info.camera, info.iso, pair.clean[cut], pair.real[cut], crops))
+        progress(done + 1, len(pairings))
+    by_camera, by_setting = _means_by(figures, cameras), _means_by(figures, settings)
+    record = {
+        "protocol": f"noise-{protocol}",
+        "pairs": len(pairings),
+        "partners": dict(sorted(Counter(p.manner for p in pairings).items())),
+        "left_out": list(chosen.left_out),
+        "seed": seed,
+        "model": {"digest": named["model"][2]},
+        "also": also_digests(named),
+        "references": pairings_key(source, pairings),
+        "device": device_name(parameters.device),
+        "code": code_version(),
+        # Mean over the images of a camera, then the plain mean of the cameras, as published tables are made.
+        "figures": {row: mean_figures([rows[row] for rows in by_camera.values()]) for row in figures},
+        "cameras": by_camera,
+        "cameras_pairs": {camera: cameras.count(camera) for camera in by_camera},
+        "settings": {_setting(*setting): rows for setting, rows in by_setting.items()},
+        "settings_pairs": {_setting(*setting): settings.count(setting) for setting in by_setting},
+        "simplifications": simplifications(generators),
+        KEY: key,
+    }
+    if parameters.output:
+        write_json(parameters.output, record)
+    return Evaluation(record, tuple(examples))
+
+
+def write_report(evaluation: Evaluation, url: str) -> None:
+    """Publish an evaluation as one page."""
+    record = evaluation.record
+    lead = f"{record['pairs']} real pairs of {', '.join(record['cameras'])}. Prompts come from {_shown_noise(record)}."
+    if record["left_out"]:
+        first = record["left_out"][0]
+        lead += f" {len(record['left_out'])} pairs were left out, e.g. {first['id']}: {first['reason']}."
+    title = f"Noise evaluation, {record['protocol']}"
+    write_bytes(url, report_page(evaluation, title=title, lead=lead).encode())
+
+
+def _shown_noise(record: Mapping[str, Any]) -> str:
+    return " or ".join(f"{manner} ({count})" for manner, count in record["partners"].items())
+
+
+task_evaluate_noise = step("evaluate_noise")(evaluate_noise)
+task_write_report = step("write_report")(write_report)

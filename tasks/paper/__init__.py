@@ -1,1 +1,0 @@
-"""The tables of the PNG paper, made again on the data that is there."""

@@ -1,0 +1,54 @@
+"""The patch store: patches of catalogued images (docs/formats/patch-store.md)."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from tasks.stores.reader import PartsReader
+from tasks.stores.records import PatchStoreRecord
+
+COMMIT = "store.json"
+KIND = "patch store"
+PAIR_COLUMNS = (
+    ("pair", pa.string()),
+    ("dataset", pa.string()),
+    ("scene", pa.string()),
+    ("camera", pa.string()),
+    ("iso", pa.int32()),
+    ("split", pa.string()),
+    ("licence", pa.string()),
+)
+"""What every table says of the pair that a row came from."""
+
+_PER_CHANNEL = pa.list_(pa.field("element", pa.float32()))  # as Parquet calls it, so that rows read back encode alike
+
+
+def schema(arrays: tuple[str, ...]) -> pa.Schema:
+    """Columns of the parts: one row per patch.
+
+    Means and stds have a value per channel and are fractions of full scale, as ``saturated`` is a share: of the values
+    of ``noisy`` (or of the only array) at 0 or full scale. ``slot`` is the patch's index in the arrays.
+    """
+    pair = [("clean_mean", _PER_CHANNEL), ("noise_mean", _PER_CHANNEL), ("noise_std", _PER_CHANNEL)]
+    image = [("image_mean", _PER_CHANNEL), ("image_std", _PER_CHANNEL)]
+    return pa.schema(
+        [
+            ("patch", pa.int64()),
+            ("slot", pa.int64()),
+            *PAIR_COLUMNS,
+            ("y", pa.int32()),
+            ("x", pa.int32()),
+            ("full_scale", pa.float64()),
+            *(pair if len(arrays) == 2 else image),
+            ("saturated", pa.float32()),
+        ]
+    )
+
+
+class PatchStore(PartsReader[PatchStoreRecord]):
+    """A committed patch store."""
+
+    @classmethod
+    def open(cls, url: str, *, kept_shards: int = 0) -> PatchStore:
+        """Open a store. Raises UserError when it is absent, unfinished or of another version."""
+        return cls(url, COMMIT, PatchStoreRecord, kept_shards=kept_shards)

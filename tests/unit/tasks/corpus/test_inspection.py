@@ -1,0 +1,94 @@
+"""Inspect and verify tell what a place holds, whatever it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pngmodel.bundle import save_bundle
+from pngmodel.errors import IntegrityError, UserError
+from pngmodel.network.model import NoiseModel
+from pngmodel.network.presets import PRESETS
+from tasks.corpus.inspection import inspect, kind_of, verify
+from tasks.models.prompt_bank import BankParameters, build_bank
+
+KINDS = ("catalogue", "patch store", "corpus", "model bundle", "prompt bank")
+
+
+@pytest.fixture
+def places(
+    catalogue: str, patches: str, parameters: Callable[..., Any], made: Callable[[Any], Any], tmp_path: Path
+) -> dict[str, Path]:
+    """One of each kind."""
+    made(parameters(tmp_path / "corpus"))
+    small = {"channels": (4, 4, 8, 8), "width": 24, "depth": 1, "heads": 2}
+    model = NoiseModel(PRESETS["tiny"].model_copy(update=small))
+    save_bundle(model, tmp_path / "bundle", training={"data": "none"}, card="# card")
+    build_bank(BankParameters(references=patches, output=str(tmp_path / "bank"), model="heteroscedastic", shard=16))
+    made_here = (tmp_path / name for name in ("corpus", "bundle", "bank"))
+    return dict(zip(KINDS, (Path(catalogue), Path(patches), *made_here), strict=True))
+
+
+def test_every_kind_is_recognised_and_whole(places: dict[str, Path]) -> None:
+    for kind, place in places.items():
+        assert kind_of(str(place)) == kind
+        found, verified = inspect(str(place)), verify(str(place))
+        json.dumps(found)
+        assert found["kind"] == verified["kind"] == kind
+        assert found["digest"] == verified["digest"]
+        assert verified["verified"] is True
+    assert inspect(str(places["catalogue"]))["camera"] == {"GP": 2, "None": 2}
+    assert inspect(str(places["patch store"]))["split"] == {"train": 18, "validation": 18}
+    assert inspect(str(places["patch store"]))["iso"] == {"100": 27, "800": 9}
+    assert len(inspect(str(places["patch store"]))["noise"]["std"]) == 3
+    assert inspect(str(places["patch store"]))["shards"] == 8
+    assert inspect(str(places["corpus"]))["accepted"] == 36
+    assert inspect(str(places["prompt bank"]))["split"] == {"train": 18, "validation": 18}
+    assert inspect(str(places["prompt bank"]))["iso"] == {"100": 27, "800": 9}
+    assert inspect(str(places["model bundle"]))["training"] == {"data": "none"}
+
+
+def test_damage_is_named(places: dict[str, Path]) -> None:
+    for kind, name in (
+        ("catalogue", "catalogue.parquet"),
+        ("patch store", "noisy/c/2/0/0/0"),
+        ("patch store", "parts/00004.parquet"),
+        ("corpus", "clean/c/0/0/0/0"),
+        ("corpus", "manifest/00000.parquet"),
+        ("corpus", "shards/00000.parquet"),
+        ("corpus", "noisy/c/0/2/0/0/0"),
+        ("corpus", "clean/zarr.json"),
+        ("model bundle", "model.safetensors"),
+        ("prompt bank", "bank.parquet"),
+        ("prompt bank", "shards/00002.safetensors"),
+    ):
+        path = places[kind] / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+        with pytest.raises(IntegrityError, match=str(path)):
+            verify(str(places[kind]))
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+        assert verify(str(places[kind]))["verified"] is True
+
+
+def test_unfinished_stores_say_what_to_do(places: dict[str, Path]) -> None:
+    for kind, commit in (("patch store", "store.json"), ("corpus", "corpus.json"), ("prompt bank", "bank.json")):
+        (places[kind] / commit).unlink()
+        for look in (inspect, verify):
+            with pytest.raises(UserError, match=rf"an unfinished {kind}.*same command again"):
+                look(str(places[kind]))
+
+
+def test_anything_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("")
+    for place in (tmp_path, tmp_path / "nothing", tmp_path / "x.txt"):
+        with pytest.raises(
+            UserError, match="holds no corpus, patch store, catalogue, prompt bank, export or model bundle"
+        ):
+            inspect(str(place))
