@@ -62,9 +62,9 @@ def main() -> None:
     for name in names:
         chosen = parser.parse_args([name]) if options.benchmark == "all" else options
         about = where(getattr(chosen, "device", "cpu"))  # before: the load is that of others
-        figures: Figures = _BENCHMARKS[name][1](chosen)
-        show(name, figures, about, chosen.json)
-        failed += [f"{name}: {v['what']} {v['value']}, wanted {v['wanted']}" for v in figures.verdicts if not v["met"]]
+        metrics: Figures = _BENCHMARKS[name][1](chosen)
+        show(name, metrics, about, chosen.json)
+        failed += [f"{name}: {v['what']} {v['value']}, wanted {v['wanted']}" for v in metrics.verdicts if not v["met"]]
     print("\nnot met: " + "; ".join(failed) if failed else "\nall that was demanded is met")
 
 

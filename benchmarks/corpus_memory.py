@@ -31,25 +31,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Figures:
-    figures, found = Figures(), {}
-    with tempfile.TemporaryDirectory() as work, object_storage() if options.storage else nullcontext(work) as place:
+    metrics, found = Figures(), {}
+    with tempfile.TemporaryDirectory() as work, object_storage() if options.storage else nullcontext(work) as location:
         windows = (_SIDE // options.crop) ** 2
         clean = photographs(Path(work) / "clean", -(-max(options.pairs) // windows), _SIDE)
         for pairs in options.pairs:
             sizes = [str(n) for n in (options.crop, options.shard, pairs)]
-            arguments = (clean, f"{place}/corpus-{pairs}", model_name(options.model), options.device, *sizes)
+            arguments = (clean, f"{location}/corpus-{pairs}", model_name(options.model), options.device, *sizes)
             found[pairs] = child("corpus_memory", *arguments)
             steady = median(found[pairs]["rss"][len(found[pairs]["rss"]) // 2 :])
             row = {"pairs": pairs, "shards": len(found[pairs]["rss"]), "steady MB": _mb(steady)}
-            figures.rows.append(row | {"peak MB": _mb(found[pairs]["peak"])})
-    few, many = figures.rows
+            metrics.rows.append(row | {"peak MB": _mb(found[pairs]["peak"])})
+    few, many = metrics.rows
     for what in ("steady", "peak"):
         grown = many[f"{what} MB"] / few[f"{what} MB"]
-        figures.demand(f"{what}, {many['pairs']} over {few['pairs']} pairs", grown, most=1.05)
+        metrics.demand(f"{what}, {many['pairs']} over {few['pairs']} pairs", grown, most=1.05)
     series = found[max(options.pairs)]["rss"]
     shown = [_mb(series[k]) for k in range(0, len(series), max(1, len(series) // _SHOWN))]
-    figures.notes.append(f"resident MB along the long run: {', '.join(map(str, shown))}, last {_mb(series[-1])}")
-    return figures
+    metrics.notes.append(f"resident MB along the long run: {', '.join(map(str, shown))}, last {_mb(series[-1])}")
+    return metrics
 
 
 def _mb(size: float) -> float:
@@ -63,7 +63,7 @@ def worker(arguments: Sequence[str]) -> None:
     crop, shard, pairs = map(int, arguments[4:])
     plan = plan_corpus(CorpusParameters(output=output, model=model, device=device, clean=clean, crop=crop, shard=shard))
     begin(plan)
-    rss = [memory()[0] for _ in make_shards(plan.works(range(-(-pairs // shard))))]
+    rss = [memory()[0] for _ in make_shards(plan.tasks(range(-(-pairs // shard))))]
     print(json.dumps({"rss": rss, "peak": memory()[1]}))
 
 

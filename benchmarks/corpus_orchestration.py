@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace) -> Figures:
 
     from flows.generate_synthetic_corpus import generate_synthetic_corpus
 
-    figures = Figures()
+    metrics = Figures()
     with tempfile.TemporaryDirectory() as work, prefect_test_harness(server_startup_timeout=120):
         pairs, windows = options.shard * options.shards, (_SIDE // options.crop) ** 2
         clean = photographs(Path(work) / "clean", -(-pairs // windows), _SIDE)
@@ -77,11 +77,11 @@ def measure(options: argparse.Namespace) -> Figures:
     for name, values in seconds.items():
         over = median(s / p for s, p in zip(values, plain, strict=True)) - 1
         row = {"what": name, "seconds": round(median(values), 2), "by round": [round(s, 2) for s in values]}
-        figures.rows.append(row | {"over the functions": f"{100 * over:+.2f} %"})
-    figures.demand("flow over plain functions", over, most=0.05)
-    figures.notes.append(
+        metrics.rows.append(row | {"over the functions": f"{100 * over:+.2f} %"})
+    metrics.demand("flow over plain functions", over, most=0.05)
+    metrics.notes.append(
         f"{options.shards} shards of {options.shard} pairs of {options.crop} x {options.crop}, from plan to report. "
         "The server is a process of its own on the same cores. A run of a deployment also waits until its worker asks "
         "(every 5 s in the one-machine stack) and for its process to import the program (4 to 6 s)."
     )
-    return figures
+    return metrics

@@ -36,18 +36,18 @@ def measure(options: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory() as work:
         catalogue(work + "/catalogue", options.photographs)
         found = child("corpus_planning", work, str(options.scale), str(options.shard))
-    figures = Figures()
+    metrics = Figures()
     for what, value in found["seconds"].items():
-        figures.rows.append({"what": what, "seconds": round(value, 3)})
+        metrics.rows.append({"what": what, "seconds": round(value, 3)})
     whole = sum(found["seconds"][name] for name in ("plan", "keys of all shards"))
-    figures.demand(f"seconds to plan {found['shards']} shards and compute their keys", whole, most=60)
-    figures.demand("peak GB of that process", found["peak"] / 1e9, most=1)
-    figures.notes.append(
+    metrics.demand(f"seconds to plan {found['shards']} shards and compute their keys", whole, most=60)
+    metrics.demand("peak GB of that process", found["peak"] / 1e9, most=1)
+    metrics.notes.append(
         f"{found['pairs']} pairs; {found['imported'] / 1e6:.0f} MB are the imported program; clean.parquet has "
         f"{found['clean_bytes'] / options.photographs:.0f} bytes per photograph; peak with the corpus begun "
-        f"{found['peak begun'] / 1e6:.0f} MB"
+        f"{found['peak started'] / 1e6:.0f} MB"
     )
-    return figures
+    return metrics
 
 
 def catalogue(url: str, photographs: int) -> None:
@@ -55,7 +55,7 @@ def catalogue(url: str, photographs: int) -> None:
     names = [f"photograph-{k:08d}" for k in range(photographs)]
     everywhere = {
         **{"dataset": "planned", "scene": "none", "camera": None, "iso": None, "split": "train", "licence": "CC0"},
-        **{"height": _SIDE, "width": _SIDE, "channels": 3, "dtype": "uint8", "full_scale": 255.0},
+        **{"height": _SIDE, "width": _SIDE, "channels": 3, "dtype": "uint8", "data_range": 255.0},
     }
     columns: dict[str, Any] = {name: [value] * photographs for name, value in everywhere.items()}
     columns |= {"pair": names, "clean": [f"/nowhere/{name}.png" for name in names]}
@@ -93,7 +93,7 @@ def worker(arguments: Sequence[str]) -> None:
     middle = plan.layout.shards // 2
     started = time.perf_counter()
     for index in range(middle, middle + 100):
-        assert len(plan.work(index).samples) == shard
+        assert len(plan.task(index).samples) == shard
     seconds["work and samples of one shard"] = (time.perf_counter() - started) / 100
 
     started = time.perf_counter()

@@ -38,23 +38,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Figures:
-    figures = Figures()
+    metrics = Figures()
     with tempfile.TemporaryDirectory() as work, object_storage() as bucket:
         windows = (_SIDE // options.crop) ** 2
         clean = photographs(Path(work) / "clean", -(-options.shards * options.shard // windows), _SIDE)
         common = {"model": model_name("baseline"), "clean": clean, "crop": options.crop, "shard": options.shard}
         plan = plan_corpus(CorpusParameters(output=f"{bucket}/corpus", **common))
-        _requests(plan, figures)
-        _rows(plan, figures)
+        _requests(plan, metrics)
+        _rows(plan, metrics)
         whole = photographs(Path(work) / "few", -(-options.pixels // (_SIDE // 256) ** 2), _SIDE)
         few = CorpusParameters(
             output=f"{work}/pixels", model=model_name(options.model), clean=whole, shard=options.pixels
         )
-        _pixels(plan_corpus(few), figures)
-    return figures
+        _pixels(plan_corpus(few), metrics)
+    return metrics
 
 
-def _requests(plan: CorpusPlan, figures: Figures) -> None:
+def _requests(plan: CorpusPlan, metrics: Figures) -> None:
     """Run every phase of a corpus on object storage; a row for each."""
     todo: list[int] = []
     rules = load_rules("default", baseline=True)
@@ -77,7 +77,7 @@ def _requests(plan: CorpusPlan, figures: Figures) -> None:
             with _counted() as counts:
                 phase()
             row = {"phase": name} | {kind: counts[kind] for kind in _KINDS if kind != "other" or counts[kind]}
-            figures.rows.append(row | {"per shard": round(counts.total() / plan.layout.shards, 2)})
+            metrics.rows.append(row | {"per shard": round(counts.total() / plan.layout.shards, 2)})
     assert todo == list(shards)
 
 
@@ -105,7 +105,7 @@ def _counted() -> Iterator[Counter[str]]:
         AIOHTTPSession.send = original
 
 
-def _rows(plan: CorpusPlan, figures: Figures) -> None:
+def _rows(plan: CorpusPlan, metrics: Figures) -> None:
     """Bytes of a row in the parts, the manifest and the table of shards, and which columns they are."""
     url, layout = plan.parameters.output, plan.layout
     parts = sum(file_size(join(url, part_name(k))) for k in range(layout.shards))
@@ -116,7 +116,7 @@ def _rows(plan: CorpusPlan, figures: Figures) -> None:
         "bytes/row, manifest": manifest / layout.pairs,
         "bytes/row, tables of shards": shards / layout.shards,
     }
-    figures.notes += [f"{name}: {value:.1f} (shards of {layout.shard} pairs)" for name, value in found.items()]
+    metrics.notes += [f"{name}: {value:.1f} (shards of {layout.shard} pairs)" for name, value in found.items()]
     by_column: Counter[str] = Counter()
     metadata = pq.ParquetFile(pa.BufferReader(read_bytes(join(url, manifest_name(0))))).metadata
     for group in range(metadata.num_row_groups):
@@ -124,10 +124,10 @@ def _rows(plan: CorpusPlan, figures: Figures) -> None:
             column = metadata.row_group(group).column(number)
             by_column[column.path_in_schema] += column.total_compressed_size
     shown = ", ".join(f"{name} {size / metadata.num_rows:.1f}" for name, size in by_column.most_common(8))
-    figures.notes.append(f"of the manifest's row: {shown}")
+    metrics.notes.append(f"of the manifest's row: {shown}")
 
 
-def _pixels(plan: CorpusPlan, figures: Figures) -> None:
+def _pixels(plan: CorpusPlan, metrics: Figures) -> None:
     """Stored bytes of an image of each array."""
     with open_cluster(ClusterConfig()) as inline:
         begin(plan)
@@ -138,4 +138,4 @@ def _pixels(plan: CorpusPlan, figures: Figures) -> None:
             file_size(join(plan.parameters.output, plan.layout.objects(k)[array])) for k in range(plan.layout.shards)
         )
         each = stored / plan.layout.pairs
-        figures.notes.append(f"bytes/image, {array}, 256 x 256 x 3, {plan.parameters.model}: {each:.0f} of {raw}")
+        metrics.notes.append(f"bytes/image, {array}, 256 x 256 x 3, {plan.parameters.model}: {each:.0f} of {raw}")

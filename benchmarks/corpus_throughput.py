@@ -39,19 +39,19 @@ def measure(options: argparse.Namespace) -> Figures:
         local = (f"{work}/corpus-{k}" for k in itertools.count())
         remote = (f"{bucket}/corpus-{k}" for k in itertools.count())
         started = time.perf_counter()
-        loaded = [_load(work) for work in plan.works()]  # also extracts each reference's prompts, once
+        loaded = [_load(work) for work in plan.tasks()]  # also extracts each reference's prompts, once
         loading = time.perf_counter() - started
 
         def model() -> None:
             for shard in loaded:
                 _draw(shard)
 
-        def pipeline(place: str) -> None:
-            elsewhere = moved(plan, place)
-            assert list(make_shards(elsewhere.works())) == list(range(plan.layout.shards))
+        def pipeline(location: str) -> None:
+            elsewhere = moved(plan, location)
+            assert list(make_shards(elsewhere.tasks())) == list(range(plan.layout.shards))
 
-        def plainly(place: str) -> None:
-            for shard in moved(plan, place).works():
+        def plainly(location: str) -> None:
+            for shard in moved(plan, location).tasks():
                 _store(_draw(_load(shard)))
 
         actions: dict[str, Callable[[], object]] = {
@@ -68,18 +68,18 @@ def measure(options: argparse.Namespace) -> Figures:
         pipeline(_emptied(next(local)))
         whole = (time.process_time() - before) / plan.layout.pairs
         remove(bucket)
-    figures = Figures()
+    metrics = Figures()
     for name, values in seconds.items():
         ratio = median(m / s for m, s in zip(seconds[_MODEL], values, strict=True))
-        figures.rows.append({"what": name, "pairs/s": _rate(plan, values), "of the model's": round(ratio, 3)})
-    of_model = {row["what"]: row["of the model's"] for row in figures.rows}
-    figures.demand("local over model", of_model[_LOCAL], least=0.9)
-    figures.demand("object storage over model", of_model[_STORAGE], least=0.8)
-    figures.notes.append(
+        metrics.rows.append({"what": name, "pairs/s": _rate(plan, values), "of the model's": round(ratio, 3)})
+    of_model = {row["what"]: row["of the model's"] for row in metrics.rows}
+    metrics.demand("local over model", of_model[_LOCAL], least=0.9)
+    metrics.demand("object storage over model", of_model[_STORAGE], least=0.8)
+    metrics.notes.append(
         f"{plan.layout.pairs} pairs of {options.crop} in shards of {options.shard}; CPU ms/pair: {1000 * whole:.1f} in "
         f"the pipeline, {1000 * alone:.1f} in the model. Prompts were extracted before ({loading:.1f} s with loading)."
     )
-    return figures
+    return metrics
 
 
 def _plan(options: argparse.Namespace, work: Path) -> CorpusPlan:
@@ -99,11 +99,11 @@ def _plan(options: argparse.Namespace, work: Path) -> CorpusPlan:
     return plan
 
 
-def _emptied(place: str) -> str:
-    """``place``, with what earlier rounds left beside it deleted: a benchmark must not fill the disk."""
-    for old in Path(place).parent.glob("corpus-*"):
+def _emptied(location: str) -> str:
+    """``location``, with what earlier rounds left beside it deleted: a benchmark must not fill the disk."""
+    for old in Path(location).parent.glob("corpus-*"):
         shutil.rmtree(old)
-    return place
+    return location
 
 
 def _rate(plan: CorpusPlan, seconds: list[float]) -> float:

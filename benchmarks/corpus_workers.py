@@ -55,37 +55,37 @@ def _planned(options: argparse.Namespace) -> Iterator[tuple[CorpusPlan, Iterator
         plan = plan_corpus(parameters)
         begin(plan)
 
-        def places() -> Iterator[str]:
+        def locations() -> Iterator[str]:
             for k in itertools.count():
                 yield f"{work}/corpus-{k}"
                 shutil.rmtree(f"{work}/corpus-{k}", ignore_errors=True)
 
-        yield plan, places()
+        yield plan, locations()
 
 
-def _warmed(plan: CorpusPlan, cluster: Cluster, place: str) -> None:
+def _warmed(plan: CorpusPlan, cluster: Cluster, location: str) -> None:
     """Every worker has imported the program, loaded the model and extracted the prompts; not a part of a long run."""
-    works = list(moved(plan, place).works(range(min(2, plan.layout.shards))))
-    list(cluster.run_each(make_stretch, [tuple(works)] * cluster.workers * 4))
+    tasks = list(moved(plan, location).tasks(range(min(2, plan.layout.shards))))
+    list(cluster.run_each(make_stretch, [tuple(tasks)] * cluster.workers * 4))
 
 
 def measure_workers(options: argparse.Namespace) -> Figures:
-    figures = Figures()
-    with _planned(options) as (plan, places), ExitStack() as opened:
+    metrics = Figures()
+    with _planned(options) as (plan, locations), ExitStack() as opened:
         indices = range(options.shards)
         clusters = {
             n: opened.enter_context(open_cluster(ClusterConfig(kind="local", workers=n))) for n in (1, options.workers)
         }
         for cluster in clusters.values():
-            _warmed(plan, cluster, next(places))
-            _warmed(plan, cluster, next(places))
+            _warmed(plan, cluster, next(locations))
+            _warmed(plan, cluster, next(locations))
 
         def warm(n: int) -> Callable[[], object]:
-            return lambda: make_pending(moved(plan, next(places)), indices, clusters[n])
+            return lambda: make_pending(moved(plan, next(locations)), indices, clusters[n])
 
         def cold(n: int) -> None:
             with open_cluster(ClusterConfig(kind="local", workers=n)) as cluster:
-                make_pending(moved(plan, next(places)), indices, cluster)
+                make_pending(moved(plan, next(locations)), indices, cluster)
 
         actions = {f"{n} workers": warm(n) for n in clusters}
         seconds = interleaved_seconds(actions, torch.device("cpu"), options.rounds)
@@ -96,55 +96,55 @@ def measure_workers(options: argparse.Namespace) -> Figures:
             seconds[f"{n} workers, start-up included"] = [time.perf_counter() - started]
     for name, values in seconds.items():
         rate = plan.layout.pairs / median(values)
-        figures.rows.append({"what": name, "seconds": round(median(values), 2), "pairs/s": round(rate, 2)})
+        metrics.rows.append({"what": name, "seconds": round(median(values), 2), "pairs/s": round(rate, 2)})
     one, more = seconds["1 workers"], seconds[f"{options.workers} workers"]
     ratio = median(a / b for a, b in zip(one, more, strict=True))
-    figures.demand(f"{options.workers} workers over 1", ratio, least=0.9 * options.workers)
-    figures.notes.append(
+    metrics.demand(f"{options.workers} workers over 1", ratio, least=0.9 * options.workers)
+    metrics.notes.append(
         f"{os.cpu_count()} cores; {plan.layout.pairs} pairs in {options.shards} shards. The two ends of a run are in "
         "it: workers wait for the last stretch, so that short runs show less."
     )
-    return figures
+    return metrics
 
 
 def measure_overhead(options: argparse.Namespace) -> Figures:
-    figures = Figures()
-    with _planned(options) as (plan, places), ExitStack() as opened:
+    metrics = Figures()
+    with _planned(options) as (plan, locations), ExitStack() as opened:
         indices = list(range(options.shards))
         dask = opened.enter_context(open_cluster(ClusterConfig(kind="local", workers=options.workers)))
-        _warmed(plan, dask, next(places))
+        _warmed(plan, dask, next(locations))
         dask._client.run(_device_takes, options.seconds)  # type: ignore[attr-defined]
         _device_takes(options.seconds)
         in_flow = opened.enter_context(_prefect())
         actions: dict[str, Callable[[], object]] = {
-            "plain loop": lambda: list(make_shards(moved(plan, next(places)).works(indices))),
-            "Dask, 1 worker": lambda: make_pending(moved(plan, next(places)), indices, dask),
-            "Prefect, inline": lambda: in_flow(moved(plan, next(places))),
+            "plain loop": lambda: list(make_shards(moved(plan, next(locations)).tasks(indices))),
+            "Dask, 1 worker": lambda: make_pending(moved(plan, next(locations)), indices, dask),
+            "Prefect, inline": lambda: in_flow(moved(plan, next(locations))),
         }
         seconds = interleaved_seconds(actions, torch.device("cpu"), options.rounds)
     plain = seconds["plain loop"]
     for name, values in seconds.items():
         over = median(s / p for s, p in zip(values, plain, strict=True)) - 1
         row = {"what": name, "seconds": round(median(values), 2), "per shard": round(median(values) / len(indices), 3)}
-        figures.rows.append(row | {"over the loop": f"{100 * over:+.2f} %"})
+        metrics.rows.append(row | {"over the loop": f"{100 * over:+.2f} %"})
         if name != "plain loop":
-            figures.demand(f"{name}: share of the run", over, most=0.02)
-    figures.notes.append(
+            metrics.demand(f"{name}: share of the run", over, most=0.02)
+    metrics.notes.append(
         f"{options.shards} shards of {options.shard} pairs whose device takes {options.seconds:g} s each and leaves "
         "the cores alone, as a GPU does; loading and storing are real. Its ends count: more shards, less share."
     )
-    return figures
+    return metrics
 
 
 def _device_takes(seconds: float) -> None:
     """From now on the drawing of a shard takes at least so long in this process, most of it asleep: what is measured
     is what others add, and neither the model nor who else uses the cores."""
-    draw = getattr(shards, "_drawn_at_once", shards._draw)
-    shards._drawn_at_once = draw  # type: ignore[attr-defined]
+    repeat = getattr(shards, "_drawn_at_once", shards._draw)
+    shards._drawn_at_once = repeat  # type: ignore[attr-defined]
 
     def slowly(loaded: shards._Loaded) -> shards._Drawn:
         until = time.monotonic() + seconds
-        drawn = draw(loaded)
+        drawn = repeat(loaded)
         time.sleep(max(0.0, until - time.monotonic()))
         return drawn
 
@@ -162,9 +162,9 @@ def _prefect() -> Iterator[Callable[[CorpusPlan], object]]:
     from flows.generate_synthetic_corpus import _make
 
     @flow(persist_result=False)
-    def whole(place: str) -> None:
+    def whole(location: str) -> None:
         with open_cluster(ClusterConfig()) as inline:
-            _make(moved(whole.plan, place), inline)  # type: ignore[attr-defined]
+            _make(moved(whole.plan, location), inline)  # type: ignore[attr-defined]
 
     def run(plan: CorpusPlan) -> None:
         whole.plan = plan  # type: ignore[attr-defined]  # not a parameter: Prefect would look into it

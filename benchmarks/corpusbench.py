@@ -61,21 +61,21 @@ def where(device: str) -> dict[str, Any]:
     }
 
 
-def show(name: str, figures: Figures, about: Mapping[str, Any], place: Path | None) -> None:
-    """Print a table and JSON; write the JSON to ``place`` too."""
+def show(name: str, metrics: Figures, about: Mapping[str, Any], location: Path | None) -> None:
+    """Print a table and JSON; write the JSON to ``location`` too."""
     print(f"\n{name}: " + ", ".join(f"{k} {v}" for k, v in about.items() if k != "packages"))
-    for table in (figures.rows, figures.verdicts):
+    for table in (metrics.rows, metrics.verdicts):
         if table:
             print("\n" + markdown(table))
-    for note in figures.notes:
+    for note in metrics.notes:
         print(f"\n{note}")
     text = json.dumps(
-        {"benchmark": name, **about, "rows": figures.rows, "demanded": figures.verdicts, "notes": figures.notes},
+        {"benchmark": name, **about, "rows": metrics.rows, "demanded": metrics.verdicts, "notes": metrics.notes},
         indent=1,
     )
     print("\n" + text)
-    if place:
-        place.write_text(text + "\n")
+    if location:
+        location.write_text(text + "\n")
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

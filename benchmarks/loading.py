@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader, Dataset
 from tasks.datasets.catalogue import load_catalogue, read_one
 from tasks.datasets.extraction import Geometry, extract_patches
 from tasks.runtime.clusters import ClusterConfig
-from tasks.stores.io.filesystem import read_bytes, read_spans
-from tasks.stores.io.read_ranges import Span
+from tasks.stores.io.filesystem import read_bytes
+from tasks.stores.io.read_ranges import ByteRange, read_ranges
 from tasks.stores.layout import shard_object
 from tasks.stores.patch_store import PatchStore
 from tasks.stores.shard_file import ChunkCodec, Pixels, index_size, read_index
@@ -148,11 +148,11 @@ def remote(store: str) -> None:
         data = PatchDataset(url)
         picks = batches(len(data))
         opened = PatchStore.open(url)
-        spans = [[span for k in pick for span in chunk_spans(opened, k)] for pick in picks]
+        ranges = [[span for k in pick for span in chunk_spans(opened, k)] for pick in picks]
         data.__getitems__([0])
         for pick in picks:
             data.__getitems__(pick)  # the indices of all shards
-        raw = best(lambda: [read_spans(batch) for batch in spans])
+        raw = best(lambda: [read_ranges(batch, _content) for batch in ranges])
         ours = best(lambda: [data.__getitems__(pick) for pick in picks])
         fresh = PatchDataset(url)
         started = time.perf_counter()
@@ -182,16 +182,22 @@ def remote(store: str) -> None:
     print(f"| dataset, whole shards | {len(inside) / mine:.0f} | {100 * whole / mine:.0f} % |")
 
 
-def chunk_spans(store: PatchStore, pair: int) -> list[Span]:
+def _content(_: int, content: bytes) -> bytes:
+    return content
+
+
+def chunk_spans(store: PatchStore, pair: int) -> list[ByteRange]:
     """Where a pair's chunks lie, for reading them without the dataset."""
-    index, position = store.layout.place(pair)
+    index, position = store.layout.location(pair)
     found = []
     for side in ("clean", "noisy"):
-        place, size = f"{store.url}/{shard_object(side, index)}", store.record.parts[index].objects[side].bytes
+        location, size = f"{store.url}/{shard_object(side, index)}", store.record.parts[index].objects[side].bytes
         start = size - index_size(store.layout.shard)
-        entry = read_index(read_spans([Span(place, start, size)])[0], store.layout.shard, start)[position]
+        entry = read_index(read_ranges([ByteRange(location, start, size)], _content)[0], store.layout.shard, start)[
+            position
+        ]
         assert entry is not None
-        found.append(Span(place, *entry))
+        found.append(ByteRange(location, *entry))
     return found
 
 

@@ -98,29 +98,29 @@ def drawing(
     kernels = model.unmixing() if keep else None
 
     @torch.no_grad()
-    def draw() -> Tensor:
+    def repeat() -> Tensor:
         with precision.autocast():
             return model.inverse(z, clean, kernels)
 
-    return draw
+    return repeat
 
 
 def naflow(noisy: Tensor, clean: Tensor, precision: Precision) -> tuple[dict[str, Action], str, int]:
     """All kinds of work of NAFlow, and which variant of its network was the fastest per image, with its batch."""
     flow = NAFlow().eval()
     found = [
-        (fewest_seconds(draw, precision.device, repeats=3) / images, what, images, draw)
-        for what, images, draw in flow_variants(flow, clean, precision)
+        (fewest_seconds(repeat, precision.device, repeats=3) / images, what, images, repeat)
+        for what, images, repeat in flow_variants(flow, clean, precision)
     ]
     for seconds, what, _, _ in found:
         print(f"  naflow, {what:40} {1 / seconds:8.2f} images/s")
-    _, what, images, draw = min(found, key=lambda entry: entry[0])
+    _, what, images, repeat = min(found, key=lambda entry: entry[0])
     z = torch.randn(1, flow.config.latent_channels, *[SIDE // flow.config.downsampling] * 2, device=precision.device)
     plain = Precision(precision.device, torch.float32)
     condition = clean[None].to(precision.device)
     released = drawing(flow, z, condition, plain, torch.contiguous_format, keep=False)
     actions = {
-        "network": draw,
+        "network": repeat,
         "released": released,
         **whole(NAFlowGenerator(flow, device=str(precision.device)), noisy, clean),
     }
@@ -164,16 +164,16 @@ def main() -> None:
     seconds["naflow network"] = [s / images for s in seconds["naflow network"]]
 
     per_second = {name: 1 / median(values) for name, values in seconds.items()}
-    figures: dict[str, Any] = {**where, "naflow network": variant, "images/s": per_second, "ratio": {}}
+    metrics: dict[str, Any] = {**where, "naflow network": variant, "images/s": per_second, "ratio": {}}
     print(f"\nnaflow's best network: {variant}; demanded of small: {_DEMANDED}")
     print(f"\n{'images/s':24} {'png':>8} {'naflow':>8} {'ratio':>8}")
     for name in models:
         for kind, other in [*((k, k) for k in ("network", "sample", "reference")), ("network", "released")]:
             ratio = ratios(seconds, name, kind, f"naflow {other}")
             label = f"{name} {kind}" + (" / released" if other == "released" else "")
-            figures["ratio"][label] = ratio
+            metrics["ratio"][label] = ratio
             print(f"{label:24} {per_second[f'{name} {kind}']:8.2f} {per_second[f'naflow {other}']:8.2f} {ratio:8.2f}")
-    text = json.dumps(figures, indent=1)
+    text = json.dumps(metrics, indent=1)
     print("\n" + text)
     if options.json:
         options.json.write_text(text + "\n")

@@ -30,30 +30,30 @@ from tasks.stores.model_registry import is_version
 )
 def evaluate_denoiser(parameters: EvaluateDenoiserParameters) -> dict[str, Any]:
     """Returns the evaluation record. What was measured before is read from the output and not measured again."""
-    works = measurements(parameters)
-    found = task_measure_all(works, parameters.output, parameters.cluster, reporter("evaluate", "denoisers x sets"))
-    found = {work: found[work] for work in works}
+    tasks = measurements(parameters)
+    found = task_measure_all(tasks, parameters.output, parameters.cluster, reporter("evaluate", "denoisers x sets"))
+    found = {task: found[task] for task in tasks}
     record = record_of(parameters, found)
-    place = publish_record(parameters.output, record)
+    location = publish_record(parameters.output, record)
     report = task_write_denoiser_report(parameters, record, found)
-    _tell(parameters, record, place)
+    _tell(parameters, record, location)
     publish_markdown("denoiser-evaluation", lambda: f"# Denoisers\n\n{fidelity_markdown(record)}\n\n{report}")
     for test in parameters.tests:
         picture = partial(small_picture, test.name, record, found)
         publish_picture(f"denoised-{test.name}", picture, "best, median and worst image")
     publish_link("denoiser-report", report, "report with pictures")
-    return record | {"record": place, "report": report}
+    return record | {"record": location, "report": report}
 
 
-def _tell(parameters: EvaluateDenoiserParameters, record: dict[str, Any], place: str) -> None:
+def _tell(parameters: EvaluateDenoiserParameters, record: dict[str, Any], location: str) -> None:
     """Tell which version of a registry among the denoisers has the highest mean PSNR: it may be promoted."""
     digests = {denoiser_digest(name): name for name in parameters.denoisers if is_version(name)}
     for found in record["denoisers"]:
         log(f"{found['arm']} seed {found['seed']}: digest {found['digest']}")
-    if not is_for_gate(place):
+    if not is_for_gate(location):
         return
     versions = [found for found in record["denoisers"] if found["digest"] in digests]
     if versions:
-        best = max(versions, key=lambda v: fmean(v["figures"][f"{test.name}.psnr"] for test in parameters.tests))
+        best = max(versions, key=lambda v: fmean(v["metrics"][f"{test.name}.psnr"] for test in parameters.tests))
         digest = best["digest"]
-        announce_model(EVALUATED, "denoiser", model=digests[digest], digest=digest, record=place)
+        announce_model(EVALUATED, "denoiser", model=digests[digest], digest=digest, record=location)

@@ -38,5 +38,5 @@ def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
 
 
 def _figures(record: dict[str, Any]) -> str:
-    figures, note = markdown_table(record["figures"], HEADLINE), simplified_note(record)
-    return f"# Noise evaluation ({record['protocol']})\n\n{figures}{note}"
+    metrics, note = markdown_table(record["metrics"], HEADLINE), simplified_note(record)
+    return f"# Noise evaluation ({record['protocol']})\n\n{metrics}{note}"

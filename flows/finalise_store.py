@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows.generate_synthetic_corpus import generate_synthetic_corpus
 from flows.pipeline import pipeline, tail
-from tasks.corpus.inspection import begun_kind
+from tasks.corpus.inspection import started_kind
 from tasks.corpus.maintenance import recorded_parameters, require_parts
 from tasks.datasets.extraction import task_finalise
 from tasks.runtime.artifacts import publish_markdown, table
@@ -31,7 +31,7 @@ class FinaliseParameters(BaseModel):
 @pipeline("finalise_store", FinaliseParameters, lambda p: f"finalise {tail(p.store)}")
 def finalise_store(parameters: FinaliseParameters) -> dict[str, Any]:
     """Check all shards and publish the store; says which parts are missing. Returns counts and digest."""
-    if begun_kind(parameters.store) == CORPUS:
+    if started_kind(parameters.store) == CORPUS:
         require_parts(parameters.store)
         return generate_synthetic_corpus(recorded_parameters(parameters.store, cluster=parameters.cluster))
     result = task_finalise(parameters.store, cluster=parameters.cluster, progress=reporter("check", "shards"))

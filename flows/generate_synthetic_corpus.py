@@ -10,7 +10,7 @@ from prefect.utilities.annotations import quote
 
 from flows.pipeline import part, pipeline, tail
 from tasks.corpus.gate import GateRules, load_rules
-from tasks.corpus.generate import UnderWay, groups, task_begin, task_make_pending, task_pending
+from tasks.corpus.generate import ShardStream, groups, task_begin, task_make_pending, task_pending
 from tasks.corpus.plan import CorpusParameters, CorpusPlan, evaluated_pairs, is_baseline, task_plan_corpus
 from tasks.corpus.publish import (
     HEADLINE,
@@ -78,9 +78,9 @@ def _show(plan: CorpusPlan, published: Published, shards: dict[str, int]) -> Non
     """What the run's page shows: numbers, figures beside their baselines, pictures, and where the rest is."""
 
     def summary() -> str:
-        facts = {k: v for k, v in asdict(published).items() if k != "figures"}
+        facts = {k: v for k, v in asdict(published).items() if k != "metrics"}
         facts |= {f"shards {name}": number for name, number in shards.items()}
-        return f"# Corpus\n\n{table(facts)}\n## Figures\n\n{markdown_table(published.figures, HEADLINE)}"
+        return f"# Corpus\n\n{table(facts)}\n## Figures\n\n{markdown_table(published.metrics, HEADLINE)}"
 
     publish_markdown("corpus", summary, "a published corpus")
     if plan.parameters.mode != "recipe":
@@ -96,10 +96,10 @@ def _make(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
     todo = task_pending(_unseen(plan), _unseen(cluster), reporter("look", "shards"))
     report = shared("generate", "pairs", sum(len(plan.layout.rows(index)) for index in todo))
     # One stream of shards for all groups: each on its own would begin with an idle device and end with one.
-    with closing(UnderWay(plan, todo, cluster)) as under_way:
+    with closing(ShardStream(plan, todo, cluster)) as stream:
         for group in groups(todo):
             make = task_make_pending.with_options(task_run_name=f"shards-{group[0]}-{group[-1]}")
-            make(_unseen(plan), _unseen(group), _unseen(cluster), report, _unseen(under_way))
+            make(_unseen(plan), _unseen(group), _unseen(cluster), report, _unseen(stream))
     return {"made": len(todo), "kept": len(plan.mine) - len(todo)}
 
 

@@ -24,11 +24,11 @@ def reproduce_paper(parameters: ReproduceParameters) -> dict[str, Any]:
     budget = load_budget(parameters.budget)
     if unknown := sorted(set(parameters.tables) - set(TABLES)):
         raise UserError(f"tables: {', '.join(unknown)} do not exist; choose from {', '.join(TABLES)}")
-    folder, pages, places = parameters.place("pages"), [], {}
+    folder, pages, locations = parameters.location("pages"), [], {}
     for name in parameters.tables or TABLES:
         page = TABLES[name](parameters, budget)
-        places[name] = task_write_page(folder, page)
+        locations[name] = task_write_page(folder, page)
         pages.append(page)
         publish_markdown(f"paper-{name}", page.markdown())
     index = task_write_index(folder, pages, parameters.budget)
-    return {"index": index, "pages": places}
+    return {"index": index, "pages": locations}

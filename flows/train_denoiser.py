@@ -43,7 +43,7 @@ class TrainDenoiserParameters(BaseModel):
         description="where denoisers are trained, side by side where it has several workers",
     )
 
-    def works(self) -> list[DenoiserWork]:
+    def tasks(self) -> list[DenoiserWork]:
         """One training per arm and seed, seeds first: the first comparison is there early."""
         config = load_yaml(self.config, DenoiserTrainingConfig)
         if self.steps is not None:
@@ -76,8 +76,8 @@ def _data(p: TrainDenoiserParameters) -> str:
 )
 def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
     """Returns the bundles by arm and seed; ``finished`` False means that time ended first: run it again."""
-    works = parameters.works()
-    found = task_train_denoisers(works, parameters.cluster, reporter("denoisers", "trainings"))
+    tasks = parameters.tasks()
+    found = task_train_denoisers(tasks, parameters.cluster, reporter("denoisers", "trainings"))
     publish_markdown("denoiser-training", lambda: f"# Denoisers trained\n\n{trained_table(found)}")
     finished = all(result["finished"] for result in found)
     if finished:
@@ -94,10 +94,10 @@ def _make_known(parameters: TrainDenoiserParameters, found: list[dict[str, Any]]
     """Put the bundles where they were asked to be, and tell of all by one event: they are to be compared."""
     for result in found:
         log(f"{result['arm']} seed {result['seed']}: digest {result['digest']}")
-    if (place := parameters.register_as) is None:
+    if (location := parameters.register_as) is None:
         return
     models = [
-        task_add_trained(result["bundle"], place, f"{result['arm']} seed {result['seed']}, {parameters.config}")
+        task_add_trained(result["bundle"], location, f"{result['arm']} seed {result['seed']}, {parameters.config}")
         for result in found
     ]
     announce_denoisers(models, [result["digest"] for result in found])

@@ -82,11 +82,11 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
                     split="validation",
                     limit=_EVALUATED_PAIRS,
                     device=devices.device,
-                    output=str(output / f"validation-{place}.json"),
+                    output=str(output / f"validation-{location}.json"),
                 ),
                 reporter("evaluate", "pairs"),
             )
-            for place, url in enumerate(held_out)
+            for location, url in enumerate(held_out)
         ]
         task_write_card(Path(result["bundle"]), evaluations)
         if parameters.register_as is not None:  # for others; a bundle of an ablation is not
@@ -100,12 +100,14 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
 
 def _show(evaluations: list[Evaluation]) -> None:
     """Figures of the new model beside its baselines, a table and a picture per store."""
-    for place, evaluation in enumerate(evaluations):
-        publish_markdown(f"training-figures-{place}", partial(_figures, evaluation.record))
+    for location, evaluation in enumerate(evaluations):
+        publish_markdown(f"training-figures-{location}", partial(_figures, evaluation.record))
         if evaluation.examples:
-            publish_picture(f"training-examples-{place}", partial(examples_picture, evaluation), "real and synthetic")
+            publish_picture(
+                f"training-examples-{location}", partial(examples_picture, evaluation), "real and synthetic"
+            )
 
 
 def _figures(record: dict[str, Any]) -> str:
     head = f"# {record['protocol']}, {', '.join(record['cameras'])}"
-    return f"{head}\n\n{markdown_table(record['figures'], HEADLINE)}"
+    return f"{head}\n\n{markdown_table(record['metrics'], HEADLINE)}"

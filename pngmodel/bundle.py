@@ -175,11 +175,13 @@ def bundle_config(path_or_url: str | Path) -> dict[str, Any]:
     Raises:
         UserError: not a bundle. IntegrityError: damaged.
     """
-    place = _local(path_or_url) / _CONFIG
-    config = _read_json(place)
+    location = _local(path_or_url) / _CONFIG
+    config = _read_json(location)
     for key in ("model", "training"):
         if not isinstance(config.get(key), dict):
-            raise IntegrityError(f"{place}: key {key!r} is {config.get(key)!r:.60}, no object; fetch the bundle again")
+            raise IntegrityError(
+                f"{location}: key {key!r} is {config.get(key)!r:.60}, no object; fetch the bundle again"
+            )
     return config
 
 

@@ -91,8 +91,8 @@ class NoiseGenerator(NoisyImageGenerator):
             clean = clean[:, :height, :width]
             shown = clean[None].to(self._precision.device)
             seeds = [derive_seed("calibration", k) for k in range(_CALIBRATION_DRAWS)]
-            draws = [self._units.coloured(self._model_noise(shown, [prompts], [s])[0].cpu(), prompts) for s in seeds]
-            prompts |= self._units.calibration(draws, noisy[:, :height, :width] - clean, clean, prompts)
+            samples = [self._units.coloured(self._model_noise(shown, [prompts], [s])[0].cpu(), prompts) for s in seeds]
+            prompts |= self._units.calibration(samples, noisy[:, :height, :width] - clean, clean, prompts)
         return prompts
 
     @torch.no_grad()

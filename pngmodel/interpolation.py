@@ -23,7 +23,7 @@ def interpolate(prompts_a: Prompts, prompts_b: Prompts, weight: float) -> dict[s
     Whitening curves are mixed at equal intensities (:func:`pngmodel.statistics.whitening.interpolated`), all else value
     by value:
     codes stay shares that sum to 1, covariances stay covariances. The covariances of the model's own draws
-    (``drawn_*``) are mixed too, not measured anew, so between the ends the calibration is approximate.
+    (``sampled_*``) are mixed too, not measured anew, so between the ends the calibration is approximate.
 
     Example:
         >>> a, b = (generator.prompts(*pair)[0] for pair in (quiet, loud))

@@ -179,8 +179,8 @@ def images_of() -> Callable[[CorpusPlan], tuple[np.ndarray, np.ndarray]]:
     """Clean images (N, ...) and noisy ones (draws, N, ...) of such a corpus, by zarr."""
 
     def read(plan: CorpusPlan) -> tuple[np.ndarray, np.ndarray]:
-        for place, content in plan.layout.documents().items():
-            (Path(plan.parameters.output) / place).write_bytes(content)
+        for location, content in plan.layout.documents().items():
+            (Path(plan.parameters.output) / location).write_bytes(content)
         clean, noisy = (np.asarray(open_array(f"{plan.parameters.output}/{name}")[:]) for name in ARRAYS)
         return clean, noisy
 

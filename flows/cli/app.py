@@ -22,7 +22,7 @@ from flows.cli.console import (
     show,
     show_c2st,
     show_corpus,
-    show_figures,
+    show_metrics,
     user_errors,
 )
 from flows.cli.options import Cluster, Json, RegisterAs, example
@@ -57,7 +57,7 @@ def ingest(
     ] = None,
     validation_share: Annotated[float, typer.Option(help="share of the pairs to keep out, whole scenes")] = 0.0,
     licence: Annotated[str | None, typer.Option(help="licence of images whose layout does not say it")] = None,
-    full_scale: Annotated[float | None, typer.Option(help="level of float images that stands for 1")] = None,
+    data_range: Annotated[float | None, typer.Option(help="level of float images that stands for 1")] = None,
     max_shift: Annotated[float, typer.Option(help="pixels that noisy and clean may be apart")] = 2.0,
     max_rejected: Annotated[float, typer.Option(help="fail above this share of rejected pairs; 1: never")] = 1.0,
     cluster: Cluster = "inline",
@@ -77,7 +77,7 @@ def ingest(
                 validation_scenes=validation_scene or [],
                 validation_share=validation_share,
                 licence=licence,
-                full_scale=full_scale,
+                data_range=data_range,
                 max_shift=max_shift,
                 max_rejected=max_rejected,
             ),
@@ -143,7 +143,7 @@ def finalise(
         parameters = FinaliseParameters(store=store, cluster=load_cluster(cluster))
         with progress_bar(quiet=json):
             result = finalise_store(parameters)
-    if "figures" in result:
+    if "metrics" in result:
         show_corpus(result, as_json=json)
         return
     show(result, as_json=json, title="Patch store")
@@ -224,15 +224,17 @@ def train(
 
 @app.command(epilog=example("pngnoise inspect quickstart"))
 def inspect(
-    place: Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")],
+    location: Annotated[
+        str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")
+    ],
     json: Json = False,
 ) -> None:
     """Say what a store holds, from its own records."""
     with user_errors():
         from tasks.corpus.inspection import inspect as look
 
-        found = look(place)
-    show(found, as_json=json, title=place)
+        found = look(location)
+    show(found, as_json=json, title=location)
 
 
 @app.command(epilog=example("pngnoise schema patch-store"))
@@ -256,7 +258,7 @@ app.add_typer(evaluation, name="evaluate")
 )
 def evaluate_noise(
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
-    also: Annotated[list[str] | None, typer.Option(help="another bundle to measure beside it; repeatable")] = None,
+    compare: Annotated[list[str] | None, typer.Option(help="another bundle to measure beside it; repeatable")] = None,
     references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
     split: Annotated[str | None, typer.Option(help="only pairs of this split, e.g. validation")] = None,
     camera: Annotated[str | None, typer.Option(help="only pairs of this camera")] = None,
@@ -272,7 +274,7 @@ def evaluate_noise(
     json: Json = False,
 ) -> None:
     """Figures of a generator on real pairs, beside the floor and the baselines."""
-    settings = {name: value for name, value in locals().items() if name != "json"} | {"also": also or []}
+    settings = {name: value for name, value in locals().items() if name != "json"} | {"compare": compare or []}
     with user_errors():
         from flows.evaluate_noise import evaluate_noise as flow
         from tasks.evaluation.noise import EvaluateParameters
@@ -280,13 +282,13 @@ def evaluate_noise(
         parameters = EvaluateParameters(**settings)
         with progress_bar(quiet=json):
             record = flow(parameters)
-    show_figures(record, as_json=json)
+    show_metrics(record, as_json=json)
 
 
 @evaluation.command("c2st", epilog=example("pngnoise evaluate c2st --references runs/sidd/patches --seeds 3 --json"))
 def evaluate_c2st(
     model: Annotated[str, typer.Option(help="shipped, a bundle's folder or URL, or a baseline")] = "shipped",
-    also: Annotated[list[str] | None, typer.Option(help="another bundle to measure beside it; repeatable")] = None,
+    compare: Annotated[list[str] | None, typer.Option(help="another bundle to measure beside it; repeatable")] = None,
     references: Annotated[str, typer.Option(help="real pairs: shipped, a patch store or a catalogue")] = "shipped",
     camera: Annotated[str | None, typer.Option(help="only pairs of this camera")] = None,
     reference: Annotated[str, typer.Option(help="A, B, C or D: whose noise is imitated, as in `evaluate noise`")] = "A",
@@ -305,7 +307,7 @@ def evaluate_c2st(
 ) -> None:
     """Train small classifiers to tell generated from real noise: AUC on held-out scenes, .5 is best, 1 is worst."""
     settings = {name: value for name, value in locals().items() if name not in ("cluster", "json")}
-    settings |= {"also": also or []}
+    settings |= {"compare": compare or []}
     with user_errors():
         from flows.evaluate_c2st import evaluate_c2st as flow
         from tasks.evaluation.c2st import C2stParameters

@@ -111,19 +111,19 @@ def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:
     table = Table(title=_escape(title), title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # a digest is to be copied whole
-    figures = content.get("figures")
-    of_generators = isinstance(figures, dict) and "model" in figures
+    metrics = content.get("metrics")
+    of_generators = isinstance(metrics, dict) and "model" in metrics
     for key, value in content.items():
-        if key == "figures" and of_generators:
+        if key == "metrics" and of_generators:
             continue
         words = f"{value / 1e6:.1f} MB" if key.startswith("bytes") or key.endswith("_bytes") else _words(value)
         table.add_row(key.replace("_", " "), _escape(words))
     Console().print(table)
     if of_generators:
-        show_figures({"figures": figures, "protocol": content.get("protocol", "noise-A")}, as_json=False)
+        show_metrics({"metrics": metrics, "protocol": content.get("protocol", "noise-A")}, as_json=False)
 
 
-def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
+def show_metrics(record: Mapping[str, Any], *, as_json: bool) -> None:
     """Print an evaluation record as JSON, or its figures with generators down and metrics across."""
     if as_json:
         print(json.dumps(record, indent=1))
@@ -141,7 +141,7 @@ def show_figures(record: Mapping[str, Any], *, as_json: bool) -> None:
         # One word a line, or the metrics do not fit into 80 columns.
         heading = "\n".join([*metric.split("_"), ARROWS[TABLED[metric].direction]])
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, row in ordered(record["figures"]).items():
+    for name, row in ordered(record["metrics"]).items():
         cells = (f"{row[metric]:.4f}" if metric in row else "-" for metric in HEADLINE)
         table.add_row(name.replace("_", " "), *cells)
     Console().print(table)
@@ -162,7 +162,7 @@ def show_c2st(record: Mapping[str, Any], *, as_json: bool) -> None:
     budget = record["budget"]
     title = f"Protocol {record['protocol']}, held out by {record['hold_out']}, {budget['steps']} steps each"
     table = Table("generator", "AUC →.5", "spread", "by seed", title=title, title_justify="left", box=None)
-    for key, row in ordered(record["figures"]).items():
+    for key, row in ordered(record["metrics"]).items():
         seeds = " ".join(f"{auc:.3f}" for auc in row["auc_by_seed"])
         table.add_row(NAMES.get(key, key), f"{row['auc']:.3f}", spread_text(row), seeds)
     Console().print(table)
@@ -202,9 +202,9 @@ def _tell_simplified(record: Mapping[str, Any]) -> None:
 
 
 def _tell_left_out(record: Mapping[str, Any]) -> None:
-    if left_out := record.get("left_out"):
-        first = left_out[0]
-        print(f"{len(left_out)} pairs left out, e.g. {first['id']}: {first['reason']}")
+    if skipped := record.get("skipped"):
+        first = skipped[0]
+        print(f"{len(skipped)} pairs left out, e.g. {first['id']}: {first['reason']}")
 
 
 def show_corpus(result: Mapping[str, Any], *, as_json: bool) -> None:
@@ -214,7 +214,7 @@ def show_corpus(result: Mapping[str, Any], *, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    show_figures({"figures": result["figures"], "protocol": "noise-A"}, as_json=False)
+    show_metrics({"metrics": result["metrics"], "protocol": "noise-A"}, as_json=False)
     console = Console(soft_wrap=True)
     shards = result["shards"]
     pairs = f"{result['pairs']} pairs, {result['rejected']} rejected, {result['unused_clean']} clean images not used"

@@ -16,22 +16,22 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Place = Annotated[str, typer.Argument(help="folder, URL or alias of a corpus")]
+Location = Annotated[str, typer.Argument(help="folder, URL or alias of a corpus")]
 
 
 @app.command(epilog=example("pngnoise corpus inspect s3://bucket/corpora/latest"))
-def inspect(place: Place, json: Json = False) -> None:
+def inspect(location: Location, json: Json = False) -> None:
     """Say what a corpus holds, from its own records."""
     with user_errors():
         from tasks.corpus.inspection import inspect as look
 
-        found = look(place)
-    show(found, as_json=json, title=place)
+        found = look(location)
+    show(found, as_json=json, title=location)
 
 
 @app.command(epilog=example("pngnoise corpus verify corpora/a --sample 100 --cluster local"))
 def verify(
-    place: Place,
+    location: Location,
     sample: Annotated[int | None, typer.Option(help="only so many shards, drawn by --seed; default all")] = None,
     seed: Annotated[int, typer.Option(help="which shards are drawn")] = 0,
     cluster: Cluster = "inline",
@@ -42,15 +42,15 @@ def verify(
         from flows.verify_corpus import VerifyParameters, verify_corpus
         from tasks.runtime.clusters import load_cluster
 
-        parameters = VerifyParameters(corpus=place, sample=sample, seed=seed, cluster=load_cluster(cluster))
+        parameters = VerifyParameters(corpus=location, sample=sample, seed=seed, cluster=load_cluster(cluster))
         with progress_bar(quiet=json):
             found = verify_corpus(parameters)
-    show(found, as_json=json, title=f"{place}: all well")
+    show(found, as_json=json, title=f"{location}: all well")
 
 
 @app.command(epilog=example("pngnoise corpus repair corpora/a"))
 def repair(
-    place: Place,
+    location: Location,
     model: Model = None,
     references: References = None,
     clean: Clean = None,
@@ -64,27 +64,27 @@ def repair(
         from tasks.runtime.clusters import load_cluster
 
         changes = {"model": model, "references": references, "clean": clean, "cluster": load_cluster(cluster)}
-        parameters = recorded_parameters(place, **changes)
+        parameters = recorded_parameters(location, **changes)
         with progress_bar(quiet=json):
             result = generate_synthetic_corpus(parameters)
     show_corpus(result, as_json=json)
 
 
 @app.command(epilog=example("pngnoise corpus diff corpora/a corpora/b"))
-def diff(place: Place, other: Place, json: Json = False) -> None:
+def diff(location: Location, other: Location, json: Json = False) -> None:
     """Compare two corpora: settings, shards, samples by content, figures. Exit code 1 when they are not equal."""
     with user_errors():
         from tasks.corpus.maintenance import compare_corpora
 
-        found = compare_corpora(place, other)
-    show(found, as_json=json, title=f"{place} and {other}")
+        found = compare_corpora(location, other)
+    show(found, as_json=json, title=f"{location} and {other}")
     if not found["equal"]:
         raise typer.Exit(1)
 
 
 @app.command(epilog=example("pngnoise corpus gc s3://bucket/corpora --delete"))
 def gc(
-    place: Annotated[str, typer.Argument(help="a corpus, or a folder of corpora")],
+    location: Annotated[str, typer.Argument(help="a corpus, or a folder of corpora")],
     delete: Annotated[bool, typer.Option("--delete", help="delete what was found; default: only list it")] = False,
     json: Json = False,
 ) -> None:
@@ -92,5 +92,5 @@ def gc(
     with user_errors():
         from tasks.corpus.maintenance import collect_garbage
 
-        found = collect_garbage(place, delete=delete)
+        found = collect_garbage(location, delete=delete)
     show(found, as_json=json, title="Deleted" if delete else "Nothing was deleted; --delete does")

@@ -123,7 +123,7 @@ def reproduce_paper(
     budget: Annotated[str, typer.Option(help="smoke, small, full, or a YAML file as in configs/paper/")] = "smoke",
     output: Annotated[str, typer.Option(help="folder; the pages are in its folder pages/")] = "runs/paper",
     model: Annotated[str, typer.Option(help="shipped or a bundle")] = "shipped",
-    also: Annotated[list[str] | None, typer.Option(help="bundle compared as noise; repeatable")] = None,
+    compare: Annotated[list[str] | None, typer.Option(help="bundle compared as noise; repeatable")] = None,
     baseline: Annotated[
         list[str] | None,
         typer.Option(help="NAME=GENERATOR to train denoisers on, too; repeatable; default: the three Gaussian ones"),
@@ -152,7 +152,7 @@ def reproduce_paper(
             budget=budget,
             output=output,
             model=model,
-            also=also or [],
+            compare=compare or [],
             **({"baselines": dict(_named(baseline, "--baseline"))} if baseline else {}),
             estimator=estimator,
             tables=table or [],
@@ -168,9 +168,9 @@ def _tests(options: list[str], limit: int | None) -> list[Any]:
     from tasks.denoising.measurement import TestSet
 
     tests = []
-    for name, place in _named(options, "--test"):
-        references, at, split = place.rpartition("@")
-        chosen = {"references": references, "split": split} if at else {"references": place}
+    for name, location in _named(options, "--test"):
+        references, at, split = location.rpartition("@")
+        chosen = {"references": references, "split": split} if at else {"references": location}
         tests.append(TestSet(name=name, limit=limit, **chosen))
     return tests
 

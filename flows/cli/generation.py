@@ -38,7 +38,7 @@ def generate(
     crops: Annotated[str, typer.Option(help="grid, random (--crops-per-image) or centre")] = "grid",
     crops_per_image: Annotated[int, typer.Option(help="windows per image where they are random")] = 8,
     min_clean_std: Annotated[float, typer.Option(help="leave out flatter patches: std, of full scale")] = 0.0,
-    assign: Annotated[
+    reference_policy: Annotated[
         str, typer.Option(help="uniform: any reference; own: the image's own; camera: the image's; cameras: all alike")
     ] = "uniform",
     weight: Annotated[
@@ -46,7 +46,7 @@ def generate(
     ] = None,
     shard: Annotated[int, typer.Option(help="pairs per shard")] = 256,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
-    gate: Annotated[str, typer.Option(help="default, or a YAML file of configs/corpora/")] = "default",
+    gate: Annotated[str, typer.Option(help="default, or a YAML file of configs/quality_gates/")] = "default",
     override_gate: Annotated[
         str | None, typer.Option(help="publish although the gate fails, for this reason, which is recorded")
     ] = None,

@@ -63,7 +63,7 @@ def _show_questions(record: Mapping[str, Any]) -> None:
 
     for kind, question in record["tasks"].items():
         rows = metadata_rows(question)
-        title = f"{kind}: {len(question['classes'])} classes, {len(question['left_out'])} left out; per cent"
+        title = f"{kind}: {len(question['classes'])} classes, {len(question['skipped'])} left out; per cent"
         table = Table(*rows[0], title=title, title_justify="left", box=None)
         for row in rows:
             table.add_row(*row.values())

@@ -69,12 +69,14 @@ def show_(
 
 
 @app.command(
-    epilog=example("pngnoise registry promote models/small@3 --record evaluation.json --rules configs/gates/noise.yaml")
+    epilog=example(
+        "pngnoise registry promote models/small@3 --record evaluation.json --rules configs/promotion/noise.yaml"
+    )
 )
 def promote(
     version: Version,
     record: Annotated[str, typer.Option(help="file or URL of its evaluation record (--output of `evaluate noise`)")],
-    rules: Annotated[str, typer.Option(help="the gate: a YAML file of configs/gates/")],
+    rules: Annotated[str, typer.Option(help="the gate: a YAML file of configs/promotion/")],
     reason: Annotated[str, typer.Option(help="why it moves; recorded")] = "the gate passed",
     override: Annotated[str | None, typer.Option(help="why it moves although the gate fails; recorded")] = None,
     json: Json = False,

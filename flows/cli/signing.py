@@ -11,12 +11,12 @@ from flows.cli.console import show, user_errors
 from flows.cli.options import Json, example
 
 commands = typer.Typer()
-Place = Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")]
+Location = Annotated[str, typer.Argument(help="corpus, patch store, catalogue, prompt bank, export or model bundle")]
 
 
 @commands.command(epilog=example("pngnoise verify quickstart"))
 def verify(
-    place: Place,
+    location: Location,
     trusted: Annotated[
         list[Path] | None, typer.Option(help="public key (PEM) of somebody who may have signed it; repeatable")
     ] = None,
@@ -30,13 +30,13 @@ def verify(
         from tasks.corpus.inspection import verify as check
         from tasks.corpus.signatures import verify_signed
 
-        found = verify_signed(place, trusted) if trusted else check(place)
-    show(found, as_json=json, title=f"{place}: all well")
+        found = verify_signed(location, trusted) if trusted else check(location)
+    show(found, as_json=json, title=f"{location}: all well")
 
 
 @commands.command(epilog=example("pngnoise sign runs/small/bundle --key key.pem"))
 def sign(
-    place: Place,
+    location: Location,
     key: Annotated[
         Path, typer.Option(help="private key, Ed25519, PEM; its password, if any: PNGNOISE_SIGNING_PASSWORD")
     ],
@@ -49,5 +49,5 @@ def sign(
     with user_errors():
         from tasks.corpus.signatures import sign as signed
 
-        found = signed(place, key)
+        found = signed(location, key)
     show(found, as_json=json, title="Signed")

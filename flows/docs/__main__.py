@@ -33,7 +33,7 @@ def all_flows() -> list[Flow[..., Any]]:
         for value in vars(module).values()
         if isinstance(value, Flow) and value.fn.__module__ == module.__name__
     }
-    return [found[place] for place in sorted(found)]
+    return [found[location] for location in sorted(found)]
 
 
 def reference() -> Reference:
@@ -97,13 +97,13 @@ def write(folder: Path = FOLDER) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     made, changed = pages(), []
     for name, text in made.items():
-        place = folder / name
-        if not place.exists() or place.read_text() != text:
-            place.write_text(text)
+        location = folder / name
+        if not location.exists() or location.read_text() != text:
+            location.write_text(text)
             changed.append(name)
-    for place in stale(folder, made):
-        place.unlink()
-        changed.append(place.name)
+    for location in stale(folder, made):
+        location.unlink()
+        changed.append(location.name)
     return changed
 
 

@@ -36,7 +36,7 @@ class _Shown:
 
     page: str
     anchor: str
-    places: list[tuple[str, str, str]] = field(default_factory=list)
+    locations: list[tuple[str, str, str]] = field(default_factory=list)
     """Title of the root, path of the key, condition; empty for a root itself."""
 
 
@@ -81,7 +81,7 @@ class Reference:
                     told += [f"`{parameter}` has the keys of {self._link(model, name)}.", ""]
         # Below the roots: a table may belong to several of them.
         for model, shown in self._shown.items():
-            if shown.page == name and shown.places:
+            if shown.page == name and shown.locations:
                 told += [
                     f"## {model.__name__}",
                     "",
@@ -98,13 +98,13 @@ class Reference:
     def _find(self, model: Model, page: str, title: str, path: str) -> None:
         for name in model.model_fields:
             for below, suffix, condition in self._below(model, name):
-                place = f"{path}{name}{suffix}"
+                location = f"{path}{name}{suffix}"
                 if below not in self._shown:
                     self._shown[below] = _Shown(page, anchor(below.__name__))
-                    self._find(below, page, title, f"{place}.")
+                    self._find(below, page, title, f"{location}.")
                 shown = self._shown[below]
                 if shown.page == page and shown.anchor == anchor(below.__name__):
-                    shown.places.append((title, place, condition))
+                    shown.locations.append((title, location, condition))
 
     def _below(self, model: Model, name: str) -> Iterator[tuple[Model, str, str]]:
         """Models whose keys stand below a key, how they hang on it, and what chooses them."""
@@ -121,13 +121,13 @@ class Reference:
         return f"[{[*titles, model.__name__][0]}]({'' if shown.page == page else shown.page}#{shown.anchor})"
 
     def _belongs(self, model: Model, page: str) -> str:
-        places = self._shown[model].places
-        one = len({title for title, _, _ in places}) == 1
+        locations = self._shown[model].locations
+        one = len({title for title, _, _ in locations}) == 1
         told = [
             f"`{path}`"
             + (f" with {condition}" if condition else "")
             + ("" if one else f" of [{title}](#{anchor(title)})")
-            for title, path, condition in places
+            for title, path, condition in locations
         ]
         where = alternatives(list(dict.fromkeys(told)))
         inherited = self._inherited(model, page)
@@ -139,7 +139,7 @@ class Reference:
         return bases[0] if bases else None
 
     def _rows(self, model: Model, page: str) -> list[str]:
-        paths = {path for _, path, _ in self._shown[model].places}
+        paths = {path for _, path, _ in self._shown[model].locations}
         prefix = f"{paths.pop()}." if len(paths) == 1 else ""
         inherited = self._inherited(model, page)
         known = set(self._cells(inherited, page)) if inherited else set()

@@ -133,8 +133,8 @@ def prose(text: str) -> str:
     """A docstring or description as Markdown of one line, fit for a table: no HTML, no bars, no roles."""
     text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", " ".join(text.split())).replace("``", "`")
     parts = re.split(r"(`[^`]*`)", text)
-    for place in range(0, len(parts), 2):
-        parts[place] = re.sub(r"([<*])", r"\\\1", parts[place])
+    for location in range(0, len(parts), 2):
+        parts[location] = re.sub(r"([<*])", r"\\\1", parts[location])
     return "".join(parts)
 
 

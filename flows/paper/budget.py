@@ -75,22 +75,22 @@ def load_budget(name: str) -> Budget:
     Raises:
         UserError: there is none, or it is not valid.
     """
-    place = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
-    if not place.exists():
+    location = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    if not location.exists():
         there = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
         raise UserError(f"budget {name!r} does not exist; choose one of {there}, or give a YAML file")
-    found = load_yaml(place, Budget)
-    ablation = found.ablation.model_copy(update={"config": _file(found.ablation.config, place)})
-    budget = found.model_copy(update={"denoiser": _file(found.denoiser, place), "ablation": ablation})
+    found = load_yaml(location, Budget)
+    ablation = found.ablation.model_copy(update={"config": _file(found.ablation.config, location)})
+    budget = found.model_copy(update={"denoiser": _file(found.denoiser, location), "ablation": ablation})
     if max(budget.scales) > budget.scale:
-        raise UserError(f"{place}: key 'scales' holds {max(budget.scales)}, more than key 'scale', {budget.scale}")
+        raise UserError(f"{location}: key 'scales' holds {max(budget.scales)}, more than key 'scale', {budget.scale}")
     return budget
 
 
 def _file(name: str, budget: Path) -> str:
     """A configuration that a budget names: from here, or from the checkout that the budget is in."""
-    places = [Path(name), _FOLDER.parents[1] / name]
-    found = next((place for place in places if place.exists()), None)
+    locations = [Path(name), _FOLDER.parents[1] / name]
+    found = next((location for location in locations if location.exists()), None)
     if found is None:
         raise UserError(f"{budget}: names {name}, which does not exist; give a path from here or from the checkout")
     return str(found)
@@ -122,12 +122,12 @@ def write_variants(budget: AblationBudget, folder: str) -> dict[str, str]:
     """A training configuration per variant, written where its model will be; returns their files by variant."""
     base = read_yaml(budget.config)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    places = {}
+    locations = {}
     for name, changes in budget.variants.items():
         config = base | {"model": base.get("model", {}) | changes}
         for stage, steps in (("pae", budget.pae_steps), ("pdit", budget.pdit_steps)):
             config[stage] = base[stage] | {"steps": steps}
-        place = Path(folder) / f"{name.replace(' ', '-').replace('+', '-')}.yaml"
-        place.write_text(yaml.safe_dump(config, sort_keys=False))
-        places[name] = str(place)
-    return places
+        location = Path(folder) / f"{name.replace(' ', '-').replace('+', '-')}.yaml"
+        location.write_text(yaml.safe_dump(config, sort_keys=False))
+        locations[name] = str(location)
+    return locations

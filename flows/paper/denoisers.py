@@ -28,10 +28,10 @@ def _corpus(
     model: str,
     *,
     references: str | None = None,
-    assign: Literal["own", "uniform"] = "own",
+    reference_policy: Literal["own", "uniform"] = "own",
 ) -> str:
     """A corpus on the clean patches of the training split, by default with noise like each one's own."""
-    place = parameters.place("corpora", name)
+    location = parameters.location("corpora", name)
     generate_synthetic_corpus(
         CorpusParameters(
             model=model,
@@ -40,20 +40,20 @@ def _corpus(
             clean=parameters.real,
             clean_split="train",
             crop=patch_side(parameters.real),
-            assign=assign,
+            reference_policy=reference_policy,
             scale=budget.scale,
-            output=place,
+            output=location,
             device=parameters.device,
             override_gate="compared with what it is measured against, whatever the gate says",
             cluster=parameters.cluster,
         )
     )
-    return place
+    return location
 
 
 def _denoisers(parameters: ReproduceParameters, budget: Budget, arms: list[Arm]) -> dict[str, Any]:
     """Train and measure; arms that were trained for another table are not trained again."""
-    folder = parameters.place("denoisers")
+    folder = parameters.location("denoisers")
     training = TrainDenoiserParameters(
         config=budget.denoiser,
         output=folder,
@@ -71,7 +71,7 @@ def _denoisers(parameters: ReproduceParameters, budget: Budget, arms: list[Arm])
             denoisers=bundles,
             tests=tests,
             device=parameters.device,
-            output=parameters.place("denoising", "-".join(arm.name for arm in arms)),
+            output=parameters.location("denoising", "-".join(arm.name for arm in arms)),
             cluster=parameters.cluster,
         )
     )
@@ -80,8 +80,8 @@ def _denoisers(parameters: ReproduceParameters, budget: Budget, arms: list[Arm])
 
 def _data(parameters: ReproduceParameters, budget: Budget) -> list[str]:
     """What is to be said of the data below a page."""
-    draws = f"Corpora hold {budget.scale} draws per clean image of the training split, unless the arm says otherwise."
-    return [draws, *shared_scenes(parameters.real, parameters.tests)]
+    repeats = f"Corpora hold {budget.scale} draws per clean image of the training split, unless the arm says otherwise."
+    return [repeats, *shared_scenes(parameters.real, parameters.tests)]
 
 
 @flow(name="table_downstream", persist_result=False)
@@ -108,15 +108,15 @@ def cross_domain(parameters: ReproduceParameters, budget: Budget) -> Page:
 def scaling(parameters: ReproduceParameters, budget: Budget) -> Page:
     """More draws per clean image at the same number of steps."""
     corpus = _corpus(parameters, budget, OURS, parameters.model)
-    arms = [Arm(name=f"{OURS}-x{k}", synthetic=corpus, draws=k) for k in budget.scales]
-    record, draws = _denoisers(parameters, budget, arms), {arm.name: arm.draws or 0 for arm in arms}
-    return tables.scaling_page(record, draws, _data(parameters, budget), parameters.facts)
+    arms = [Arm(name=f"{OURS}-x{k}", synthetic=corpus, repeats=k) for k in budget.scales]
+    record, repeats = _denoisers(parameters, budget, arms), {arm.name: arm.repeats or 0 for arm in arms}
+    return tables.scaling_page(record, repeats, _data(parameters, budget), parameters.facts)
 
 
 @flow(name="table_unpaired", persist_result=False)
 def unpaired(parameters: ReproduceParameters, budget: Budget) -> Page:
     """References whose clean side is estimated from the noisy one, beside paired ones; any noise on any clean image."""
-    estimated = parameters.place("unpaired", "references")
+    estimated = parameters.location("unpaired", "references")
     estimate_clean(
         EstimateParameters(
             store=parameters.real,
@@ -130,7 +130,9 @@ def unpaired(parameters: ReproduceParameters, budget: Budget) -> Page:
     arms = [
         Arm(
             name=name,
-            synthetic=_corpus(parameters, budget, name, parameters.model, references=references, assign="uniform"),
+            synthetic=_corpus(
+                parameters, budget, name, parameters.model, references=references, reference_policy="uniform"
+            ),
         )
         for name, references in sources.items()
     ]

@@ -23,14 +23,14 @@ def noise_quality(parameters: ReproduceParameters, budget: Budget) -> Page:
         test.name: evaluate_noise(
             EvaluateParameters(
                 model=parameters.model,
-                also=parameters.also,
+                compare=parameters.compare,
                 references=test.references,
                 split=test.split,
                 camera=test.camera,
                 limit=budget.noise_limit,
                 device=parameters.device,
-                output=parameters.place("noise", f"{test.name}.json"),
-                report=parameters.place("noise", f"{test.name}.html"),
+                output=parameters.location("noise", f"{test.name}.json"),
+                report=parameters.location("noise", f"{test.name}.html"),
             )
         )
         for test in parameters.tests
@@ -42,7 +42,7 @@ def noise_quality(parameters: ReproduceParameters, budget: Budget) -> Page:
 def ablation(parameters: ReproduceParameters, budget: Budget) -> Page:
     """Noise models without some of their parts."""
     records, test = {}, parameters.tests[0]
-    for name, config in write_variants(budget.ablation, parameters.place("ablation")).items():
+    for name, config in write_variants(budget.ablation, parameters.location("ablation")).items():
         folder = config.removesuffix(".yaml")
         train_noise_model(
             TrainParameters(
@@ -72,7 +72,7 @@ def two_sample_test(parameters: ReproduceParameters, budget: Budget) -> Page:
         f"{test.name}, averaged {average} x {average}": evaluate_c2st(
             C2stParameters(
                 model=parameters.model,
-                also=parameters.also,
+                compare=parameters.compare,
                 references=test.references,
                 split=None if test.split == "validation" else test.split,
                 camera=test.camera,
@@ -82,7 +82,7 @@ def two_sample_test(parameters: ReproduceParameters, budget: Budget) -> Page:
                 seeds=budget.c2st.seeds,
                 average=average,
                 device=parameters.device,
-                output=parameters.place("c2st", f"average-{average}.json"),
+                output=parameters.location("c2st", f"average-{average}.json"),
                 cluster=parameters.cluster,
             )
         )

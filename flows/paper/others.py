@@ -24,8 +24,8 @@ def classifier(parameters: ReproduceParameters, budget: Budget) -> Page:
             steps=budget.metadata.steps,
             seeds=budget.metadata.seeds,
             device=parameters.device,
-            output=parameters.place("metadata", "record.json"),
-            report=parameters.place("metadata", "report.html"),
+            output=parameters.location("metadata", "record.json"),
+            report=parameters.location("metadata", "report.html"),
             cluster=parameters.cluster,
         )
     )
@@ -35,6 +35,6 @@ def classifier(parameters: ReproduceParameters, budget: Budget) -> Page:
 @flow(name="table_speed", persist_result=False)
 def speed(parameters: ReproduceParameters, budget: Budget) -> Page:
     """Images a second."""
-    place = parameters.place("speed.json")
-    record = task_measure_speed(parameters.model, parameters.device, budget.speed_repeats, place)
+    location = parameters.location("speed.json")
+    record = task_measure_speed(parameters.model, parameters.device, budget.speed_repeats, location)
     return tables.speed_page(record, parameters.facts)

@@ -37,9 +37,9 @@ class Page:
 
 def write_page(output: str, page: Page) -> str:
     """Publish a page; returns its place."""
-    place = join(output, f"{page.name}.md")
-    write_bytes(place, page.markdown().encode())
-    return place
+    location = join(output, f"{page.name}.md")
+    write_bytes(location, page.markdown().encode())
+    return location
 
 
 def write_index(output: str, pages: Sequence[Page], budget: str) -> str:
@@ -51,9 +51,9 @@ def write_index(output: str, pages: Sequence[Page], budget: str) -> str:
         "",
     ]
     lines += [f"- [{page.title}]({page.name}.md)" for page in pages]
-    place = join(output, "README.md")
-    write_bytes(place, ("\n".join(lines) + "\n").encode())
-    return place
+    location = join(output, "README.md")
+    write_bytes(location, ("\n".join(lines) + "\n").encode())
+    return location
 
 
 def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:

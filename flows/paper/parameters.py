@@ -27,7 +27,7 @@ class ReproduceParameters(BaseModel):
         default={name: name for name in ("awgn", "heteroscedastic", "spectrum_matched")},
         description="name -> generator (a baseline's name or a bundle) to train denoisers on, too",
     )
-    also: list[str] = Field(default_factory=list, description="bundles of trained baselines, compared as noise")
+    compare: list[str] = Field(default_factory=list, description="bundles of trained baselines, compared as noise")
     estimator: str = Field("nlm", description="denoiser that estimates clean images where there are no pairs")
     tables: list[str] = Field(default_factory=list, description="only these; default all")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
@@ -35,7 +35,7 @@ class ReproduceParameters(BaseModel):
         default_factory=lambda: ClusterConfig(kind="inline"), description="where the work of all tables is done"
     )
 
-    def place(self, *names: str) -> str:
+    def location(self, *names: str) -> str:
         """A place below the output."""
         return "/".join([self.output.rstrip("/"), *names])
 

@@ -21,10 +21,10 @@ def noise_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts)
     head = ["set and camera", "pairs", "generator", "KLD ↓", "KLD, paper", "KLD rounded ↓", "AKLD", "lag-1 error ↓"]
     rows, notes = [], []
     for test, record in records.items():
-        cameras = record["cameras"] | {"mean of cameras": record["figures"]}
-        for camera, figures in cameras.items():
+        cameras = record["cameras"] | {"mean of cameras": record["metrics"]}
+        for camera, metrics in cameras.items():
             pairs = record["cameras_pairs"].get(camera, record["pairs"])
-            for name, row in ordered(figures).items():
+            for name, row in ordered(metrics).items():
                 mine = published.KLD.get(camera, published.KLD_MEAN if camera not in record["cameras_pairs"] else None)
                 cells = [row["kld_naflow"], mine if name == "model" else None, row["kld_naflow_rounded"]]
                 cells += [row["akld"], row["lag1_error"]]
@@ -69,15 +69,15 @@ def fidelity_page(
 ) -> Page:
     """PSNR by kind of training data on every set; ``paper``: its words by arm, for the first set, the own domain."""
     rows = []
-    for place, (test, found) in enumerate(record["tests"].items()):
+    for location, (test, found) in enumerate(record["tests"].items()):
         for arm in (NOISY, record["control"], *arms):
-            figures, difference = found["figures"].get(arm), found["differences"].get(arm, {}).get("psnr")
-            if figures is None:
+            metrics, difference = found["metrics"].get(arm), found["differences"].get(arm, {}).get("psnr")
+            if metrics is None:
                 continue
-            cells = [with_spread(figures, "psnr", 2), number(figures["ssim"])]
+            cells = [with_spread(metrics, "psnr", 2), number(metrics["ssim"])]
             cells += [number(difference["mean"], 2, sign=True) if difference else NONE]
             cells += [f"{difference['low']:+.2f} to {difference['high']:+.2f}" if difference else NONE]
-            rows.append([test, arm, *cells, paper.get(arm, NONE) if place == 0 else NONE])
+            rows.append([test, arm, *cells, paper.get(arm, NONE) if location == 0 else NONE])
     trained = [d for d in record["denoisers"] if "training" in d]
     steps = ", ".join(sorted({str(d["training"]["steps"]) for d in trained}))
     seeds = ", ".join(map(str, sorted({d["seed"] for d in trained})))
@@ -120,15 +120,15 @@ def mixed_page(record: Record, arms: Sequence[str], data: Sequence[str], facts: 
     return fidelity_page("cross-domain", "Half real, half synthetic", intro, record, arms, paper, data, facts)
 
 
-def scaling_page(record: Record, draws: Mapping[str, int], data: Sequence[str], facts: Facts) -> Page:
-    """Denoisers trained on more and more draws; ``draws``: by arm."""
+def scaling_page(record: Record, repeats: Mapping[str, int], data: Sequence[str], facts: Facts) -> Page:
+    """Denoisers trained on more and more draws; ``repeats``: by arm."""
     first, last = min(published.SCALING), max(published.SCALING)
     gain = published.SCALING[last] - published.SCALING[first]
     intro = (
         f"Equal steps for all. The paper's mean over external sets rises by {gain:+.2f} dB from x{first} to x{last}."
     )
-    paper = {arm: number(published.SCALING.get(k), 2) for arm, k in draws.items()}
-    return fidelity_page("scaling", "Synthetic draws per clean image", intro, record, [*draws], paper, data, facts)
+    paper = {arm: number(published.SCALING.get(k), 2) for arm, k in repeats.items()}
+    return fidelity_page("scaling", "Synthetic draws per clean image", intro, record, [*repeats], paper, data, facts)
 
 
 def unpaired_page(record: Record, arms: Sequence[str], estimator: str, data: Sequence[str], facts: Facts) -> Page:
@@ -145,12 +145,12 @@ def ablation_page(records: Mapping[str, Record], steps: str, facts: Facts) -> Pa
     """``records``: of evaluate_noise by variant; the network alone, without calibration, is what is compared."""
     rows = []
     for name, record in records.items():
-        figures = record["figures"]
-        alone = figures.get("uncalibrated", figures["model"])
+        metrics = record["metrics"]
+        alone = metrics.get("uncalibrated", metrics["model"])
         kld, akld = published.ABLATION.get(name, (published.ABLATION_KLD.get(name), None))
         cells = [alone["kld_naflow"], kld, alone["akld"], akld, alone["kld_naflow_rounded"], alone["lag1_error"]]
         rows.append([name, *map(number, cells), number(alone["std_ratio"], 3)])
-    floor = next(iter(records.values()))["figures"]["floor"]
+    floor = next(iter(records.values()))["metrics"]["floor"]
     cells = [floor["kld_naflow"], None, floor["akld"], None, floor["kld_naflow_rounded"], floor["lag1_error"]]
     rows.append(["floor", *map(number, cells), number(floor["std_ratio"], 3)])
     return Page(
@@ -170,13 +170,13 @@ def ablation_page(records: Mapping[str, Record], steps: str, facts: Facts) -> Pa
 
 def c2st_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts) -> Page:
     """``records``: of evaluate_c2st by what is said of it. Not in the paper."""
-    names = list(dict.fromkeys(row for record in records.values() for row in record["figures"]))
+    names = list(dict.fromkeys(row for record in records.values() for row in record["metrics"]))
     rows = []
     for name in names:
         cells = []
         for record in records.values():
-            figures = record["figures"].get(name)
-            cells.append(with_spread(figures, "auc", 3) if figures else NONE)
+            metrics = record["metrics"].get(name)
+            cells.append(with_spread(metrics, "auc", 3) if metrics else NONE)
         rows.append([NAMES.get(name, name), *cells])
     notes = [text for record in records.values() for text in _simplified(record)]
     return Page(
@@ -194,12 +194,12 @@ def classifier_page(record: Record, facts: Facts) -> Page:
     """Camera, and camera with ISO, from frozen prompts and from noise."""
     rows = []
     for kind, found in record["tasks"].items():
-        for features, figures in found["figures"].items():
+        for features, metrics in found["metrics"].items():
             paper = METADATA.get(kind, {}).get(features, {})
             for rank in ("top1", "top3"):
-                if rank not in figures:
+                if rank not in metrics:
                     continue
-                cells = [with_spread(figures, rank, 1, 100), f"{100 * paper[rank]:.2f}" if rank in paper else NONE]
+                cells = [with_spread(metrics, rank, 1, 100), f"{100 * paper[rank]:.2f}" if rank in paper else NONE]
                 rows.append([kind, features, rank, *cells])
     return Page(
         "classifier",

@@ -176,14 +176,14 @@ class Stack:
         """A patch store of the shipped samples, where no other was named: deployments have something to read."""
         if self.settings.patches is not None:
             return
-        place = f"{self.settings.storage}/data/samples"
-        if self._pngnoise("inspect", f"{place}/patches", check=False):
+        location = f"{self.settings.storage}/data/samples"
+        if self._pngnoise("inspect", f"{location}/patches", check=False):
             return
         self._say("cutting the shipped samples into patches ...")
         rules = ["--adapter", "configs/datasets/samples.yaml"]
-        self._pngnoise("ingest", "pngmodel/samples", *rules, "--out", f"{place}/catalogue")
+        self._pngnoise("ingest", "pngmodel/samples", *rules, "--out", f"{location}/catalogue")
         self._pngnoise(
-            "patches", f"{place}/catalogue", "--size", "128", "--out", f"{place}/patches", "--cluster", "inline"
+            "patches", f"{location}/catalogue", "--size", "128", "--out", f"{location}/patches", "--cluster", "inline"
         )
 
     def _pngnoise(self, *arguments: str, check: bool = True, **changes: str) -> bool:

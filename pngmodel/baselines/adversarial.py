@@ -75,8 +75,8 @@ def critic_loss(critic: nn.Module, real: Tensor, fake: Tensor, weights: Tensor) 
     between = torch.lerp(fake, real, weights[:, None, None, None].to(fake)).requires_grad_(True)
     # The sum over n pixels, divided by the root of n: the slope of a critic that looks at neighbourhoods is then of one
     # size for all crops, and of the size it starts with.
-    places = critic(between).flatten(1)
-    judged = (places.sum(1) / places.shape[1] ** 0.5).sum()
+    locations = critic(between).flatten(1)
+    judged = (locations.sum(1) / locations.shape[1] ** 0.5).sum()
     (slope,) = torch.autograd.grad(judged, between, create_graph=True)
     penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
     return _PENALTY * penalty - preference, preference.detach()

@@ -20,17 +20,17 @@ def noise_levels(noise: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
 
     Pixels count at the two knots around them, as in linear interpolation.
     """
-    flat, places = noise.flatten(2), _places(clean.flatten(2))
-    weight = _spread(torch.ones_like(flat), places) + _PRIOR_PIXELS
-    mean = (_spread(flat, places) + _PRIOR_PIXELS * flat.mean(2, keepdim=True)) / weight
-    squares = (flat - _between(mean, places)).square()
-    variance = (_spread(squares, places) + _PRIOR_PIXELS * squares.mean(2, keepdim=True)) / weight
+    flat, locations = noise.flatten(2), _locations(clean.flatten(2))
+    weight = _spread(torch.ones_like(flat), locations) + _PRIOR_PIXELS
+    mean = (_spread(flat, locations) + _PRIOR_PIXELS * flat.mean(2, keepdim=True)) / weight
+    squares = (flat - _between(mean, locations)).square()
+    variance = (_spread(squares, locations) + _PRIOR_PIXELS * squares.mean(2, keepdim=True)) / weight
     return mean, variance.sqrt().clamp(min=_SMALLEST_STD)
 
 
 def at_pixels(values: Tensor, clean: Tensor) -> Tensor:
     """Values at knots (B, C, K), read at the intensities of (B, C, H, W)."""
-    return _between(values, _places(clean.flatten(2))).view(clean.shape)
+    return _between(values, _locations(clean.flatten(2))).view(clean.shape)
 
 
 def structure(noise: Tensor, std: Tensor) -> Tensor:
@@ -48,19 +48,19 @@ def structure(noise: Tensor, std: Tensor) -> Tensor:
     return torch.cat([level, torch.stack(colours + lags, dim=1)], dim=1)
 
 
-def _places(intensity: Tensor) -> tuple[Tensor, Tensor]:
+def _locations(intensity: Tensor) -> tuple[Tensor, Tensor]:
     """Knot below and weight of the one above."""
     position = intensity.clamp(0, 1) * (KNOTS - 1)
     below = position.floor().clamp(max=KNOTS - 2)
     return below.long(), position - below
 
 
-def _spread(values: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
-    below, weight = places
+def _spread(values: Tensor, locations: tuple[Tensor, Tensor]) -> Tensor:
+    below, weight = locations
     total = values.new_zeros((*values.shape[:2], KNOTS))
     return total.scatter_add(2, below, values * (1 - weight)).scatter_add(2, below + 1, values * weight)
 
 
-def _between(values: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
-    below, weight = places
+def _between(values: Tensor, locations: tuple[Tensor, Tensor]) -> Tensor:
+    below, weight = locations
     return values.gather(2, below).lerp(values.gather(2, below + 1), weight)

@@ -44,9 +44,9 @@ class PolyphaseMatched(Baseline):
         noisy, clean = noisy.cpu().float(), clean.cpu().float()
         u, fitted = self._units.fit(noisy, clean)
         shape = (u.shape[0], min(u.shape[1], _SIDE), min(u.shape[2], _SIDE))
-        draws = [self._coloured(shape, fitted, derive_seed("calibration", k)) for k in range(_DRAWS)]
+        samples = [self._coloured(shape, fitted, derive_seed("calibration", k)) for k in range(_DRAWS)]
         noise, shown = (noisy - clean)[:, : shape[1], : shape[2]], clean[:, : shape[1], : shape[2]]
-        return fitted | self._units.calibration(draws, noise, shown, fitted)
+        return fitted | self._units.calibration(samples, noise, shown, fitted)
 
     def _coloured(self, shape: tuple[int, int, int], prompts: Prompts, seed: int) -> Tensor:
         white = torch.randn(shape, generator=generator(seed))

@@ -28,14 +28,14 @@ class Difference:
 
 
 def paired_difference(
-    figures: ArrayLike,
+    metrics: ArrayLike,
     others: ArrayLike,
     *,
     scenes: Sequence[str] | None = None,
     confidence: float = 0.95,
     resamples: int = _RESAMPLES,
 ) -> Difference:
-    """Of two arrays (seeds, images) whose columns are the same images: ``figures`` minus ``others``.
+    """Of two arrays (seeds, images) whose columns are the same images: ``metrics`` minus ``others``.
 
     Percentile bootstrap (Efron 1979) that draws seeds and scenes anew, each with replacement: another training and
     other scenes of the same kind. Images of a scene come together, for they are alike (cluster bootstrap). Seeds of
@@ -53,7 +53,7 @@ def paired_difference(
     Raises:
         ValueError: other shapes.
     """
-    first, second = (np.atleast_2d(np.asarray(x, float)) for x in (figures, others))
+    first, second = (np.atleast_2d(np.asarray(x, float)) for x in (metrics, others))
     if first.ndim != 2 or first.shape[1] != second.shape[1] or not first.size:
         raise ValueError(
             f"paired_difference: {first.shape} and {second.shape} are not (seeds, images) of the same images"

@@ -1,4 +1,4 @@
-"""Do two draws differ? A generator that repeats itself, or copies its reference, is caught here."""
+"""Do two draws differ? A generator that samples itself, or copies its reference, is caught here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pngmodel.metrics.differences import check_images, unit_noise
 _SMALLEST_VARIANCE = 1e-12  # two noise-free draws have correlation 0, not NaN
 
 
-def draw_correlation(first: Tensor, second: Tensor, clean: Tensor) -> float:
+def sample_correlation(first: Tensor, second: Tensor, clean: Tensor) -> float:
     """Pearson correlation of the noise of two draws of different seeds, all (C, H, W) in [0, 1]; best is 0.
 
     Over all values of the image at once. Independent draws are not exactly at 0: they share the reference's mean
@@ -21,7 +21,7 @@ def draw_correlation(first: Tensor, second: Tensor, clean: Tensor) -> float:
         UserError: shapes differ, or the images are below 16 x 16.
     """
     check_images(first=first, second=second, clean=clean)
-    a, b = (unit_noise(draw, clean).double().flatten() for draw in (first, second))
+    a, b = (unit_noise(sample, clean).double().flatten() for sample in (first, second))
     a, b = a - a.mean(), b - b.mean()
     variances = (x.square().mean().clamp(min=_SMALLEST_VARIANCE) for x in (a, b))
     return float((a * b).mean() / math.sqrt(math.prod(map(float, variances))))

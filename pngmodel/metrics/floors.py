@@ -31,7 +31,7 @@ _AKLD_FLOOR = ((0.0, 0.042), (0.26, 0.052), (0.45, 0.075), (0.51, 0.085), (0.67,
 _HALF_TO_WHOLE = 0.5
 
 
-def floor_figures(real_noisy: Tensor, clean: Tensor) -> dict[str, float]:
+def floor_metrics(real_noisy: Tensor, clean: Tensor) -> dict[str, float]:
     """Floor of every metric for one real pair (C, H, W) in [0, 1], by the methods above; deterministic."""
     check_images(real_noisy=real_noisy, clean=clean)
     noise = unit_noise(real_noisy, clean)

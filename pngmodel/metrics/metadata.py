@@ -236,5 +236,5 @@ def balanced_accuracy(scored: Scored) -> float:
 
 def confusion(scored: Scored, classes: int) -> Tensor:
     """Counts (K, K), whole numbers: rows are the true classes, columns what they were taken for."""
-    places = scored.labels * classes + scored.logits.argmax(dim=1)
-    return torch.bincount(places, minlength=classes**2).reshape(classes, classes)
+    locations = scored.labels * classes + scored.logits.argmax(dim=1)
+    return torch.bincount(locations, minlength=classes**2).reshape(classes, classes)

@@ -12,10 +12,10 @@ from torch import Tensor
 from pngmodel.metrics import curves, kld
 from pngmodel.metrics.akld import akld
 from pngmodel.metrics.autocorrelation import autocorrelation_errors
-from pngmodel.metrics.diversity import draw_correlation
-from pngmodel.metrics.floors import floor_figures
+from pngmodel.metrics.diversity import sample_correlation
+from pngmodel.metrics.floors import floor_metrics
 
-__all__ = ["DRAW_METRICS", "METRICS", "Metric", "floor_figures", "mean_figures", "noise_figures"]
+__all__ = ["METRICS", "SAMPLE_METRICS", "Metric", "floor_metrics", "mean_metrics", "noise_metrics"]
 
 Compute: TypeAlias = Callable[[Tensor, Tensor, Tensor], float]
 """``(real_noisy, generated, clean) -> figure``, all (C, H, W) float32 in [0, 1]."""
@@ -113,19 +113,19 @@ _ALL = (
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
-DRAW_METRICS: dict[str, Metric] = {
-    "draw_correlation": Metric(
-        "draw_correlation",
+SAMPLE_METRICS: dict[str, Metric] = {
+    "sample_correlation": Metric(
+        "sample_correlation",
         "zero",
         (-1, 1),
         "correlation between the noise of two draws from one reference on one clean image; must be below .05",
-        draw_correlation,
+        sample_correlation,
     )
 }
 """Figures of one generator alone: ``compute`` takes two of its draws in the place of the real and a generated image."""
 
 
-def noise_figures(real_noisy: Tensor, generated: Tensor, clean: Tensor) -> dict[str, float]:
+def noise_metrics(real_noisy: Tensor, generated: Tensor, clean: Tensor) -> dict[str, float]:
     """Every metric of one generated image, all (C, H, W) float32 in [0, 1].
 
     Raises:
@@ -134,17 +134,17 @@ def noise_figures(real_noisy: Tensor, generated: Tensor, clean: Tensor) -> dict[
     return {name: metric.compute(real_noisy, generated, clean) for name, metric in METRICS.items()}
 
 
-def mean_figures(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Plain mean over images of each figure.
 
     Raises:
         ValueError: no image, a NaN, or images with other figures than the first.
     """
-    if not figures:
+    if not metrics:
         raise ValueError("mean_figures: no images")
-    for image, entry in enumerate(figures):
-        if set(entry) != set(figures[0]):
-            raise ValueError(f"mean_figures: image {image} has {sorted(entry)}, the first {sorted(figures[0])}")
+    for image, entry in enumerate(metrics):
+        if set(entry) != set(metrics[0]):
+            raise ValueError(f"mean_figures: image {image} has {sorted(entry)}, the first {sorted(metrics[0])}")
         if broken := [name for name, value in entry.items() if math.isnan(value)]:
             raise ValueError(f"mean_figures: image {image} has NaN for {broken}")
-    return {name: sum(entry[name] for entry in figures) / len(figures) for name in figures[0]}
+    return {name: sum(entry[name] for entry in metrics) / len(metrics) for name in metrics[0]}

@@ -20,7 +20,7 @@ from pngmodel.statistics import spectrum, whitening
 
 CURVES = "curve_"
 COVARIANCE = "reference_covariance"
-CALIBRATION = ("drawn_mean", "drawn_covariance", "colour_target")
+CALIBRATION = ("sampled_mean", "sampled_covariance", "colour_target")
 """Names of what :meth:`NoiseUnits.calibration` returns."""
 
 
@@ -55,23 +55,23 @@ class NoiseUnits:
         return spectrum.covariances(u, min(spectrum.REACH, max(1, side // _SIDE_PER_LAG)))
 
     def calibration(
-        self, draws: Sequence[Tensor], noise: Tensor, clean: Tensor, fitted: Mapping[str, Tensor]
+        self, samples: Sequence[Tensor], noise: Tensor, clean: Tensor, fitted: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """What :meth:`calibrated` needs: from whitened ``draws`` on the reference's clean image, and its noise there.
+        """What :meth:`calibrated` needs: from whitened ``samples`` on the reference's clean image, and its noise there.
 
         The covariance aimed at is the reference's at lag 0, of unit variance, and corrected for what the curves do to
         correlations between colours: they are not straight, so that u and noise do not have the same.
         """
         half = fitted[COVARIANCE].shape[-1] // 2
         found = {
-            "drawn_mean": torch.stack([draw.mean(dim=(1, 2)) for draw in draws]).mean(0),
-            "drawn_covariance": torch.stack([self.covariances(draw) for draw in draws]).mean(0),
-            "colour_target": _of_unit_variance(fitted[COVARIANCE][..., half, half], draws[0].shape[0]),
+            "sampled_mean": torch.stack([sample.mean(dim=(1, 2)) for sample in samples]).mean(0),
+            "sampled_covariance": torch.stack([self.covariances(sample) for sample in samples]).mean(0),
+            "colour_target": _of_unit_variance(fitted[COVARIANCE][..., half, half], samples[0].shape[0]),
         }
-        made = [self.unwhitened(self.calibrated(draw, {**fitted, **found}), clean, fitted) for draw in draws]
+        made = [self.unwhitened(self.calibrated(sample, {**fitted, **found}), clean, fitted) for sample in samples]
         missing = _colour_correlation(noise) - torch.stack([_colour_correlation(x) for x in made]).mean(0)
-        places = found["colour_target"].shape[0] // len(missing)
-        found["colour_target"] += torch.kron(missing.clamp(-_MOST_CORRECTED, _MOST_CORRECTED), torch.eye(places))
+        locations = found["colour_target"].shape[0] // len(missing)
+        found["colour_target"] += torch.kron(missing.clamp(-_MOST_CORRECTED, _MOST_CORRECTED), torch.eye(locations))
         return found
 
     def calibrated(self, u: Tensor, prompts: Mapping[str, Tensor]) -> Tensor:
@@ -81,8 +81,8 @@ class NoiseUnits:
         """
         # Lags of 7 pixels in both forms.
         reach = spectrum.REACH // 2 if self._decorrelation == "polyphase" else spectrum.REACH
-        ends = (spectrum.within(prompts[name], reach) for name in ("drawn_covariance", COVARIANCE))
-        u = self._filtered(u - prompts["drawn_mean"][:, None, None].to(u.device), _transport, *map(_bytes, ends))
+        ends = (spectrum.within(prompts[name], reach) for name in ("sampled_covariance", COVARIANCE))
+        u = self._filtered(u - prompts["sampled_mean"][:, None, None].to(u.device), _transport, *map(_bytes, ends))
         return self._matched(u, prompts["colour_target"])
 
     def _filtered(self, u: Tensor, filter_of: _FilterOf, *windows: _Stored) -> Tensor:

@@ -20,7 +20,7 @@ _SHOWN = 8
 _STDS = 3.0  # grey is no noise, black and white are so many stds from it
 
 
-class Board:
+class TensorBoardLogger:
     """Rows and pictures of one stage. Taken up at a step it drops what came after it: the curve has no doubles.
 
     A disk that fails costs the curve and not the training, whose checkpoints have errors of their own.
@@ -52,7 +52,7 @@ class Board:
         if self._writer is None:
             return
         with self._spared():
-            for name, value in pictures.figures.items():
+            for name, value in pictures.metrics.items():
                 self._writer.add_scalar(name, value, step)
             self._writer.add_image("noise", grid(pictures), step)
             self._writer.add_text("rows", ", ".join(pictures.rows), step)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from pngmodel.errors import NonFiniteError, UserError
 from pngmodel.seeds import derive_seed
 from pngmodel.training import checkpoints
-from pngmodel.training.board import Board
-from pngmodel.training.objective import Objective, as_module, paces_of
+from pngmodel.training.board import TensorBoardLogger
+from pngmodel.training.objective import Objective, as_module, lr_multipliers_of
 from pngmodel.training.samples import AnyBatch, BatchNumbers, Samples, load_batches
 from pngmodel.training.settings import StageSettings
 
@@ -81,14 +81,14 @@ _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": to
 
 
 def _optimiser(
-    settings: StageSettings, parameters: dict[str, nn.Parameter], paces: Mapping[str, float]
+    settings: StageSettings, parameters: dict[str, nn.Parameter], lr_multipliers: Mapping[str, float]
 ) -> torch.optim.Optimizer:
-    """Over all parameters; those whose names begin as a key of ``paces`` have their learning rate times its value."""
+    """One optimiser over all parameters. ``lr_multipliers`` scales the learning rate by prefix of the parameter name."""
     kind = _OPTIMISERS[settings.optimiser]
     chosen = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        pace = next((factor for prefix, factor in paces.items() if name.startswith(prefix)), 1.0)
+        pace = next((factor for prefix, factor in lr_multipliers.items() if name.startswith(prefix)), 1.0)
         groups.setdefault(pace, []).append(parameter)
     return kind([{"params": members, "pace": pace} for pace, members in groups.items()], **chosen)
 
@@ -148,7 +148,7 @@ class _Stage(Generic[AnyBatch]):
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = _trainable(module)
         ema = {name: p.detach().clone() for name, p in parameters.items()}
-        self._state = _State(parameters, ema, _optimiser(settings, parameters, paces_of(objective)))
+        self._state = _State(parameters, ema, _optimiser(settings, parameters, lr_multipliers_of(objective)))
         self._module = module
 
     def run(self) -> Outcome:
@@ -163,7 +163,7 @@ class _Stage(Generic[AnyBatch]):
         if settings.compile:
             self._objective.compile()
         module, optimiser = fabric.setup(self._module, state.optimiser)
-        board = Board(self._folder, state.step) if self._chief else None
+        board = TensorBoardLogger(self._folder, state.step) if self._chief else None
         started = mark = time.monotonic()
         self._module.train()
         batches = (
@@ -171,7 +171,7 @@ class _Stage(Generic[AnyBatch]):
         )
         while state.step < settings.steps:
             step = state.step
-            loss, norm, figures = self._step(module, optimiser, batches, step)
+            loss, norm, metrics = self._step(module, optimiser, batches, step)
             self._average(ema_decay(settings, step))
             state.step = step = step + 1
             now = time.monotonic()
@@ -179,7 +179,7 @@ class _Stage(Generic[AnyBatch]):
             if board is not None and (step % settings.log_every == 0 or last):
                 row = {"loss": loss, "gradient_norm": norm, "learning_rate": learning_rate(settings, step - 1)}
                 pace = {"samples_per_second": settings.batch * (step - self._first) / (now - started)}
-                board.write(step, row | pace | {name: float(value) for name, value in figures.items()})
+                board.write(step, row | pace | {name: float(value) for name, value in metrics.items()})
             if board is not None and (step % settings.pictures_every == 0 or last):
                 self._show(board)
             self._report(Progress(self._objective.name, step, settings.steps, loss, now - started))
@@ -206,14 +206,14 @@ class _Stage(Generic[AnyBatch]):
             group["lr"] = learning_rate(settings, step) * group["pace"]
         optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=fabric.device)
-        figures: dict[str, Tensor] = {}
-        for part in range(settings.accumulate):
+        metrics: dict[str, Tensor] = {}
+        for part in range(settings.gradient_accumulation_steps):
             batch = next(batches).to(fabric.device)
             torch.manual_seed(derive_seed("dropout", settings.seed, step, part, fabric.global_rank))
             # Gradients travel between devices once a step, not once a part.
-            with fabric.no_backward_sync(module, enabled=part + 1 < settings.accumulate):
-                loss, figures = module(*batch.tensors(), step)
-                loss = loss / settings.accumulate
+            with fabric.no_backward_sync(module, enabled=part + 1 < settings.gradient_accumulation_steps):
+                loss, metrics = module(*batch.tensors(), step)
+                loss = loss / settings.gradient_accumulation_steps
                 total += loss.detach()
                 # Always: a device that left this out would leave the others waiting for its gradient.
                 fabric.backward(loss)
@@ -229,7 +229,7 @@ class _Stage(Generic[AnyBatch]):
                 "look at these images, or train anew with a smaller learning_rate or gradient_clip"
             )
         optimiser.step()
-        return value, norm, figures
+        return value, norm, metrics
 
     @torch.no_grad()
     def _average(self, decay: float) -> None:
@@ -259,7 +259,7 @@ class _Stage(Generic[AnyBatch]):
                     p.copy_(kept[name])
                 self._module.train()
 
-    def _show(self, board: Board) -> None:
+    def _show(self, board: TensorBoardLogger) -> None:
         batch = self._samples.__getitems__(range(_PICTURED)).to(self._fabric.device)
         with self._averaged():
             pictures = self._objective.pictures(batch)

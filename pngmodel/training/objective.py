@@ -21,7 +21,7 @@ class Pictures:
 
     rows: dict[str, Tensor]
     """Name of a row -> noise (B, 3, H, W) about N(0, 1)."""
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 Learned_contra = TypeVar("Learned_contra", bound=Batch, contravariant=True)
@@ -31,7 +31,7 @@ class Objective(Protocol[Learned_contra]):
     """One stage as a module: its trainable parameters are optimised, calling it gives the loss.
 
     Called as ``objective(*batch.tensors(), step)``, which returns the mean loss of these samples and figures to log.
-    Everything random in it is a function of the samples' numbers, but for dropout. See also :func:`paces_of`.
+    Everything random in it is a function of the samples' numbers, but for dropout. See also :func:`lr_multipliers_of`.
     """
 
     name: str
@@ -52,9 +52,9 @@ def as_module(objective: Objective[Any]) -> nn.Module:
     return objective
 
 
-def paces_of(objective: Objective[Any]) -> Mapping[str, float]:
-    """Factors on the learning rate by how parameters' names begin: the attribute ``paces``, if there is one."""
-    found: Mapping[str, float] = getattr(objective, "paces", {})
+def lr_multipliers_of(objective: Objective[Any]) -> Mapping[str, float]:
+    """Factors on the learning rate by prefix of the parameter name; empty if the objective has none."""
+    found: Mapping[str, float] = getattr(objective, "lr_multipliers", {})
     return found
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pngmodel.network.consistency import consistency_loss, one_step
 from pngmodel.network.model import NoiseModel, Precision
-from pngmodel.training.draws import normal, uniform
 from pngmodel.training.objective import Figures, Pictures, strength
+from pngmodel.training.random import normal, uniform
 from pngmodel.training.samples import NoiseBatch
 from pngmodel.training.settings import PDiTSettings
 
@@ -40,9 +40,9 @@ class TransformerObjective(nn.Module):
     ) -> tuple[Tensor, Figures]:
         """Consistency loss of a batch at a step of the curriculum."""
         settings, model, device = self._settings, self.model, noise.device
-        draw = (settings.seed, numbers)
+        stream = (settings.seed, numbers)
         # In training only, so that the model does not lean on the clean image's last bit (method.md 3).
-        clean = clean + 2 * settings.condition_noise * normal("condition", *draw, clean.shape[1:], device)
+        clean = clean + 2 * settings.condition_noise * normal("condition", *stream, clean.shape[1:], device)
         with self._precision.autocast():
             with torch.no_grad():
                 latent = model.normalise(self._latents.latent(noise))
@@ -51,8 +51,8 @@ class TransformerObjective(nn.Module):
         loss = consistency_loss(
             model.network(code, clean, self._precision),
             latent,
-            eps=normal("consistency", *draw, latent.shape[1:], device),
-            level=uniform("level", *draw),
+            eps=normal("consistency", *stream, latent.shape[1:], device),
+            level=uniform("level", *stream),
             step=step,
             total_steps=settings.steps,
             schedule=model.schedule,

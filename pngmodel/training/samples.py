@@ -89,14 +89,14 @@ class BatchNumbers(Sampler[list[int]]):
 
     def __init__(self, settings: StageSettings, *, start: int, rank: int = 0, devices: int = 1) -> None:
         """Raises UserError when the batch cannot be dealt equally."""
-        self._parts, self._rank, self._devices = settings.accumulate, rank, devices
+        self._parts, self._rank, self._devices = settings.gradient_accumulation_steps, rank, devices
         self._batch, self._start, self._steps = settings.batch, start, settings.steps
-        if settings.batch % (settings.accumulate * devices):
+        if settings.batch % (settings.gradient_accumulation_steps * devices):
             raise UserError(
-                f"batch: {settings.batch} samples cannot be dealt to {devices} devices in {settings.accumulate} parts "
-                "each; change batch, accumulate or devices"
+                f"batch: {settings.batch} is not divisible by {devices} devices times gradient_accumulation_steps "
+                f"({settings.gradient_accumulation_steps}); change batch, gradient_accumulation_steps or devices"
             )
-        self._size = settings.batch // (settings.accumulate * devices)
+        self._size = settings.batch // (settings.gradient_accumulation_steps * devices)
 
     def __len__(self) -> int:
         return max(0, self._steps - self._start) * self._parts

@@ -19,7 +19,9 @@ class StageSettings(BaseModel):
 
     steps: int = Field(ge=1, description="optimiser steps in all; a rerun continues up to here")
     batch: int = Field(ge=1, description="samples per step, over all devices and accumulated parts")
-    accumulate: int = Field(1, ge=1, description="parts that a device works off its share of a batch in")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, description="parts that a device works off its share of a batch in"
+    )
     crop: int = Field(ge=16, multiple_of=8, description="side of the training crops in pixels")
     optimiser: Literal["adam", "adamw", "radam"] = Field("radam", description="which of torch's optimisers")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the mean and the square of gradients")

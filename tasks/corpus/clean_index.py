@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.jsontext import decode_json
-from tasks.corpus.crops import Cropping, Windows, count, textured
+from tasks.corpus.crops import CropSettings, Windows, count, textured
 from tasks.datasets.clean_images import CleanImage, CleanSource, Rejected, listing, open_clean
 from tasks.runtime.clusters import ClusterConfig
 from tasks.stores.corpus_store import CLEAN_IMAGES, PLACES, SURVEYED
@@ -39,11 +39,11 @@ ones with a ``reason``."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class CleanQuery:
     """What a survey depends on."""
 
     clean: str
-    cropping: Cropping
+    cropping: CropSettings
     seed: int
     split: str | None
     licence: str | None
@@ -57,7 +57,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Survey:
+class CleanIndex:
     """The outcome."""
 
     source: CleanSource
@@ -76,7 +76,7 @@ class Survey:
         return encode_table(pa.Table.from_pylist(rows, _SCHEMA))
 
 
-def survey(asked: Asked, output: str, cluster: ClusterConfig) -> Survey:
+def survey(asked: CleanQuery, output: str, cluster: ClusterConfig) -> CleanIndex:
     """The survey that lies at ``output``, if it is of the same source and settings, or a new one.
 
     Raises:
@@ -86,10 +86,14 @@ def survey(asked: Asked, output: str, cluster: ClusterConfig) -> Survey:
     return _kept(asked, stamp, output) or _surveyed(asked, stamp, cluster)
 
 
-def _kept(asked: Asked, stamp: dict[str, Any], output: str) -> Survey | None:
-    places, content = (read_if_there(join(output, name)) for name in (PLACES, CLEAN_IMAGES))
+def _kept(asked: CleanQuery, stamp: dict[str, Any], output: str) -> CleanIndex | None:
+    locations, content = (read_if_there(join(output, name)) for name in (PLACES, CLEAN_IMAGES))
     try:
-        if places is None or content is None or decode_json(places)[SURVEYED] != stamp | {"sha256": sha256(content)}:
+        if (
+            locations is None
+            or content is None
+            or decode_json(locations)[SURVEYED] != stamp | {"sha256": sha256(content)}
+        ):
             return None
         table = decode_table(content, join(output, CLEAN_IMAGES), _SCHEMA)
     except (IntegrityError, ValueError, KeyError, TypeError):
@@ -104,10 +108,10 @@ def _kept(asked: Asked, stamp: dict[str, Any], output: str) -> Survey | None:
             rejected.append(Rejected(row["id"], reason))
     filtered = None if None in kept else tuple(numbers for numbers in kept if numbers is not None)
     source = CleanSource(asked.clean, tuple(images), tuple(rejected))
-    return Survey(source, Windows(source.images, asked.cropping, asked.seed, filtered), stamp)
+    return CleanIndex(source, Windows(source.images, asked.cropping, asked.seed, filtered), stamp)
 
 
-def _surveyed(asked: Asked, stamp: dict[str, Any], cluster: ClusterConfig) -> Survey:
+def _surveyed(asked: CleanQuery, stamp: dict[str, Any], cluster: ClusterConfig) -> CleanIndex:
     whole = open_clean(
         asked.clean,
         split=asked.split,
@@ -129,10 +133,10 @@ def _surveyed(asked: Asked, stamp: dict[str, Any], cluster: ClusterConfig) -> Su
     source = CleanSource(asked.clean, tuple(images), tuple(rejected))
     if listing(asked.clean) != stamp["listing"]:
         raise IntegrityError(f"{asked.clean}: changed while it was looked through; run the same command again")
-    return Survey(source, Windows(source.images, asked.cropping, asked.seed, kept), stamp)
+    return CleanIndex(source, Windows(source.images, asked.cropping, asked.seed, kept), stamp)
 
 
-def _fitting(source: CleanSource, cropping: Cropping) -> tuple[list[CleanImage], list[Rejected]]:
+def _fitting(source: CleanSource, cropping: CropSettings) -> tuple[list[CleanImage], list[Rejected]]:
     """Images that hold a window and are of the kind of the first that does."""
     images: list[CleanImage] = []
     rejected = list(source.rejected)

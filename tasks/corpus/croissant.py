@@ -40,7 +40,7 @@ _COLUMNS = {
     "clean_licence": "licence of the clean image",
     "y": "first row of the patch in the clean image, pixels",
     "x": "first column of the patch in the clean image, pixels",
-    "draw": "which of the independent draws on this patch",
+    "repeat": "which of the independent draws on this patch",
     "reference": "name of the real pair whose noise is imitated",
     "reference_camera": "camera of the reference",
     "reference_iso": "ISO of the reference",
@@ -82,10 +82,10 @@ def croissant(plan: CorpusPlan, files: dict[str, str]) -> dict[str, Any]:
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": f"{_CR}1.0",
-        "name": f"pngnoise-corpus-{plan.recipe['clean'][:12]}-x{layout.draws}",
+        "name": f"pngnoise-corpus-{plan.recipe['clean'][:12]}-x{layout.repeats}",
         "description": (
             f"{layout.pairs} pairs of clean images and the same with synthetic camera noise, {layout.channels} x "
-            f"{layout.height} x {layout.width}, {layout.dtype}, {layout.draws} independent draws of noise per clean "
+            f"{layout.height} x {layout.width}, {layout.dtype}, {layout.repeats} independent draws of noise per clean "
             f"patch. Stored: {plan.parameters.mode}."
         ),
         "license": plan.licence,

@@ -24,7 +24,7 @@ from tasks.stores.layout import peak
 _AT_ONCE = 16  # images that one task looks at
 
 
-class Cropping(BaseModel):
+class CropSettings(BaseModel):
     """How a clean image is cut."""
 
     model_config = ConfigDict(extra="forbid")
@@ -57,7 +57,7 @@ class Windows:
     """
 
     images: tuple[CleanImage, ...]
-    cropping: Cropping
+    cropping: CropSettings
     seed: int
     kept: tuple[tuple[int, ...], ...] | None = None
 
@@ -79,7 +79,7 @@ class Windows:
         return Window(k, *corner(self.cropping, self.seed, self.images[k], local))
 
 
-def count(cropping: Cropping, height: int, width: int) -> int:
+def count(cropping: CropSettings, height: int, width: int) -> int:
     """Windows of an image of this size, before any is filtered."""
     if min(height, width) < cropping.crop:
         return 0
@@ -90,11 +90,11 @@ def count(cropping: Cropping, height: int, width: int) -> int:
     return _along(cropping, height) * _along(cropping, width)
 
 
-def _along(cropping: Cropping, side: int) -> int:
+def _along(cropping: CropSettings, side: int) -> int:
     return -(-(side - cropping.crop) // (cropping.stride or cropping.crop)) + 1
 
 
-def corner(cropping: Cropping, seed: int, image: CleanImage, local: int) -> tuple[int, int]:
+def corner(cropping: CropSettings, seed: int, image: CleanImage, local: int) -> tuple[int, int]:
     """(y, x) of window ``local`` of an image."""
     free = image.height - cropping.crop, image.width - cropping.crop
     if cropping.crops == "centre":
@@ -124,12 +124,12 @@ class _Look:
     url: str
     digest: str
     images: tuple[CleanImage, ...]
-    cropping: Cropping
+    cropping: CropSettings
     seed: int
 
 
 def textured(
-    url: str, digest: str, images: Sequence[CleanImage], cropping: Cropping, seed: int, cluster: ClusterConfig
+    url: str, digest: str, images: Sequence[CleanImage], cropping: CropSettings, seed: int, cluster: ClusterConfig
 ) -> tuple[tuple[int, ...], ...] | None:
     """For each image the numbers of its windows that are not flat; None when no flatness is asked for."""
     if cropping.min_clean_std == 0:

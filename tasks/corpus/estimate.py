@@ -43,17 +43,17 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
             seconds.append(time.monotonic() - started)
         stored[CLEAN].append(len(layout.codec.encode(clean)))
         stored[NOISY].append(len(layout.codec.encode(np.moveaxis(np.asarray(noisy), -1, 0))))
-    draws, used = layout.draws or 1, min(_used_references(plan), layout.pairs)
+    repeats, used = layout.repeats or 1, min(_used_references(plan), layout.pairs)
     # Of more references than a process keeps, most samples find theirs forgotten; a bank is read quickly.
     extracted_anew = used if used <= KEPT_ENTRIES else layout.pairs * (1 - KEPT_ENTRIES / used)
     total = float(np.mean(seconds[1:])) * layout.pairs + float(np.mean(extraction[1:])) * extracted_anew
     recipe = parameters.mode == "recipe"
     pixels = sum(float(np.mean(stored[a][1:])) * (layout.pairs if a == NOISY else layout.images) for a in layout.arrays)
-    objects = layout.shards + (layout.shards_of_draw if CLEAN in layout.arrays else 0)
+    objects = layout.shards + (layout.shards_per_repeat if CLEAN in layout.arrays else 0)
     return {
         "pairs": layout.pairs,
         "clean_patches": layout.images,
-        "draws": draws,
+        "repeats": repeats,
         "references": len(references.references),
         "shards": 0 if recipe else layout.shards,
         "rejected_clean_images": len(plan.survey.source.rejected),

@@ -22,8 +22,10 @@ _LIMITS = ("max_kld", "max_lag1_error", "max_cross_channel_error", "camera_std_r
 
 
 class GateRules(BaseModel):
-    """One file of configs/corpora/. A sample that breaks a rule is rejected with the rule's name; a camera that breaks
-    one fails the corpus."""
+    """One file of configs/quality_gates/.
+
+    A sample that breaks a rule is rejected with the rule's name; a camera that breaks one fails the corpus.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -77,24 +79,24 @@ def _column(table: pa.Table, name: str) -> NDArray[np.float64]:
     return values
 
 
-def _writable(figures: Mapping[str, float]) -> dict[str, float | None]:
+def _writable(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """Figures as JSON has them, which knows no NaN: what fails for that reason is kept as null."""
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def camera_failures(cameras: Mapping[str, Mapping[str, float]], rules: GateRules) -> list[str]:
     """What the sampled noise of each camera breaks, in words."""
     limits = {name: getattr(rules, f"max_{name}") for name in ("kld", "lag1_error", "cross_channel_error")}
     found = []
-    for camera, figures in cameras.items():
+    for camera, metrics in cameras.items():
         found += [
-            f"camera {camera}: {name} {figures[name]:.3f}, allowed {limit:g}"
+            f"camera {camera}: {name} {metrics[name]:.3f}, allowed {limit:g}"
             for name, limit in limits.items()
-            if limit is not None and not figures[name] <= limit
+            if limit is not None and not metrics[name] <= limit
         ]
         allowed = rules.camera_std_ratio
-        if allowed is not None and not allowed[0] <= figures["std_ratio"] <= allowed[1]:
-            found.append(f"camera {camera}: std ratio {figures['std_ratio']:.3f}, allowed {allowed[0]} to {allowed[1]}")
+        if allowed is not None and not allowed[0] <= metrics["std_ratio"] <= allowed[1]:
+            found.append(f"camera {camera}: std ratio {metrics['std_ratio']:.3f}, allowed {allowed[0]} to {allowed[1]}")
     return found
 
 
@@ -142,18 +144,18 @@ def run_gate(
         "override": override if failures else None,
         "rules": rules.model_dump(mode="json"),
         "rejected_share": round(share, 6),
-        "cameras": {camera: _writable(figures) for camera, figures in cameras.items()},
+        "cameras": {camera: _writable(metrics) for camera, metrics in cameras.items()},
     }
     # Where draws are being added to a published corpus, its own gate.json stays until it is published again.
     published = exists(join(output, COMMIT))
-    place = join(output, FAILED_GATE if published else GATE)
+    location = join(output, FAILED_GATE if published else GATE)
     refused = bool(failures) and override is None
     if refused or not published:
-        write_json(place, evidence | verdict)
+        write_json(location, evidence | verdict)
     if refused:
         raise UserError(
             f"{output}: the quality gate failed: {'; '.join(failures)}. Nothing was published; the evidence is in "
-            f"{place}. Change the model, the references or the gate's rules, or publish it nevertheless "
+            f"{location}. Change the model, the references or the gate's rules, or publish it nevertheless "
             'with --override-gate "WHY"'
         )
     return Verdict(failures, evidence | verdict)

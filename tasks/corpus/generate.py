@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from pngmodel.statistics import whitening
-from tasks.corpus.plan import CorpusPlan, Job, Sample, ShardWork, prompt_source
+from tasks.corpus.plan import CorpusPlan, Job, Sample, ShardTask, prompt_source
 from tasks.datasets.clean_images import read_clean
 from tasks.datasets.reference_pairs import planned_references
 from tasks.models.generators import load_generator, one_thread
@@ -42,7 +42,7 @@ _GROUPS = 10
 class _Loaded:
     """A shard's inputs; no samples when it is done."""
 
-    work: ShardWork
+    task: ShardTask
     samples: Sequence[Sample]
     cleans: Sequence[Pixels]  # (H, W, C)
     entries: Sequence[Entry]
@@ -54,28 +54,28 @@ class _Drawn:
     noisies: Sequence[Pixels]  # (H, W, C)
 
 
-def make_shards(works: Iterable[ShardWork]) -> Iterator[int]:
+def make_shards(tasks: Iterable[ShardTask]) -> Iterator[int]:
     """Generate and publish shards, in order; yields the index of each. What is done already is left alone."""
     with one_thread():
-        yield from pipelined(works, _load, _draw, _store)
+        yield from pipelined(tasks, _load, _draw, _store)
 
 
-def make_stretch(works: tuple[ShardWork, ...]) -> list[int]:
+def make_stretch(tasks: tuple[ShardTask, ...]) -> list[int]:
     """As :func:`make_shards`, in one call on a worker of a cluster."""
-    return list(make_shards(works))
+    return list(make_shards(tasks))
 
 
-def _load(work: ShardWork) -> _Loaded:
-    parameters, recipe = work.job.parameters, work.job.recipe
-    if writer(parameters.output, work.job.layout, recipe).done(work.index):
-        return _Loaded(work, (), (), ())  # another run was faster
-    samples = work.samples
+def _load(task: ShardTask) -> _Loaded:
+    parameters, recipe = task.job.parameters, task.job.recipe
+    if writer(parameters.output, task.job.layout, recipe).done(task.index):
+        return _Loaded(task, (), (), ())  # another run was faster
+    samples = task.samples
     of_image: dict[int, list[int]] = {}
     for position, sample in enumerate(samples):
         of_image.setdefault(sample.clean, []).append(position)
 
     def cut(k: int) -> list[Pixels]:
-        image = read_clean(parameters.clean, recipe["clean"], work.images[k])
+        image = read_clean(parameters.clean, recipe["clean"], task.images[k])
         squares = [(samples[p].y, samples[p].x) for p in of_image[k]]
         return [np.ascontiguousarray(image[y : y + parameters.crop, x : x + parameters.crop]) for y, x in squares]
 
@@ -84,12 +84,12 @@ def _load(work: ShardWork) -> _Loaded:
         for k, patches in zip(of_image, readers.map(cut, of_image), strict=True):
             for position, patch in zip(of_image[k], patches, strict=True):
                 cleans[position] = patch
-    name, source = work.job.generator, work.job.references
-    return _Loaded(work, samples, cleans, [entry_of(name, source, sample.reference) for sample in samples])
+    name, source = task.job.generator, task.job.references
+    return _Loaded(task, samples, cleans, [entry_of(name, source, sample.reference) for sample in samples])
 
 
 def _draw(loaded: _Loaded) -> _Drawn:
-    generator = load_generator(*loaded.work.job.generator)
+    generator = load_generator(*loaded.task.job.generator)
     noisies: list[Pixels] = [np.empty(0)] * len(loaded.samples)
     # One reference after the other: what was prepared for one serves all its samples.
     order = sorted(range(len(loaded.samples)), key=lambda position: loaded.samples[position].reference)
@@ -105,20 +105,20 @@ def _draw(loaded: _Loaded) -> _Drawn:
 
 
 def _store(drawn: _Drawn) -> int:
-    work, layout = drawn.loaded.work, drawn.loaded.work.job.layout
+    task, layout = drawn.loaded.task, drawn.loaded.task.job.layout
     if not drawn.loaded.samples:
-        return work.index
-    references = planned_references(*work.job.references)
-    stored = layout.objects(work.index)
+        return task.index
+    references = planned_references(*task.job.references)
+    stored = layout.objects(task.index)
     chunks: dict[str, list[bytes]] = {array: [] for array in stored}
     rows = []
-    inputs = zip(layout.rows(work.index), drawn.loaded.samples, drawn.loaded.entries, strict=True)
+    inputs = zip(layout.rows(task.index), drawn.loaded.samples, drawn.loaded.entries, strict=True)
     for position, (number, sample, entry) in enumerate(inputs):
         pair = {
             CLEAN: np.moveaxis(drawn.loaded.cleans[position], -1, 0),
             NOISY: np.moveaxis(drawn.noisies[position], -1, 0),
         }
-        image, reference = work.images[sample.clean], references.references[sample.reference]
+        image, reference = task.images[sample.clean], references.references[sample.reference]
         rows.append(
             {
                 "sample": number,
@@ -126,7 +126,7 @@ def _store(drawn: _Drawn) -> int:
                 "clean_licence": image.licence,
                 "y": sample.y,
                 "x": sample.x,
-                "draw": sample.draw,
+                "repeat": sample.repeat,
                 "reference": reference.id,
                 "reference_camera": reference.camera,
                 "reference_iso": reference.iso,
@@ -138,10 +138,10 @@ def _store(drawn: _Drawn) -> int:
         )
         for array in stored:
             chunks[array].append(layout.codec.encode(pair[array]))
-    store = writer(work.job.parameters.output, layout, work.job.recipe)
-    store.write(work.index, chunks, pa.Table.from_pylist(rows, SCHEMA))
+    store = writer(task.job.parameters.output, layout, task.job.recipe)
+    store.write(task.index, chunks, pa.Table.from_pylist(rows, SCHEMA))
     count(PAIRS, len(rows))
-    return work.index
+    return task.index
 
 
 def _statistics(clean: Pixels, noisy: Pixels, curves: whitening.Curves) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def begin(plan: CorpusPlan) -> None:
     images = plan.survey.encoded()
     write_if_other(join(output, CLEAN_IMAGES), images)
     surveyed = plan.survey.stamp | {"sha256": sha256(images)}
-    write_if_other(join(output, PLACES), encode_json(plan.parameters.places() | {SURVEYED: surveyed}))
+    write_if_other(join(output, PLACES), encode_json(plan.parameters.locations() | {SURVEYED: surveyed}))
 
 
 def pending(plan: CorpusPlan, cluster: Cluster, progress: Progress = lambda done, total: None) -> list[int]:
@@ -226,14 +226,14 @@ def pending(plan: CorpusPlan, cluster: Cluster, progress: Progress = lambda done
 def making(plan: CorpusPlan, indices: Sequence[int], cluster: Cluster) -> Generator[int, None, None]:
     """Make these shards; yields the index of each as it is finished. Close it when it is not run to its end."""
     if cluster.inline:
-        yield from make_shards(plan.works(indices))
+        yield from make_shards(plan.tasks(indices))
         return
-    stretches = (tuple(plan.works(indices[k] for k in stretch)) for stretch in _stretches(len(indices), cluster))
+    stretches = (tuple(plan.tasks(indices[k] for k in stretch)) for stretch in _stretches(len(indices), cluster))
     for _, finished in cluster.run_each(make_stretch, stretches):
         yield from finished
 
 
-class UnderWay:
+class ShardStream:
     """Shards of a run as they are finished: one stream for all its tasks.
 
     After a failure it begins again with those that are missing, so that a task may be tried again.
@@ -281,7 +281,7 @@ def make_pending(
     indices: Sequence[int],
     cluster: Cluster,
     progress: Progress = lambda done, total: None,
-    under_way: UnderWay | None = None,
+    stream: ShardStream | None = None,
 ) -> int:
     """Make these shards; returns how many. ``progress`` is told of pairs.
 
@@ -293,7 +293,7 @@ def make_pending(
     """
     total, made = sum(len(plan.layout.rows(index)) for index in indices), 0
     progress(0, total)
-    for index in islice(under_way or UnderWay(plan, indices, cluster), len(indices)):
+    for index in islice(stream or ShardStream(plan, indices, cluster), len(indices)):
         made += len(plan.layout.rows(index))
         progress(made, total)
     return len(indices)

@@ -80,16 +80,16 @@ def meant(url: str) -> str:
     return resolve_alias(url) if registered is None else registered[0]
 
 
-def begun_kind(url: str) -> str:
+def started_kind(url: str) -> str:
     """The kind of a store that was begun at ``url``, finished or not.
 
     Raises:
         UserError: nothing was begun there.
     """
-    place = join(url, PLAN)
-    if not exists(place):
-        raise UserError(f"{place}: missing; no store was begun at {url}, check the path")
-    return str(read_json(place).get("kind"))
+    location = join(url, PLAN)
+    if not exists(location):
+        raise UserError(f"{location}: missing; no store was begun at {url}, check the path")
+    return str(read_json(location).get("kind"))
 
 
 def inspect(url: str) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _corpus_facts(corpus: Corpus) -> dict[str, Any]:
     record, layout = corpus.record, corpus.layout
-    facts: dict[str, Any] = {"kind": "corpus", "mode": record.mode, "pairs": len(corpus), "draws": layout.draws}
+    facts: dict[str, Any] = {"kind": "corpus", "mode": record.mode, "pairs": len(corpus), "repeats": layout.repeats}
     facts |= {"clean_patches": layout.images, "size": [layout.channels, layout.height, layout.width]}
     facts |= {"dtype": layout.dtype, "accepted": record.accepted, "rejected": record.rejected}
     facts |= {
@@ -166,7 +166,7 @@ def _corpus_facts(corpus: Corpus) -> dict[str, Any]:
     }
     facts |= {"stored_bytes": record.stored_bytes, "licence": record.licence, "digest": record.digest}
     facts |= {"protocol": record.protocol}
-    return facts | {"recipe": record.recipe, "figures": record.figures, "report": join(corpus.url, "report.html")}
+    return facts | {"recipe": record.recipe, "metrics": record.metrics, "report": join(corpus.url, "report.html")}
 
 
 def verify(url: str) -> dict[str, Any]:

@@ -45,33 +45,33 @@ def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:
         UserError: there is no corpus, begun or published, or nothing says where its sources lay.
     """
     url = resolve_alias(url)
-    place = join(url, PLACES)
+    location = join(url, PLACES)
     if not exists(join(url, PLAN)) or read_json(join(url, PLAN)).get("kind") != KIND:
         raise UserError(f"{url}: no corpus was begun there; check the path")
-    if not exists(place):
+    if not exists(location):
         raise UserError(
-            f"{place}: missing; nothing says where the sources lay. Run the command that made the corpus again"
+            f"{location}: missing; nothing says where the sources lay. Run the command that made the corpus again"
         )
     given = {name: value for name, value in changes.items() if value is not None}
-    recorded = {name: value for name, value in read_json(place).items() if name != SURVEYED}
-    _refuse_foreign(place, recorded | given, set(given))
-    return validate(CorpusParameters, {"output": url, "override_gate": _override(url)} | recorded | given, place)
+    recorded = {name: value for name, value in read_json(location).items() if name != SURVEYED}
+    _refuse_foreign(location, recorded | given, set(given))
+    return validate(CorpusParameters, {"output": url, "override_gate": _override(url)} | recorded | given, location)
 
 
-def _refuse_foreign(place: str, recorded: dict[str, Any], given: set[str]) -> None:
-    """A corpus may come from anyone, and the file at ``place`` with it. It says how it was made and where its sources
-    lay; digests say whether those are the same. It does not say where to write, nor who computes, and no web address is
-    asked because it says so.
+def _refuse_foreign(location: str, recorded: dict[str, Any], given: set[str]) -> None:
+    """A corpus may come from anyone, and so may the file at ``location``. It records how the corpus was made and where its
+    sources were; digests tell whether those are unchanged. It must not choose where to write, who computes, or which
+    web address is requested.
 
     Raises:
         IntegrityError: it says more. UserError: a source has to be confirmed.
     """
     if more := sorted(OF_A_RUN & recorded.keys() - given):
-        raise IntegrityError(f"{place}: key '{more[0]}' belongs to a run and to no record; it was edited, remove it")
+        raise IntegrityError(f"{location}: key '{more[0]}' belongs to a run and to no record; it was edited, remove it")
     for name in ("model", "references", "clean"):
         address = str(recorded.get(name))
         if name not in given and any(link.lower().startswith(_WEB) for link in address.split("::")):
-            raise UserError(f"{place}: its {name} lie at {address}; give that with --{name} if you trust it")
+            raise UserError(f"{location}: its {name} lie at {address}; give that with --{name} if you trust it")
 
 
 def _override(url: str) -> str | None:
@@ -160,9 +160,9 @@ def compare_corpora(first: str, second: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"equal": a.digest == b.digest, "differs_in": differing}
     if a.stored and b.stored:
         facts |= _common(a, b)
-    ours, theirs = (corpus.record.figures.get("model", {}) for corpus in (a, b))
-    figures = {name: [value, theirs.get(name)] for name, value in ours.items()}
-    return facts | {"figures": {name: pair for name, pair in figures.items() if pair[0] != pair[1]}}
+    ours, theirs = (corpus.record.metrics.get("model", {}) for corpus in (a, b))
+    metrics = {name: [value, theirs.get(name)] for name, value in ours.items()}
+    return facts | {"metrics": {name: pair for name, pair in metrics.items() if pair[0] != pair[1]}}
 
 
 def _common(a: Corpus, b: Corpus) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _shards(corpus: Corpus) -> dict[str, str]:
 
 
 def _samples(table: pa.Table) -> dict[tuple[Any, ...], str]:
-    columns = [table.column(name).to_pylist() for name in ("clean", "y", "x", "draw", "sha256")]
+    columns = [table.column(name).to_pylist() for name in ("clean", "y", "x", "repeat", "sha256")]
     return {key: digest for *key_parts, digest in zip(*columns, strict=True) for key in [tuple(key_parts)]}
 
 
@@ -207,9 +207,11 @@ def orphans(url: str) -> list[str]:
 def unfinished(url: str) -> list[str]:
     """Corpora directly below ``url`` that were begun and never published."""
     found = {name.split("/")[0] for name in list_files(url) if name.count("/") == 1 and name.endswith(f"/{PLAN}")}
-    begun = (join(url, name) for name in sorted(found))
+    started = (join(url, name) for name in sorted(found))
     return [
-        place for place in begun if read_json(join(place, PLAN)).get("kind") == KIND and not exists(join(place, COMMIT))
+        location
+        for location in started
+        if read_json(join(location, PLAN)).get("kind") == KIND and not exists(join(location, COMMIT))
     ]
 
 
@@ -221,14 +223,14 @@ def collect_garbage(url: str, *, delete: bool) -> dict[str, Any]:
     """
     here = resolve_alias(url)
     published = [here] if exists(join(here, COMMIT)) else list(_published(here))
-    begun = [] if exists(join(here, COMMIT)) else unfinished(here)
-    if not published and not begun:
+    started = [] if exists(join(here, COMMIT)) else unfinished(here)
+    if not published and not started:
         raise UserError(f"{url}: no corpus, and no folder of corpora; nothing was deleted")
-    files = [join(place, name) for place in published for name in orphans(place)]
+    files = [join(location, name) for location in published for name in orphans(location)]
     if delete:
-        for place in [*files, *begun]:
-            remove(place)
-    return {"corpora": len(published), "orphans": files, "unfinished": begun, "deleted": delete}
+        for location in [*files, *started]:
+            remove(location)
+    return {"corpora": len(published), "orphans": files, "unfinished": started, "deleted": delete}
 
 
 def _published(url: str) -> Iterator[str]:

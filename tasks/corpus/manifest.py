@@ -98,24 +98,24 @@ class Compacted:
         return {name: round(float(_RATIO_EDGES[k]), 3) for name, k in zip(("p01", "p50", "p99"), reached, strict=True)}
 
 
-def compact(work: CompactWork) -> Compacted:
+def compact(task: CompactWork) -> Compacted:
     """Read the parts of some shards, judge their rows, and write them as one file, with a table of the shards.
 
     Raises:
         UserError: a part is missing. IntegrityError: one is damaged, or of another corpus.
     """
-    url = work.job.parameters.output
-    store = writer(url, work.job.layout, work.job.recipe)
+    url = task.job.parameters.output
+    store = writer(url, task.job.layout, task.job.recipe)
     tables, shards = [], []
-    for index in work.shards:
+    for index in task.shards:
         content, table, facts = store.part(index)
         tables.append(table)
         shards.append(shard_row(index, sha256(content), facts))
     rows = pa.concat_tables(tables)
-    found = reasons(rows, work.rules)
-    files = {manifest_name(work.number): _write(url, work.number, rows, found, work.published)}
-    name = shards_name(work.number)
-    files[name] = _written(url, name, pa.Table.from_pylist(shards, SHARD_SCHEMA), work.published)
+    found = reasons(rows, task.rules)
+    files = {manifest_name(task.number): _write(url, task.number, rows, found, task.published)}
+    name = shards_name(task.number)
+    files[name] = _written(url, name, pa.Table.from_pylist(shards, SHARD_SCHEMA), task.published)
     std, expected = (rows.column(name).to_numpy() for name in ("noise_std", "expected_std"))
     return Compacted(
         samples=rows.num_rows,
@@ -177,19 +177,19 @@ def compact_all(
     writer(url, plan.layout, plan.recipe).require_parts()
     record = published_corpus(url)
     files = record.record.files if record is not None else {}
-    works = []
+    tasks = []
     for k, shards in enumerate(manifest_shards(plan.layout)):
         published = {name: files[name] for name in (manifest_name(k), shards_name(k)) if name in files}
-        works.append(CompactWork(plan.job, k, shards, rules, published))
+        tasks.append(CompactWork(plan.job, k, shards, rules, published))
     parts: dict[int, Compacted] = {}
-    for work, part in cluster.run_each(compact, works):
-        parts[work.number] = part
-        progress(len(parts), len(works))
+    for task, part in cluster.run_each(compact, tasks):
+        parts[task.number] = part
+        progress(len(parts), len(tasks))
     whole = Compacted()
-    for work in works:
-        whole.add(parts[work.number])
+    for task in tasks:
+        whole.add(parts[task.number])
     if not rules.duplicates:
-        _reject_duplicates(url, whole, [(work.number, parts[work.number].samples) for work in works])
+        _reject_duplicates(url, whole, [(task.number, parts[task.number].samples) for task in tasks])
     return whole
 
 
@@ -211,8 +211,8 @@ def _reject_duplicates(url: str, whole: Compacted, files: list[tuple[int, int]])
 
 
 def _judge_again(url: str, number: int, suspects: list[int], seen: dict[str, int], whole: Compacted) -> None:
-    place = join(url, manifest_name(number))
-    rows = decode_table(read_bytes(place), place)
+    location = join(url, manifest_name(number))
+    rows = decode_table(read_bytes(location), location)
     digests, samples = rows.column("noise_sha256"), rows.column("sample")
     found = {row: reason for row, reason in enumerate(rows.column("reason").to_pylist()) if reason is not None}
     again = {}

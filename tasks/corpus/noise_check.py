@@ -87,10 +87,10 @@ def _compared(group: list[tuple[str, _Noise, _Noise]]) -> dict[str, float]:
     real_share, made_share = (h / h.sum() for h in (mean(side, "histogram") + 1 for side in (real, made)))
     colours = (mean(made, "colours") - mean(real, "colours")).abs()
     variances = [sum(noise.variance for noise in side) for side in (made, real)]
-    figures = {
+    metrics = {
         "kld": divergence(real_share, made_share),
         "std_ratio": (variances[0] / max(variances[1], 1e-12)) ** 0.5,
         "lag1_error": float((mean(made, "lag1") - mean(real, "lag1")).abs().mean()),
         "cross_channel_error": float(colours.mean()) if len(colours) else 0.0,
     }
-    return {name: round(value, 5) for name, value in figures.items()} | {"pairs": len(group)}
+    return {name: round(value, 5) for name, value in metrics.items()} | {"pairs": len(group)}

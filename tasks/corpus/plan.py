@@ -20,13 +20,13 @@ from pngmodel.bundle import bundle_config
 from pngmodel.errors import UserError
 from pngmodel.network.model import Precision
 from pngmodel.seeds import derive_seed
-from tasks.corpus.clean_index import Asked, Survey, survey
-from tasks.corpus.crops import Cropping, Window
-from tasks.corpus.reference_policy import Assign, Assignment
+from tasks.corpus.clean_index import CleanIndex, CleanQuery, survey
+from tasks.corpus.crops import CropSettings, Window
+from tasks.corpus.reference_policy import ReferencePolicy, ReferenceSelector
 from tasks.datasets.clean_images import CleanImage
 from tasks.datasets.reference_pairs import SHIPPED, ReferenceSource, open_references, planned_references
 from tasks.models.generators import SHIPPED_MODEL, bundle_folder, model_digest
-from tasks.models.prompt_bank import KEPT_ENTRIES, Name, Place
+from tasks.models.prompt_bank import KEPT_ENTRIES, Location, Name
 from tasks.runtime.clusters import ClusterConfig
 from tasks.runtime.provenance import code_version, device_name, packages
 from tasks.runtime.steps import step
@@ -39,7 +39,7 @@ OF_A_RUN = {"output", "parts", "check", "cluster", "alias", "override_gate"}
 """Parameters that are of one run and not of the corpus: no record says them."""
 
 
-class CorpusParameters(Cropping):
+class CorpusParameters(CropSettings):
     """What to generate and where it goes."""
 
     model_config = ConfigDict(extra="forbid")
@@ -64,7 +64,7 @@ class CorpusParameters(Cropping):
         description="pairs: noisy and clean images; noisy: the clean ones are only named; recipe: sources and seeds",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="another seed is another corpus")
-    assign: Assign = Field(
+    reference_policy: ReferencePolicy = Field(
         "uniform",
         description="uniform: any reference on any patch; own: the reference with the clean image's id; camera: any "
         "of the clean image's camera; cameras: a camera first, then any of its references",
@@ -74,7 +74,7 @@ class CorpusParameters(Cropping):
     )
     shard: int = Field(256, ge=1, description="pairs per shard; one shard is one unit of work and one object")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    gate: str = Field("default", description="quality gate: 'default' or a YAML file of configs/corpora/")
+    gate: str = Field("default", description="quality gate: 'default' or a YAML file of configs/quality_gates/")
     override_gate: str | None = Field(
         None, min_length=3, description="publish although the gate fails, for this reason, which is recorded"
     )
@@ -89,19 +89,19 @@ class CorpusParameters(Cropping):
 
     @model_validator(mode="after")
     def _agree(self) -> CorpusParameters:
-        if self.weights is not None and (self.assign not in ("uniform", "cameras") or not self.weights):
+        if self.weights is not None and (self.reference_policy not in ("uniform", "cameras") or not self.weights):
             raise ValueError("weights choose a camera first: they need assign 'cameras' and at least one camera")
         weights = (self.weights or {"": 1}).values()
         if not all(0 <= weight < math.inf for weight in weights) or sum(weights) <= 0:
             raise ValueError("weights are numbers of 0 or more, and not all 0")
         return self
 
-    def decisive(self) -> dict[str, Any]:
+    def identity_settings(self) -> dict[str, Any]:
         """The part that decides pixels and rows: not where things lie, nor who computes them, nor how many draws."""
-        names = {"seed", "assign", "weights", "split", "clean_licence", *Cropping.model_fields}
+        names = {"seed", "reference_policy", "weights", "split", "clean_licence", *CropSettings.model_fields}
         return self.model_dump(mode="json", include=names)
 
-    def places(self) -> dict[str, Any]:
+    def locations(self) -> dict[str, Any]:
         """Everything that makes the same corpus again: the settings, and where the sources lay."""
         content = self.model_dump(mode="json", exclude=OF_A_RUN)
         return content | {name: _without_secrets(content[name]) for name in ("model", "references", "clean")}
@@ -124,7 +124,7 @@ class Sample:
     """Number of the clean image among those of its plan or shard."""
     y: int
     x: int
-    draw: int
+    repeat: int
     reference: int
     seed: int
 
@@ -143,20 +143,20 @@ class Job:
         return self.parameters.model, self.parameters.device, self.recipe["model"]
 
     @property
-    def references(self) -> Place:
+    def references(self) -> Location:
         """Where the references are, and their digest."""
         return self.parameters.references, self.recipe["references"]
 
-    def sample(self, image: CleanImage, window: Window, draw: int) -> Sample:
-        """The sample that is draw ``draw`` on a window of ``image``."""
+    def sample(self, image: CleanImage, window: Window, repeat: int) -> Sample:
+        """The sample that is draw ``repeat`` on a window of ``image``."""
         p = self.parameters
-        identity = (p.seed, image.id, window.y, window.x, draw)
-        reference = assignment_of(self).reference(identity, image)
-        return Sample(window.image, window.y, window.x, draw, reference, derive_seed("sample", *identity))
+        identity = (p.seed, image.id, window.y, window.x, repeat)
+        reference = selector_of(self).reference(identity, image)
+        return Sample(window.image, window.y, window.x, repeat, reference, derive_seed("sample", *identity))
 
 
 @dataclass(frozen=True)
-class ShardWork:
+class ShardTask:
     """What a worker needs to make one shard."""
 
     job: Job
@@ -168,8 +168,8 @@ class ShardWork:
     @property
     def samples(self) -> list[Sample]:
         """The shard's samples, in order."""
-        draw = self.index // self.job.layout.shards_of_draw
-        return [self.job.sample(self.images[window.image], window, draw) for window in self.windows]
+        repeat = self.index // self.job.layout.shards_per_repeat
+        return [self.job.sample(self.images[window.image], window, repeat) for window in self.windows]
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class CorpusPlan:
     """Everything about a corpus before any pixel of it exists."""
 
     job: Job
-    survey: Survey
+    survey: CleanIndex
     licence: str
     prompt_source: str
 
@@ -189,7 +189,7 @@ class CorpusPlan:
     @property
     def unkept_references(self) -> int | None:
         """References of a source that has to be read off images, where they are more than a process keeps."""
-        used = len(assignment_of(self.job).usable)
+        used = len(selector_of(self.job).usable)
         return used if self.prompt_source == "reference" and used > KEPT_ENTRIES else None
 
     @property
@@ -204,21 +204,21 @@ class CorpusPlan:
 
     def sample(self, pair: int) -> Sample:
         """The sample of one pair; ``Sample.clean`` counts within the survey's images."""
-        draw, number = divmod(pair, self.layout.images)
+        repeat, number = divmod(pair, self.layout.images)
         window = self.survey.windows[number]
-        return self.job.sample(self.survey.source.images[window.image], window, draw)
+        return self.job.sample(self.survey.source.images[window.image], window, repeat)
 
-    def work(self, index: int) -> ShardWork:
+    def task(self, index: int) -> ShardTask:
         """Work of one shard."""
         rows, images = self.layout.rows(index), self.survey.source.images
         windows = [self.survey.windows[pair % self.layout.images] for pair in rows]
         numbers = {k: position for position, k in enumerate(dict.fromkeys(window.image for window in windows))}
         local = tuple(Window(numbers[window.image], window.y, window.x) for window in windows)
-        return ShardWork(self.job, index, tuple(images[k] for k in numbers), local)
+        return ShardTask(self.job, index, tuple(images[k] for k in numbers), local)
 
-    def works(self, indices: Iterable[int] | None = None) -> Iterator[ShardWork]:
+    def tasks(self, indices: Iterable[int] | None = None) -> Iterator[ShardTask]:
         """Work of these shards, or of all."""
-        return map(self.work, range(self.layout.shards) if indices is None else indices)
+        return map(self.task, range(self.layout.shards) if indices is None else indices)
 
     @cached_property
     def mine(self) -> Sequence[int]:
@@ -241,17 +241,17 @@ def part_of(parts: str | None, shards: int) -> range:
 
 
 @lru_cache(maxsize=4)
-def _assignment(
-    references: str, digest: str, assign: Assign, split: str | None, weights: tuple[Any, ...]
-) -> Assignment:
-    return Assignment(planned_references(references, digest), assign, split, dict(weights) or None)
+def _selector(
+    references: str, digest: str, reference_policy: ReferencePolicy, split: str | None, weights: tuple[Any, ...]
+) -> ReferenceSelector:
+    return ReferenceSelector(planned_references(references, digest), reference_policy, split, dict(weights) or None)
 
 
-def assignment_of(job: Job) -> Assignment:
+def selector_of(job: Job) -> ReferenceSelector:
     """The policy of a job; made once per process."""
     p = job.parameters
     weights = tuple(sorted((p.weights or {}).items()))
-    return _assignment(*job.references, p.assign, p.split, weights)
+    return _selector(*job.references, p.reference_policy, p.split, weights)
 
 
 def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
@@ -265,9 +265,9 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
     references = open_references(parameters.references)
     model = model_digest(parameters.model)
     _refuse_other_model(parameters, references, model)
-    policy = Assignment(references, parameters.assign, parameters.split, parameters.weights)
-    cropping = Cropping(**parameters.model_dump(include=set(Cropping.model_fields)))
-    asked = Asked(
+    policy = ReferenceSelector(references, parameters.reference_policy, parameters.split, parameters.weights)
+    cropping = CropSettings(**parameters.model_dump(include=set(CropSettings.model_fields)))
+    asked = CleanQuery(
         clean=parameters.clean,
         cropping=cropping,
         seed=parameters.seed,
@@ -285,7 +285,7 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         width=parameters.crop,
         dtype=first.dtype,
         arrays=ARRAYS_OF_MODE[parameters.mode],
-        draws=parameters.scale,
+        repeats=parameters.scale,
         encoding="registered",  # strangers read corpora
     )
     recipe = {
@@ -295,9 +295,9 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         "code": code_version(),
         "packages": {name: packages()[name] for name in _DECIDING},
         "device": device_name(parameters.device),
-        **parameters.decisive(),
+        **parameters.identity_settings(),
     }
-    if parameters.assign in ("own", "camera"):  # of every image, before anything is written
+    if parameters.reference_policy in ("own", "camera"):  # of every image, before anything is written
         for image in found.source.images:
             policy.reference((), image)
     licences = {image.licence for image in found.source.images}

@@ -15,7 +15,7 @@ from tasks.corpus.noise_check import compare, sampled_pairs
 from tasks.corpus.plan import CorpusPlan
 from tasks.corpus.regenerate import pair_of
 from tasks.datasets.reference_pairs import planned_references
-from tasks.reports import plots as figures
+from tasks.reports import plots as metrics
 from tasks.reports.markdown import code, plain, table
 from tasks.reports.results import Evaluation
 from tasks.reports.tables import markdown_table, report_page
@@ -39,7 +39,7 @@ from tasks.stores.layout import peak
 from tasks.stores.records import CorpusRecord
 from tasks.stores.writer import ShardWriter
 
-HEADLINE = ("kld_naflow_rounded", "lag1_error", "cross_channel_error", "std_ratio", "akld", "draw_correlation")
+HEADLINE = ("kld_naflow_rounded", "lag1_error", "cross_channel_error", "std_ratio", "akld", "sample_correlation")
 _SHOWN = 8
 _HOLDS = {
     "pairs": "noisy/clean pairs",
@@ -67,7 +67,7 @@ class Published:
     rejected: int
     unused_clean: int
     digest: str
-    figures: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
         "rejected": dict(sorted(judged.manifest.reasons.items())) if judged.manifest else {},
         "override": plan.parameters.override_gate if judged.verdict.failures else None,
         "unused_clean": len(plan.survey.source.rejected),
-        "figures": evaluation.record["figures"],
+        "metrics": evaluation.record["metrics"],
         "protocol": evaluation.record["protocol"],
         "stored_bytes": judged.manifest.stored_bytes if judged.manifest else 0,
         "files": dict(sorted(files.items())),
@@ -178,7 +178,7 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
 def _refuse_more_draws(plan: CorpusPlan) -> None:
     """Raise a UserError when another run has begun to add draws: what it publishes must not be put back."""
     url = plan.parameters.output
-    if ShardWriter.planned(url).layout.draws != plan.layout.draws:
+    if ShardWriter.planned(url).layout.repeats != plan.layout.repeats:
         raise UserError(f"{url}: another run is adding draws to this corpus; it publishes them with these")
 
 
@@ -196,7 +196,7 @@ def _summary(url: str, record: CorpusRecord) -> Published:
         rejected=record.layout.pairs - record.accepted,
         unused_clean=record.unused_clean,
         digest=record.digest,
-        figures=record.figures,
+        metrics=record.metrics,
     )
 
 
@@ -231,7 +231,7 @@ def _report(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
     )
 
 
-def _shown(plan: CorpusPlan, pair: int) -> tuple[str, figures.Array, figures.Array]:
+def _shown(plan: CorpusPlan, pair: int) -> tuple[str, metrics.Array, metrics.Array]:
     """(name of the reference, clean, noisy) of a sample, in [0, 1]."""
     references = planned_references(*plan.job.references).references
     full = np.float32(peak(plan.layout.dtype))
@@ -241,7 +241,7 @@ def _shown(plan: CorpusPlan, pair: int) -> tuple[str, figures.Array, figures.Arr
 
 def samples_picture(plan: CorpusPlan) -> str:
     """Pairs of the corpus, small enough for an artifact of its run."""
-    return figures.corpus_grid([_shown(plan, pair) for pair in sampled_pairs(plan, _SHOWN)], small=True)
+    return metrics.corpus_grid([_shown(plan, pair) for pair in sampled_pairs(plan, _SHOWN)], small=True)
 
 
 def _told(noise: dict[str, float]) -> str:
@@ -291,7 +291,7 @@ Licence of the sources: {plain(plan.licence)}
 Protocol `{record["protocol"]}` on {record["pairs"]} real pairs{_whose(plan)}, one draw, seed {record["seed"]},
 {record["device"]}, code {record["code"]}.
 
-{markdown_table(record["figures"], HEADLINE)}
+{markdown_table(record["metrics"], HEADLINE)}
 All figures and pictures: `{REPORT}`.
 
 ## Quality gate

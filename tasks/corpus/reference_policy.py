@@ -12,13 +12,13 @@ from pngmodel.seeds import derive_seed
 from tasks.datasets.clean_images import CleanImage
 from tasks.datasets.reference_pairs import ReferenceSource
 
-Assign = Literal["uniform", "own", "camera", "cameras"]
+ReferencePolicy = Literal["uniform", "own", "camera", "cameras"]
 Identity = tuple[int | str, ...]
 _UNIT = 2.0**-63  # seeds have 63 bits
 _SHIPPED_SUFFIX = "_clean.png"
 
 
-class Assignment:
+class ReferenceSelector:
     """A policy over the references of a source.
 
     uniform: any reference; own: the one with the clean image's id; camera: any of the clean image's camera;
@@ -26,13 +26,17 @@ class Assignment:
     """
 
     def __init__(
-        self, references: ReferenceSource, assign: Assign, split: str | None, weights: Mapping[str, float] | None
+        self,
+        references: ReferenceSource,
+        reference_policy: ReferencePolicy,
+        split: str | None,
+        weights: Mapping[str, float] | None,
     ) -> None:
         """
         Raises:
             UserError: no reference of that split or camera.
         """
-        self._assign: Assign = "cameras" if weights else assign
+        self._assign: ReferencePolicy = "cameras" if weights else reference_policy
         usable = references.of_split(split)
         self._by_id: dict[str, list[int]] = {}
         self._by_camera: dict[str, list[int]] = {}
@@ -63,8 +67,8 @@ class Assignment:
         if self._assign == "uniform":
             return self.usable
         if self._assign == "cameras":
-            place = derive_seed("camera", *identity) * _UNIT * self._shares[-1]
-            return self._by_camera[self._cameras[min(bisect_right(self._shares, place), len(self._cameras) - 1)]]
+            location = derive_seed("camera", *identity) * _UNIT * self._shares[-1]
+            return self._by_camera[self._cameras[min(bisect_right(self._shares, location), len(self._cameras) - 1)]]
         if self._assign == "camera":
             if str(clean.camera) in self._by_camera and clean.camera is not None:
                 return self._by_camera[clean.camera]

@@ -46,37 +46,37 @@ class Signature(BaseModel):
     signature: str = Field(description="Ed25519 over the JSON of kind, digest and record_sha256, base64")
 
 
-def sign(place: str, key: Path) -> dict[str, Any]:
-    """Check every byte at ``place``, then write its signature by a private key (Ed25519, PEM).
+def sign(location: str, key: Path) -> dict[str, Any]:
+    """Check every byte at ``location``, then write its signature by a private key (Ed25519, PEM).
 
     Raises:
         UserError: no such key. IntegrityError: what lies there is damaged.
     """
-    private, place = _private(key), meant(place)
-    signed = _content(place)
+    private, location = _private(key), meant(location)
+    signed = _content(location)
     found = Signature(
         **signed,
         key=_fingerprint(private.public_key()),
         signature=base64.b64encode(private.sign(encode_json(signed))).decode(),
     )
-    write_json(join(place, SIGNATURE), found.model_dump(mode="json"))
-    return found.model_dump(include={"kind", "digest", "key"}) | {"place": place}
+    write_json(join(location, SIGNATURE), found.model_dump(mode="json"))
+    return found.model_dump(include={"kind", "digest", "key"}) | {"location": location}
 
 
-def verify_signed(place: str, trusted: Sequence[Path]) -> dict[str, Any]:
-    """Check every byte at ``place``, and that one of the ``trusted`` public keys (PEM) signed it; returns what
+def verify_signed(location: str, trusted: Sequence[Path]) -> dict[str, Any]:
+    """Check every byte at ``location``, and that one of the ``trusted`` public keys (PEM) signed it; returns what
     :func:`tasks.corpus.inspection.verify` does, and whose key it was.
 
     Raises:
         UserError: it is unsigned, or by nobody of these. IntegrityError: it is damaged, or not what was signed.
     """
     keys = {_fingerprint(public): public for public in map(_public, trusted)}
-    place = meant(place)
-    facts = verify(place)
-    target = join(place, SIGNATURE)
+    location = meant(location)
+    facts = verify(location)
+    target = join(location, SIGNATURE)
     if not exists(target):
         raise UserError(
-            f"{target}: missing; {place} is not signed: ask for a signature, or verify it without --trusted"
+            f"{target}: missing; {location} is not signed: ask for a signature, or verify it without --trusted"
         )
     try:
         found = Signature.model_validate(read_json(target))
@@ -85,18 +85,20 @@ def verify_signed(place: str, trusted: Sequence[Path]) -> dict[str, Any]:
         raise IntegrityError(f"{target}: is no signature ({error})") from None
     if found.key not in keys:
         raise UserError(f"{target}: is by the key {found.key[:16]}, which is none of those that are trusted")
-    signed = _content(place, facts)
+    signed = _content(location, facts)
     try:
         keys[found.key].verify(signature, encode_json(signed))
     except InvalidSignature:
-        raise IntegrityError(f"{target}: {place} is not what was signed; fetch it again or ask who signed it") from None
+        raise IntegrityError(
+            f"{target}: {location} is not what was signed; fetch it again or ask who signed it"
+        ) from None
     return facts | {"signed_by": found.key}
 
 
-def _content(place: str, facts: dict[str, Any] | None = None) -> dict[str, str]:
+def _content(location: str, facts: dict[str, Any] | None = None) -> dict[str, str]:
     """What is signed of a place, every byte of which was checked."""
-    facts = facts or verify(place)
-    record = read_bytes(join(place, commit_of(place)))
+    facts = facts or verify(location)
+    record = read_bytes(join(location, commit_of(location)))
     return {"kind": str(facts["kind"]), "digest": str(facts["digest"]), "record_sha256": sha256(record)}
 
 

@@ -34,7 +34,7 @@ class CorpusDataset(Dataset[Item]):
     to workers; each opens the corpus, and where images are made the model, when it first reads.
     """
 
-    def __init__(self, url: str, *, accepted_only: bool = True, **places: str | None) -> None:
+    def __init__(self, url: str, *, accepted_only: bool = True, **locations: str | None) -> None:
         """
         Args:
             url: place of the corpus, or an alias.
@@ -45,7 +45,7 @@ class CorpusDataset(Dataset[Item]):
             UserError: no such corpus, or its sources are not those it was made of.
         """
         corpus = Corpus.open(url)
-        self.url, self._places, self._digest = corpus.url, places, corpus.digest
+        self.url, self._locations, self._digest = corpus.url, locations, corpus.digest
         self._corpus: Corpus | None = corpus
         self._plan: CorpusPlan | None = None
         if accepted_only and corpus.stored:
@@ -93,7 +93,7 @@ class CorpusDataset(Dataset[Item]):
 
     def _planned(self, corpus: Corpus) -> CorpusPlan:
         if self._plan is None:
-            plan = plan_corpus(recorded_parameters(self.url, **self._places))
+            plan = plan_corpus(recorded_parameters(self.url, **self._locations))
             require_same_recipe(self.url, plan)
             self._plan = plan
         return self._plan

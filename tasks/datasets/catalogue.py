@@ -27,11 +27,11 @@ SCHEMA = pa.schema(
     [
         *PAIR_COLUMNS,
         *MEASURED,
-        ("full_scale", pa.float64()),
+        ("data_range", pa.float64()),
         *((name, pa.string()) for side in SIDES for name in (side, f"{side}_part", f"{side}_sha256")),
     ]
 )
-"""Statistics are fractions of ``full_scale``; a side that is not published is null; ``*_sha256`` is over pixels."""
+"""Statistics are fractions of ``data_range``; a side that is not published is null; ``*_sha256`` is over pixels."""
 
 
 class CatalogueRecord(BaseModel):

@@ -86,8 +86,8 @@ def shown(rows: Sequence[Row]) -> list[Row]:
         medians.append(ranked[len(ranked) // 2])
     candidates = sorted(medians if len(medians) >= _SHOWN else rows, key=_noise)
     count = min(_SHOWN, len(candidates))
-    places = np.linspace(0, len(candidates) - 1, count).round().astype(int).tolist()
-    return [candidates[k] for k in dict.fromkeys(places)]
+    locations = np.linspace(0, len(candidates) - 1, count).round().astype(int).tolist()
+    return [candidates[k] for k in dict.fromkeys(locations)]
 
 
 def _noise(row: Row) -> tuple[float, str]:
@@ -125,7 +125,7 @@ def grid(rows: Sequence[Row], read: Read, *, small: bool = False) -> str:
 def _crops(rows: Sequence[Row], side: str, read: Read) -> Iterator[Crop]:
     for row, levels in zip(rows, read(rows, side), strict=True):
         top, left = (max(0, (row[axis] - _SIDE) // 2) for axis in ("height", "width"))
-        yield levels[top : top + _SIDE, left : left + _SIDE].astype(np.float32) / row["full_scale"]
+        yield levels[top : top + _SIDE, left : left + _SIDE].astype(np.float32) / row["data_range"]
 
 
 def _titled(row: Row, sides: Sequence[Crop]) -> Iterator[tuple[str, Crop]]:

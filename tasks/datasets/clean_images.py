@@ -271,13 +271,13 @@ def _reader(url: str, digest: str) -> Callable[[CleanImage], Pixels]:
 
 def _patch_reader(url: str) -> Callable[[CleanImage], Pixels]:
     store = PatchStore.open(url)
-    rows = store.table.select(["pair", "y", "x", "full_scale"]).to_pylist()
+    rows = store.table.select(["pair", "y", "x", "data_range"]).to_pylist()
 
     def read(image: CleanImage) -> Pixels:
         row = _row(rows, image, url)
         if patch_content(store, row) != image.content:
             raise IntegrityError(f"{url}: changed while the corpus was being made; start again")
-        return hwc(unit_floats(store.read_image(image.row, CLEAN), row["full_scale"]))
+        return hwc(unit_floats(store.read_image(image.row, CLEAN), row["data_range"]))
 
     return read
 

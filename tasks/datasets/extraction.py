@@ -197,8 +197,8 @@ def extract_patches(
     total, finished, made = sum(u.shards[1] - u.shards[0] for u in mine), 0, 0
     progress(finished, total)
     todo = [UnitTask(output, store.key, catalogue, table_sha256, unit) for unit in mine]
-    for work, count in run_each(cluster, make_unit, todo):
-        finished += work.unit.shards[1] - work.unit.shards[0]
+    for task, count in run_each(cluster, make_unit, todo):
+        finished += task.unit.shards[1] - task.unit.shards[0]
         made += count
         progress(finished, total)
     result = {
@@ -243,8 +243,8 @@ def _usable(
 
 def _table_sha256(catalogue: str) -> str | None:
     """What the catalogue's table is known by, places of files included, which its digest leaves out."""
-    place = join(catalogue, CATALOGUE)
-    return read_json(place).get("table_sha256") if exists(place) else None
+    location = join(catalogue, CATALOGUE)
+    return read_json(location).get("table_sha256") if exists(location) else None
 
 
 @lru_cache(maxsize=4)
@@ -257,14 +257,14 @@ def _planned(url: str, key: str, catalogue: str, table_sha256: str | None) -> tu
     return store, _usable(table.to_pylist(), store.recipe, catalogue)[0]
 
 
-def make_unit(work: UnitTask) -> int:
+def make_unit(task: UnitTask) -> int:
     """Cut and publish the shards of one unit that are not there or not whole; returns how many those were."""
-    store, rows = _planned(work.url, work.key, work.catalogue, work.table_sha256)
-    indices = range(*work.unit.shards)
+    store, rows = _planned(task.url, task.key, task.catalogue, task.table_sha256)
+    indices = range(*task.unit.shards)
     missing = [index for index in indices if not store.done(index)]
     if not missing:
         return 0
-    patches = _patches(rows, work.unit, store)
+    patches = _patches(rows, task.unit, store)
     for index in indices:
         ours = islice(patches, len(store.layout.rows(index)))
         if index in missing:
@@ -312,11 +312,11 @@ def _write_shard(
     chunks: dict[str, list[bytes]] = {side: [] for side in layout.arrays}
     records, sums = [], []
     for number, (row, y, x, images) in zip(layout.rows(index), patches, strict=True):
-        full_scale = row["full_scale"] if layout.dtype == "float32" else peak(layout.dtype)
-        columns, added = levels.measure(images, full_scale)
+        data_range = row["data_range"] if layout.dtype == "float32" else peak(layout.dtype)
+        columns, added = levels.measure(images, data_range)
         pair = {name: row[name] for name, _ in PAIR_COLUMNS}
-        place = {"patch": number, "slot": layout.slot(number), "y": y, "x": x, "full_scale": full_scale}
-        records.append(pair | place | columns)
+        location = {"patch": number, "slot": layout.slot(number), "y": y, "x": x, "data_range": data_range}
+        records.append(pair | location | columns)
         sums.append(added)
         for side, image in images.items():
             chunks[side].append(codec.encode(image))
@@ -332,9 +332,9 @@ class ShardCheck:
     index: int
 
 
-def check_shard(work: ShardCheck) -> bool:
+def check_shard(task: ShardCheck) -> bool:
     """Whether a shard is there and whole."""
-    return _begun(work.url, work.key).done(work.index)
+    return _begun(task.url, task.key).done(task.index)
 
 
 @lru_cache(maxsize=4)

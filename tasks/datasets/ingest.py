@@ -67,7 +67,7 @@ class IngestSettings(BaseModel):
         0.0, ge=0, lt=1, description="share of the training pairs to keep out, whole scenes, picked by their names"
     )
     licence: str | None = Field(None, description="licence of images whose layout does not say it")
-    full_scale: float | None = Field(
+    data_range: float | None = Field(
         None, gt=0, description="level of float images that stands for 1; default: the smallest usual one that fits"
     )
     max_shift: float = Field(2.0, ge=0, description="pixels that noisy and clean may be apart")
@@ -95,10 +95,10 @@ def ingest(
     for other in ("plan.json", "digest.json"):
         if exists(join(output, other)):
             raise UserError(f"{output}: holds something else than a catalogue (it has {other}); choose another output")
-    place = Source.of(source)
-    found = adapter(adapter_name).find(place)
+    location = Source.of(source)
+    found = adapter(adapter_name).find(location)
     records = _assigned(found.records, settings, source)
-    rejected = [*found.rejected, *(Unpaired(name, reason) for name, reason in place.listing.refused)]
+    rejected = [*found.rejected, *(Unpaired(name, reason) for name, reason in location.listing.refused)]
     unique: dict[str, PairRecord] = {}
     for record in records:
         if record.pair in unique:
@@ -106,14 +106,14 @@ def ingest(
         else:
             unique[record.pair] = record
     checked = _checked(list(unique.values()), settings, cluster, progress)
-    rows = _rows(unique, checked, rejected, settings.full_scale)
+    rows = _rows(unique, checked, rejected, settings.data_range)
     rejections = [{"id": r.id, "reason": r.reason} for r in sorted(rejected, key=lambda r: (r.id, r.reason))]
     count(REJECTS, len(rejections))
     share = len(rejections) / max(1, len(rows) + len(rejections))
     if not rows or share > settings.max_rejected:
-        write_json(join(output, _FAILED), {"source": place.url, "rejected": rejections})
+        write_json(join(output, _FAILED), {"source": location.url, "rejected": rejections})
         raise RejectedError(_refusal(source, output, rejections, len(rows), share, settings), rejections)
-    return _publish(output, place.url, adapter_name, rows, rejections, [*found.ignored, *place.listing.hidden])
+    return _publish(output, location.url, adapter_name, rows, rejections, [*found.ignored, *location.listing.hidden])
 
 
 def _refusal(
@@ -163,7 +163,7 @@ def _checked(
 
 
 def _rows(
-    records: dict[str, PairRecord], checked: dict[str, Checked], rejected: list[Unpaired], full_scale: float | None
+    records: dict[str, PairRecord], checked: dict[str, Checked], rejected: list[Unpaired], data_range: float | None
 ) -> list[dict[str, Any]]:
     """Table rows of what is usable, sorted by pair; the reasons of the rest go to ``rejected``."""
     usable: dict[str, dict[str, Any]] = {}
@@ -184,19 +184,19 @@ def _rows(
         reason = f"the same {what} as {pairs[earlier]!r} (correlation {likeness:.2f}): one shot stored twice"
         rejected.append(Unpaired(pairs[later], reason))
         del usable[pairs[later]]
-    return _scaled(list(usable.values()), full_scale)
+    return _scaled(list(usable.values()), data_range)
 
 
-def _scaled(rows: list[dict[str, Any]], full_scale: float | None) -> list[dict[str, Any]]:
+def _scaled(rows: list[dict[str, Any]], data_range: float | None) -> list[dict[str, Any]]:
     """Statistics as fractions of full scale. Floats of one dataset share the smallest usual scale that holds them.
 
     The clean side decides (or the only one), with some room: noise rightly overshoots white.
     """
     highest = max((row["top"] for row in rows if row["dtype"] == "float32"), default=1.0)
-    floats = full_scale or next((scale for scale in _FULL_SCALES if highest <= _ROOM * scale), highest)
+    floats = data_range or next((scale for scale in _FULL_SCALES if highest <= _ROOM * scale), highest)
     for row in rows:
         scale = floats if row["dtype"] == "float32" else float(np.iinfo(row["dtype"]).max)
-        row["full_scale"] = scale
+        row["data_range"] = scale
         del row["top"]  # needed only for this
         for name in ("mean", "noise_mean", "noise_std"):
             if name in row:
@@ -220,8 +220,8 @@ def _publish(
     write_json(join(output, REJECTED), {"rejected": rejections, "ignored": ignored})
     remove(join(output, _FAILED))
     # Where the files lie does not make another dataset: the digest covers facts and pixels.
-    places = {name for side in SIDES for name in (side, f"{side}_part")}
-    facts = [{k: v for k, v in row.items() if k not in places} for row in table.to_pylist()]
+    locations = {name for side in SIDES for name in (side, f"{side}_part")}
+    facts = [{k: v for k, v in row.items() if k not in locations} for row in table.to_pylist()]
     commit: dict[str, Any] = {
         "format": "pngnoise-catalogue",
         "format_version": FORMAT_VERSION,

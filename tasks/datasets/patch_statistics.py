@@ -21,10 +21,10 @@ Sums = dict[str, Any]
 """``values`` per channel, ``saturated``, and per kind of level (clean, noise, image) ``sum`` and ``squares``."""
 
 
-def measure(images: dict[str, Pixels], full_scale: float) -> tuple[dict[str, Any], Sums]:
+def measure(images: dict[str, Pixels], data_range: float) -> tuple[dict[str, Any], Sums]:
     """Columns of the patch table, and sums, of one patch. ``images``: (C, H, W) by array."""
     if next(iter(images.values())).dtype.kind == "f":
-        images = {name: image / np.float64(full_scale) for name, image in images.items()}
+        images = {name: image / np.float64(data_range) for name, image in images.items()}
     last = images.get(NOISY, next(iter(images.values())))
     channels, values = len(last), last[0].size
     saturated = _saturated(last)

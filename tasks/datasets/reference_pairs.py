@@ -100,9 +100,9 @@ def patch_content(store: PatchStore, row: dict[str, Any]) -> str:
     return content_key([recipe["catalogue"], recipe["size"], row["pair"], row["y"], row["x"], *estimated])
 
 
-def unit_floats(image: Pixels, full_scale: float) -> Pixels:
+def unit_floats(image: Pixels, data_range: float) -> Pixels:
     """Floats in [0, 1], as everything behind a source expects them; integers as they are."""
-    return image / np.float32(full_scale) if image.dtype.kind == "f" else image
+    return image / np.float32(data_range) if image.dtype.kind == "f" else image
 
 
 _KEPT = 4
@@ -154,7 +154,7 @@ def _references(url: str) -> ReferenceSource:
         )
 
         def from_store(k: int) -> tuple[Pixels, Pixels]:
-            clean, noisy = (unit_floats(image, rows[k]["full_scale"]) for image in store.read(k))
+            clean, noisy = (unit_floats(image, rows[k]["data_range"]) for image in store.read(k))
             return hwc(noisy), hwc(clean)
 
         return ReferenceSource(found, from_store)

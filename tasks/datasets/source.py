@@ -48,16 +48,16 @@ class Source:
                 f"{url}: a compressed tar can only be read from start to end; unpack it, or pack it as .zip or .tar"
             )
         path = local_path(url)
-        place = str(path.resolve()) if path is not None else url.rstrip("/")
-        if place.startswith(_WEB) and not place.lower().endswith((*_ARCHIVES, *_SINGLE)):
+        location = str(path.resolve()) if path is not None else url.rstrip("/")
+        if location.startswith(_WEB) and not location.lower().endswith((*_ARCHIVES, *_SINGLE)):
             raise UserError(
                 f"{url}: pages of links are not read as folders; give the URL of one file "
                 f"({', '.join((*_ARCHIVES, *_SINGLE))}), s3://bucket/folder, or a folder on disk"
             )
-        if not exists(place):
+        if not exists(location):
             raise UserError(f"{url}: there is nothing; give a folder, a .zip or .tar, or a URL of one")
-        source = cls(place)
-        if source.archive is None and source.single is None and is_file(place):
+        source = cls(location)
+        if source.archive is None and source.single is None and is_file(location):
             raise UserError(
                 f"{url}: is one file; give the folder it lies in, or one of {', '.join((*_ARCHIVES, *_SINGLE))}"
             )

@@ -106,21 +106,23 @@ def _looked_at(group: Group) -> list[Checked]:
 
 
 def _sides(records: Sequence[PairRecord], side: str) -> Iterator[Pixels | None]:
-    places = [record.side(side) for record in records]
-    if places[0] is None:
+    locations = [record.side(side) for record in records]
+    if locations[0] is None:
         return repeat(None, len(records))
-    return read_pixels(places[0][0], [place[1] for place in places if place is not None])  # a group shares its files
+    return read_pixels(
+        locations[0][0], [location[1] for location in locations if location is not None]
+    )  # a group shares its files
 
 
 def _check(record: PairRecord, noisy: Pixels | None, clean: Pixels | None, max_shift: float) -> Checked:
     both = [(side, image) for side, image in zip(SIDES, (noisy, clean), strict=True) if image is not None]
     for side, image in both:
         if reason := _unusable(image, record.dtype):
-            return Checked(None, reason=f"{side} {_place(record, side)} {reason}")
+            return Checked(None, reason=f"{side} {_location(record, side)} {reason}")
     # A clean side may rightly be flat (a grey card); an image that is to show noise or a scene may not.
     side, first = both[0]
     if float(first.min()) == float(first.max()):
-        flat = f"{side} {_place(record, side)} is one flat level ({float(first.min()):g} everywhere)"
+        flat = f"{side} {_location(record, side)} is one flat level ({float(first.min()):g} everywhere)"
         return Checked(None, reason=flat)
     facts: dict[str, Any] = {f"{side}_sha256": pixel_digest(image) for side, image in both}
     facts |= dict(zip(("height", "width", "channels"), first.shape, strict=True)) | {"dtype": str(first.dtype)}
@@ -146,9 +148,9 @@ def _check(record: PairRecord, noisy: Pixels | None, clean: Pixels | None, max_s
     return Checked(facts, fingerprint(noisy, clean))
 
 
-def _place(record: PairRecord, side: str) -> str:
-    place = record.side(side)
-    return "" if place is None else " ".join(place).rstrip()
+def _location(record: PairRecord, side: str) -> str:
+    location = record.side(side)
+    return "" if location is None else " ".join(location).rstrip()
 
 
 def _unusable(image: Pixels, dtype: str | None) -> str | None:
@@ -165,11 +167,11 @@ def _unusable(image: Pixels, dtype: str | None) -> str | None:
 
 
 def _disagreement(record: PairRecord, noisy: Pixels, clean: Pixels) -> str | None:
-    places = {side: _place(record, side) for side in SIDES}
+    locations = {side: _location(record, side) for side in SIDES}
     if noisy.shape != clean.shape:
-        return f"noisy {places['noisy']} is {noisy.shape} but clean {places['clean']} is {clean.shape}"
+        return f"noisy {locations['noisy']} is {noisy.shape} but clean {locations['clean']} is {clean.shape}"
     if noisy.dtype != clean.dtype:
-        return f"noisy {places['noisy']} is {noisy.dtype} but clean {places['clean']} is {clean.dtype}"
+        return f"noisy {locations['noisy']} is {noisy.dtype} but clean {locations['clean']} is {clean.dtype}"
     return None
 
 

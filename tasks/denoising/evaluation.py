@@ -66,11 +66,11 @@ def measurements(parameters: EvaluateDenoiserParameters) -> list[Measurement]:
     if len(set(names)) < len(names):
         raise UserError(f"tests: names must differ, found {', '.join(names)}")
     found = [Candidate(NOISY, 0, "", content_key(NOISY)), *candidates(parameters.denoisers)]
-    works = []
+    tasks = []
     for test in parameters.tests:
         source, pairs = chosen(test)
         content = content_key([source.references[k].content for k in pairs])
-        works += [
+        tasks += [
             Measurement(
                 candidate=candidate,
                 device=parameters.device,
@@ -82,51 +82,51 @@ def measurements(parameters: EvaluateDenoiserParameters) -> list[Measurement]:
             )
             for candidate in found
         ]
-    return works
+    return tasks
 
 
 def measure_all(
-    works: list[Measurement],
+    tasks: list[Measurement],
     output: str,
     cluster: ClusterConfig,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Measurement, Rows]:
     """Figures of every image, from ``output`` where they were measured before; a second run measures nothing."""
     found: dict[Measurement, Rows] = {}
-    for work in works:
-        kept = read_record(_place(output, work), work.key)
+    for task in tasks:
+        kept = read_record(_location(output, task), task.key)
         if kept is not None:
-            found[work] = kept["images"]
-    todo = [work for work in works if work not in found]
-    progress(len(found), len(works))
-    for work, rows in run_each(cluster, measure, todo):
-        facts = {"arm": work.candidate.arm, "seed": work.candidate.seed, "denoiser": work.candidate.digest}
-        facts |= {"test": work.test, "protocol": work.protocol, "device": device_name(work.device)}
-        write_json(_place(output, work), facts | {"images": rows, KEY: work.key})
-        found[work] = rows
-        progress(len(found), len(works))
+            found[task] = kept["images"]
+    todo = [task for task in tasks if task not in found]
+    progress(len(found), len(tasks))
+    for task, rows in run_each(cluster, measure, todo):
+        facts = {"arm": task.candidate.arm, "seed": task.candidate.seed, "denoiser": task.candidate.digest}
+        facts |= {"test": task.test, "protocol": task.protocol, "device": device_name(task.device)}
+        write_json(_location(output, task), facts | {"images": rows, KEY: task.key})
+        found[task] = rows
+        progress(len(found), len(tasks))
     return found
 
 
-def _place(output: str, work: Measurement) -> str:
-    return join(output, "measured", f"{content_key([work.key, device_name(work.device)])}.json")
+def _location(output: str, task: Measurement) -> str:
+    return join(output, "measured", f"{content_key([task.key, device_name(task.device)])}.json")
 
 
 def record_of(parameters: EvaluateDenoiserParameters, found: dict[Measurement, Rows]) -> dict[str, Any]:
     """The evaluation record (JSON-able)."""
     tests = {}
     for test in parameters.tests:
-        mine = [work for work in found if work.test == test.name]
+        mine = [task for task in found if task.test == test.name]
         arms: dict[str, dict[int, Rows]] = {}
-        for work in mine:
-            arms.setdefault(work.candidate.arm, {})[work.candidate.seed] = found[work]
+        for task in mine:
+            arms.setdefault(task.candidate.arm, {})[task.candidate.seed] = found[task]
         tests[test.name] = {
             "pairs": len(mine[0].pairs),
             "scenes": len({row["scene"] for row in found[mine[0]]}),
-            "trained_on": _trained_on(test, [work.candidate for work in mine]),
+            "trained_on": _trained_on(test, [task.candidate for task in mine]),
             "references": mine[0].content,
             "chosen": test.model_dump(mode="json", exclude={"name", "references"}),
-            "figures": {arm: _figures(seeds) for arm, seeds in arms.items()},
+            "metrics": {arm: _figures(seeds) for arm, seeds in arms.items()},
             "differences": _differences(arms, parameters.control),
         }
     used = {(w.candidate.arm, w.candidate.seed): w.candidate for w in found}
@@ -160,13 +160,13 @@ def _trained_on(test: TestSet, used: list[Candidate]) -> list[str]:
 
 def _facts(candidate: Candidate, found: dict[Measurement, Rows]) -> dict[str, Any]:
     """A denoiser: how it was trained, and its own figures by set."""
-    figures = {
-        f"{work.test}.{name}": fmean(row[name] for row in rows)
-        for work, rows in found.items()
-        if work.candidate == candidate
+    metrics = {
+        f"{task.test}.{name}": fmean(row[name] for row in rows)
+        for task, rows in found.items()
+        if task.candidate == candidate
         for name in _FIGURES
     }
-    facts = {"arm": candidate.arm, "seed": candidate.seed, "digest": candidate.digest, "figures": figures}
+    facts = {"arm": candidate.arm, "seed": candidate.seed, "digest": candidate.digest, "metrics": metrics}
     if candidate.denoiser in CLASSICAL:
         return facts
     config = bundle_config(bundle_folder(candidate.denoiser))
@@ -210,9 +210,9 @@ def _by_seed(seeds: dict[int, Rows], name: str, *, mean: bool) -> list[list[floa
 
 def publish_record(output: str, record: dict[str, Any]) -> str:
     """Write the record; returns its place."""
-    place = join(output, RECORD)
-    write_json(place, record)
-    return place
+    location = join(output, RECORD)
+    write_json(location, record)
+    return location
 
 
 task_measure_all = step("measure_denoisers")(measure_all)

@@ -68,11 +68,11 @@ class Matlab73:
             packed: whether elements are deflated, as MATLAB does by default.
         """
         references = np.empty((columns, rows), h5py.ref_dtype)
-        places = self._file.require_group(_REFERENCES)
+        locations = self._file.require_group(_REFERENCES)
         count = 0
         for element in elements:
             row, column = divmod(count, columns)
-            found = self._array(places, f"e{self._count}", element, packed=packed)
+            found = self._array(locations, f"e{self._count}", element, packed=packed)
             found.attrs["H5PATH"] = np.bytes_(f"/{_REFERENCES}")
             references[column, row] = found.ref
             self._count += 1

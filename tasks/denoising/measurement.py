@@ -73,18 +73,18 @@ def candidates(denoisers: list[str]) -> list[Candidate]:
         UserError: a place that holds none, or the same arm and seed twice.
     """
     found: list[Candidate] = []
-    for place in denoisers:
-        if place in CLASSICAL:
-            found.append(Candidate(place, 0, place, denoiser_digest(place)))
+    for location in denoisers:
+        if location in CLASSICAL:
+            found.append(Candidate(location, 0, location, denoiser_digest(location)))
             continue
-        bundles = [str(path) for path in sorted(Path(place).glob("*/seed-*/bundle"))] or [place]
+        bundles = [str(path) for path in sorted(Path(location).glob("*/seed-*/bundle"))] or [location]
         for bundle in bundles:
             training = bundle_config(bundle_folder(bundle)).get("training", {})
-            arm, seed = training.get("arm", {}).get("name", Path(place).name), int(training.get("seed", 0))
+            arm, seed = training.get("arm", {}).get("name", Path(location).name), int(training.get("seed", 0))
             found.append(Candidate(arm, seed, bundle, denoiser_digest(bundle)))
-    places: dict[tuple[str, int], str] = {}
+    locations: dict[tuple[str, int], str] = {}
     for one in found:
-        if (other := places.setdefault((one.arm, one.seed), one.denoiser)) != one.denoiser:
+        if (other := locations.setdefault((one.arm, one.seed), one.denoiser)) != one.denoiser:
             raise UserError(f"{one.denoiser}: is seed {one.seed} of {one.arm!r}, and so is {other}; leave one out")
     return found
 
@@ -117,18 +117,18 @@ def denoised(candidate: Candidate, device: str, noisy: Tensor) -> Tensor:
     return load_denoiser(candidate.denoiser, device, candidate.digest).run(noisy[None])[0]
 
 
-def measure(work: Measurement) -> list[dict[str, Any]]:
+def measure(task: Measurement) -> list[dict[str, Any]]:
     """PSNR (dB, at most :data:`CEILING`) and SSIM of every image, in order."""
-    source, rows = planned_references(*work.source), []
-    for k in work.pairs:
+    source, rows = planned_references(*task.source), []
+    for k in task.pairs:
         noisy, clean = pair_of(source, k)
-        image = denoised(work.candidate, work.device, noisy)
+        image = denoised(task.candidate, task.device, noisy)
         rows.append(
             {
                 "id": source.references[k].id,
                 "scene": source.references[k].scene,
-                "psnr": min(psnr(image, clean, work.protocol), CEILING),
-                "ssim": ssim(image, clean, work.protocol),
+                "psnr": min(psnr(image, clean, task.protocol), CEILING),
+                "ssim": ssim(image, clean, task.protocol),
             }
         )
     return rows

@@ -42,9 +42,9 @@ def fidelity_table(record: Mapping[str, Any], test: str) -> list[list[str]]:
     """Head and rows of one set: arms down; PSNR and SSIM with their spread, difference from the control."""
     found = record["tests"][test]
     rows = [["trained on", "seeds", "PSNR dB ↑", "SSIM ↑", f"PSNR minus {record['control']}", "95 % interval"]]
-    ordered = sorted(found["figures"], key=lambda arm: (arm != NOISY, arm != record["control"]))
+    ordered = sorted(found["metrics"], key=lambda arm: (arm != NOISY, arm != record["control"]))
     for arm in ordered:
-        row, difference = found["figures"][arm], found["differences"].get(arm, {}).get("psnr")
+        row, difference = found["metrics"][arm], found["differences"].get(arm, {}).get("psnr")
         cells = [arm_name(arm), "–" if arm == NOISY else str(len(row["seeds"]))]
         cells += [with_spread(row, "psnr", 2), with_spread(row, "ssim", 4)]
         cells += [f"{difference['mean']:+.2f}" if difference else "–"]
@@ -70,10 +70,10 @@ def write_denoiser_report(
     Returns:
         Its place.
     """
-    place, stamp = join(parameters.output, REPORT), f"record {content_key(record)}"
-    there = read_if_there(place)
+    location, stamp = join(parameters.output, REPORT), f"record {content_key(record)}"
+    there = read_if_there(location)
     if there is not None and stamp.encode() in there:
-        return place
+        return location
     trained = [d["training"] for d in record["denoisers"] if "training" in d]
     arms = {d["arm"] for d in record["denoisers"]}
     steps = ", ".join(sorted({str(t.get("steps", "?")) for t in trained})) or "no"
@@ -94,8 +94,8 @@ def write_denoiser_report(
             ("this page", stamp),
         ],
     )
-    write_bytes(place, page.encode())
-    return place
+    write_bytes(location, page.encode())
+    return location
 
 
 def small_picture(test: str, record: Mapping[str, Any], found: Mapping[Measurement, Rows]) -> str:
@@ -109,8 +109,8 @@ def _pictures(
     """Best, median and worst image by what the first compared denoiser gained; one row each."""
     mine = {(w.candidate.arm, w.candidate.seed): w for w in found if w.test == test}
     arms = list(dict.fromkeys(arm for arm, _ in mine if arm != NOISY))
-    figures = record["tests"][test]["figures"]
-    arms.sort(key=lambda arm: (arm != record["control"], -figures[arm]["psnr"]))  # the control, then the best
+    metrics = record["tests"][test]["metrics"]
+    arms.sort(key=lambda arm: (arm != record["control"], -metrics[arm]["psnr"]))  # the control, then the best
     shown = [mine[arm, min(seed for a, seed in mine if a == arm)] for arm in arms][: _COLUMNS - 2]
     judged = next((w for w in shown if w.candidate.arm != record["control"]), shown[0])
     noisy = mine[NOISY, 0]
@@ -125,17 +125,17 @@ def _pictures(
     return {"title": title, "uri": _grid([noisy, *shown], picks, small=small), "caption": caption}
 
 
-def _grid(works: list[Measurement], picks: Mapping[str, int], *, small: bool) -> str:
-    source = planned_references(*works[0].source)
-    figure = Figure(figsize=(11, 11 / (len(works) + 1) * len(picks) + 0.5), layout="constrained")
-    axes = figure.subplots(len(picks), len(works) + 1, squeeze=False)
-    for row, (label, place) in zip(axes, picks.items(), strict=True):
-        k = works[0].pairs[place]
+def _grid(tasks: list[Measurement], picks: Mapping[str, int], *, small: bool) -> str:
+    source = planned_references(*tasks[0].source)
+    figure = Figure(figsize=(11, 11 / (len(tasks) + 1) * len(picks) + 0.5), layout="constrained")
+    axes = figure.subplots(len(picks), len(tasks) + 1, squeeze=False)
+    for row, (label, location) in zip(axes, picks.items(), strict=True):
+        k = tasks[0].pairs[location]
         noisy, clean = pair_of(source, k)
         images: list[tuple[str, Tensor, float | None]] = [("clean", clean, None)]
-        for work in works:
-            image = denoised(work.candidate, work.device, noisy)
-            images.append((arm_name(work.candidate.arm), image, psnr(image, clean, work.protocol)))
+        for task in tasks:
+            image = denoised(task.candidate, task.device, noisy)
+            images.append((arm_name(task.candidate.arm), image, psnr(image, clean, task.protocol)))
         for axis, (name, image, value) in zip(row, images, strict=True):
             axis.imshow(picture(np.asarray(_centre(image))), interpolation="nearest")
             axis.set_xticks([])

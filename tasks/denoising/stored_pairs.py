@@ -18,8 +18,8 @@ from tasks.training.pair_sources import Pair, same_window, to_float
 class StoredPairs:
     """The accepted pairs of a corpus, whatever its mode."""
 
-    def __init__(self, url: str, draws: int | None = None) -> None:
-        """``draws``: only the first so many draws of every clean image; none: all.
+    def __init__(self, url: str, repeats: int | None = None) -> None:
+        """``repeats``: only the first so many draws of every clean image; none: all.
 
         Raises:
             UserError: there is no such corpus, it has fewer draws, or its sources are others than it was made of.
@@ -28,13 +28,13 @@ class StoredPairs:
         layout = corpus.layout
         self.url, self._data = url, CorpusDataset(url)
         self.side, self.licence, self.digest = min(layout.height, layout.width), corpus.licence, corpus.digest
-        if draws is not None and draws > (layout.draws or 1):
-            raise UserError(f"{url}: has {layout.draws or 1} draws of each clean image, {draws} are asked for")
+        if repeats is not None and repeats > (layout.repeats or 1):
+            raise UserError(f"{url}: has {layout.repeats or 1} draws of each clean image, {repeats} are asked for")
         # Rows are draw by draw; side by side the draws of an image are drawn from where the real pair of it would be.
-        draw, image = np.divmod(self._data.pairs, layout.images)
-        order = np.lexsort((draw, image))
-        self._data.pairs = self._data.pairs[order][draw[order] < (draws or math.inf)]
-        self.digest = content_key([corpus.digest, draws, "image by image"])
+        repeat, image = np.divmod(self._data.pairs, layout.images)
+        order = np.lexsort((repeat, image))
+        self._data.pairs = self._data.pairs[order][repeat[order] < (repeats or math.inf)]
+        self.digest = content_key([corpus.digest, repeats, "image by image"])
         self._peak = float(np.iinfo(layout.dtype).max) if np.dtype(layout.dtype).kind == "u" else 1.0
 
     def __len__(self) -> int:

@@ -197,27 +197,27 @@ def _finished(root: Path) -> dict[str, Any] | None:
 
 
 @one_thread()
-def denoise_image(work: ImageTask) -> None:
+def denoise_image(task: ImageTask) -> None:
     """Denoise the blocks or boxes of one image and publish them, unless they are there and whole.
 
     With one thread: pixels do not depend on the machine's cores, and the time is that of one.
     """
-    rows, digest = _rows(work.catalogue, work.benchmark)
-    if digest != work.digest:
-        raise IntegrityError(f"{work.catalogue}: changed since this run was planned; run the same command again")
-    members = [rows[name] for name in expected_ids(work.benchmark)[work.number]]
-    root = Path(str(local_path(work.output)))
-    if work.benchmark == "sidd":
-        if _piece(root, work.number, len(members)) is None:
-            blocks, seconds = _denoised(work, members)
+    rows, digest = _rows(task.catalogue, task.benchmark)
+    if digest != task.digest:
+        raise IntegrityError(f"{task.catalogue}: changed since this run was planned; run the same command again")
+    members = [rows[name] for name in expected_ids(task.benchmark)[task.number]]
+    root = Path(str(local_path(task.output)))
+    if task.benchmark == "sidd":
+        if _piece(root, task.number, len(members)) is None:
+            blocks, seconds = _denoised(task, members)
             content = io.BytesIO()
             np.savez(content, blocks=np.stack(blocks), seconds=np.float64(seconds))
-            write_bytes(str(_piece_path(root, work.number)), content.getvalue())
+            write_bytes(str(_piece_path(root, task.number)), content.getvalue())
         return
-    target, receipt = root / _UPLOAD / f"{work.number:04d}.mat", root / _PIECES / f"{work.number:04d}.json"
+    target, receipt = root / _UPLOAD / f"{task.number:04d}.mat", root / _PIECES / f"{task.number:04d}.json"
     if target.is_file() and receipt.is_file() and read_json(str(receipt)).get("sha256") == _digest(target):
         return
-    boxes, _ = _denoised(work, members)
+    boxes, _ = _denoised(task, members)
     with matlab73(target) as file:
         file.cell("Idenoised", 1, len(boxes), boxes)
         file.logical("israw", False)
@@ -225,22 +225,22 @@ def denoise_image(work: ImageTask) -> None:
     write_json(str(receipt), {"sha256": _digest(target)})
 
 
-def _denoised(work: ImageTask, rows: list[dict[str, Any]]) -> tuple[list[Pixels], float]:
+def _denoised(task: ImageTask, rows: list[dict[str, Any]]) -> tuple[list[Pixels], float]:
     """Images (H, W, C) in the order of the rows, and the seconds that the denoiser took.
 
     Of SIDD uint8, rounded; of DND float32 in [0, 1], not rounded.
     """
-    denoiser = load_denoiser(*work.denoiser)
+    denoiser = load_denoiser(*task.denoiser)
     found, seconds = [], 0.0
     for row, noisy in zip(rows, read_catalogued(rows, "noisy"), strict=True):
         image = np.ascontiguousarray(np.moveaxis(noisy, -1, 0))
-        full_scale = row["full_scale"] or 1.0
-        if work.benchmark == "dnd" and image.dtype.kind == "u":
-            image, full_scale = image.astype(np.float32), float(np.iinfo(noisy.dtype).max)
+        data_range = row["data_range"] or 1.0
+        if task.benchmark == "dnd" and image.dtype.kind == "u":
+            image, data_range = image.astype(np.float32), float(np.iinfo(noisy.dtype).max)
         start = time.perf_counter()
-        clean = denoised(image, full_scale, denoiser)
+        clean = denoised(image, data_range, denoiser)
         seconds += time.perf_counter() - start
-        clean = clean / np.float32(full_scale) if clean.dtype.kind == "f" else clean
+        clean = clean / np.float32(data_range) if clean.dtype.kind == "f" else clean
         found.append(np.ascontiguousarray(np.moveaxis(clean, 0, -1)))
     return found, seconds
 

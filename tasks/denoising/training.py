@@ -33,7 +33,7 @@ from tasks.stores.corpus_store import COMMIT as CORPUS
 from tasks.stores.io.filesystem import exists, join
 from tasks.training.pair_samples import PairSamples
 from tasks.training.pair_sources import GeneratedPairs, PairSource, RealPairs
-from tasks.training.run import INDECISIVE, begun_at, training_facts
+from tasks.training.run import NON_IDENTITY_FIELDS, started_at, training_facts
 
 REAL = "real"
 _RESERVED = ("noisy", *CLASSICAL)
@@ -60,7 +60,7 @@ class Arm(BaseModel):
         description="a corpus, or a noise generator that draws new noise for every sample: 'shipped', a bundle or a "
         "baseline's name, on the clean side of the real pairs",
     )
-    draws: int | None = Field(None, ge=1, description="only the first so many draws of a corpus; none: all")
+    repeats: int | None = Field(None, ge=1, description="only the first so many draws of a corpus; none: all")
     share: float = Field(1.0, ge=0, le=1, description="probability that a sample is synthetic; .5: half and half")
 
 
@@ -101,22 +101,22 @@ def planned_arms(arms: list[Arm], *, control: bool) -> list[Arm]:
     return planned
 
 
-def pair_samples(work: DenoiserWork) -> tuple[PairSamples, list[dict[str, Any]]]:
+def pair_samples(task: DenoiserWork) -> tuple[PairSamples, list[dict[str, Any]]]:
     """The samples of a training, and what its data are: digest, licence and number of pairs of each source.
 
     Raises:
         UserError: a source is not there, or does not fit.
     """
-    arm, settings = work.arm, work.config.train
-    real: list[PairSource] = [RealPairs(url, work.split) for url in work.real] if arm.share < 1 else []
+    arm, settings = task.arm, task.config.train
+    real: list[PairSource] = [RealPairs(url, task.split) for url in task.real] if arm.share < 1 else []
     synthetic: list[PairSource] = []
     if arm.synthetic is not None and arm.share > 0:
         if exists(join(resolve_alias(arm.synthetic), CORPUS)):
-            synthetic = [StoredPairs(arm.synthetic, arm.draws)]
+            synthetic = [StoredPairs(arm.synthetic, arm.repeats)]
         else:
-            device = work.devices.device
-            synthetic = [GeneratedPairs(url, work.split, arm.synthetic, device=device) for url in work.real]
-    samples = PairSamples(real, synthetic, share=arm.share, crop=settings.crop, flips=settings.flips, seed=work.seed)
+            device = task.devices.device
+            synthetic = [GeneratedPairs(url, task.split, arm.synthetic, device=device) for url in task.real]
+    samples = PairSamples(real, synthetic, share=arm.share, crop=settings.crop, flips=settings.flips, seed=task.seed)
     kinds = [("real", source) for source in real] + [("synthetic", source) for source in synthetic]
     facts = [
         {"kind": kind, "digest": source.digest, "licence": source.licence, "pairs": len(source)}
@@ -125,43 +125,45 @@ def pair_samples(work: DenoiserWork) -> tuple[PairSamples, list[dict[str, Any]]]
     return samples, facts
 
 
-def built(work: DenoiserWork) -> nn.Module:
+def built(task: DenoiserWork) -> nn.Module:
     """The untrained network.
 
     Raises:
         UserError: there is none of that name, or its settings are wrong.
     """
-    config = work.config.denoiser
+    config = task.config.denoiser
     if config.name in DENOISERS:
-        validate(DENOISERS[config.name][0], config.settings, f"{work.source} (denoiser.settings)")
+        validate(DENOISERS[config.name][0], config.settings, f"{task.source} (denoiser.settings)")
     return build(config)
 
 
-def train_one(work: DenoiserWork) -> dict[str, Any]:
+def train_one(task: DenoiserWork) -> dict[str, Any]:
     """Train one denoiser and publish its bundle, or find that this was done. Run again to resume.
 
     Returns:
         Arm, seed, place and digest of the bundle, steps, and whether it is ``finished`` (False: time ran out).
     """
-    samples, data = pair_samples(work)
-    settings = work.config.train.model_copy(update={"seed": work.seed})
+    samples, data = pair_samples(task)
+    settings = task.config.train.model_copy(update={"seed": task.seed})
     # Normalisation layers see a part of a batch at a time, so here the parts decide the weights.
-    decisive = settings.model_dump(mode="json", exclude=set(INDECISIVE) - {"accumulate"})
-    denoiser = work.config.denoiser.model_dump(mode="json")
-    identity = content_key([denoiser, decisive, work.arm.share, data])
-    facts: dict[str, Any] = {"arm": work.arm.name, "seed": work.seed, "steps": settings.steps}
-    folder = Path(work.folder)
+    identity_settings = settings.model_dump(
+        mode="json", exclude=set(NON_IDENTITY_FIELDS) - {"gradient_accumulation_steps"}
+    )
+    denoiser = task.config.denoiser.model_dump(mode="json")
+    identity = content_key([denoiser, identity_settings, task.arm.share, data])
+    facts: dict[str, Any] = {"arm": task.arm.name, "seed": task.seed, "steps": settings.steps}
+    folder = Path(task.folder)
     bundle = folder / "bundle"
     if bundle.exists() and bundle_config(bundle)["training"].get("identity") == identity:
         return facts | {"bundle": str(bundle), "digest": verify_bundle(bundle), "finished": True}
-    begun = begun_at(folder, identity)
-    fabric = fabric_of(work.devices)
+    started = started_at(folder, identity)
+    fabric = fabric_of(task.devices)
     fabric.launch()
     precision = Precision.best(fabric.device)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(work.seed)  # networks of one seed start alike, whatever they are trained on
-        network = built(work)
-    stage = f"train {work.arm.name} seed {work.seed}"
+        torch.manual_seed(task.seed)  # networks of one seed start alike, whatever they are trained on
+        network = built(task)
+    stage = f"train {task.arm.name} seed {task.seed}"
 
     def tell(step: TrainingProgress) -> None:
         report(Progress(stage, step.step, step.steps, "steps", f"loss {step.loss:.3g}"))
@@ -172,22 +174,22 @@ def train_one(work: DenoiserWork) -> dict[str, Any]:
         settings,
         folder,
         identity=identity,
-        machine=Machine(fabric, work.devices.workers, work.max_minutes),
+        machine=Machine(fabric, task.devices.workers, task.max_minutes),
         report=tell,
     )
     if not outcome.finished:
         return facts | {"steps": outcome.step, "finished": False}
-    training = training_facts(work.config, data, precision, begun) | {
-        "arm": work.arm.model_dump(mode="json"),
+    training = training_facts(task.config, data, precision, started) | {
+        "arm": task.arm.model_dump(mode="json"),
         "identity": identity,
         "seconds": round(outcome.seconds),
-        "seed": work.seed,
-        "split": work.split,
+        "seed": task.seed,
+        "split": task.split,
         "steps": outcome.step,
     }
     card = TEXTS.get_template("denoiser_card.md").render(
         training=training,
-        denoiser=work.config.denoiser,
+        denoiser=task.config.denoiser,
         parameters=sum(p.numel() for p in network.parameters()),
     )
     digest = write_bundle(network, bundle, kind=DENOISER_FORMAT, model=denoiser, training=training, card=card)
@@ -195,27 +197,27 @@ def train_one(work: DenoiserWork) -> dict[str, Any]:
 
 
 def train_denoisers(
-    works: list[DenoiserWork], cluster: ClusterConfig, progress: Callable[[int, int], None] = lambda done, total: None
+    tasks: list[DenoiserWork], cluster: ClusterConfig, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[dict[str, Any]]:
     """Train all, side by side where the cluster has several workers; returns :func:`train_one` of each, in order.
 
     Raises:
         UserError: one that cannot be trained; found before any training begins.
     """
-    for work in works:
-        if work.devices.count * work.devices.nodes > 1:
+    for task in tasks:
+        if task.devices.count * task.devices.nodes > 1:
             raise UserError(
                 "devices: a denoiser is trained on one device; a cluster of workers trains several side by side"
             )
         with torch.device("meta"):
-            built(work)
-        pair_samples(work)
+            built(task)
+        pair_samples(task)
     done: dict[tuple[str, int], dict[str, Any]] = {}
-    progress(0, len(works))
-    for work, result in run_each(cluster, train_one, works):
-        done[work.arm.name, work.seed] = result
-        progress(len(done), len(works))
-    return [done[work.arm.name, work.seed] for work in works]
+    progress(0, len(tasks))
+    for task, result in run_each(cluster, train_one, tasks):
+        done[task.arm.name, task.seed] = result
+        progress(len(done), len(tasks))
+    return [done[task.arm.name, task.seed] for task in tasks]
 
 
 task_train_denoisers = step("train_denoisers")(train_denoisers)

@@ -95,7 +95,7 @@ def estimate_clean(parameters: EstimateParameters, progress: Progress = lambda d
         made += anew
         progress(finished, len(todo))
     result = {
-        "patches": sum(len(layout.rows(work.index)) for work in todo),
+        "patches": sum(len(layout.rows(task.index)) for task in todo),
         "shards": len(todo),
         "made": made,
         "denoiser": p.denoiser,
@@ -114,32 +114,32 @@ def _opened(url: str, key: str, source: str, digest: str) -> tuple[ShardWriter, 
 
 
 @one_thread()
-def make_shard(work: ShardTask) -> int:
+def make_shard(task: ShardTask) -> int:
     """Denoise and publish one shard unless it is there and whole; returns how many were made: 0 or 1."""
-    writer, source, rows = _opened(work.url, work.key, work.source, work.digest)
-    if writer.done(work.index):
+    writer, source, rows = _opened(task.url, task.key, task.source, task.digest)
+    if writer.done(task.index):
         return 0
-    denoiser = load_denoiser(*work.denoiser)
-    layout, numbers = writer.layout, writer.layout.rows(work.index)
+    denoiser = load_denoiser(*task.denoiser)
+    layout, numbers = writer.layout, writer.layout.rows(task.index)
     columns = schema(ARRAYS).names
     chunks: dict[str, list[bytes]] = {side: [] for side in ARRAYS}
     records, sums = [], []
     for number in numbers:
         noisy = source.read_image(number, NOISY)
-        images = {CLEAN: denoised(noisy, rows[number]["full_scale"], denoiser), NOISY: noisy}
-        measured, added = levels.measure(images, rows[number]["full_scale"])
+        images = {CLEAN: denoised(noisy, rows[number]["data_range"], denoiser), NOISY: noisy}
+        measured, added = levels.measure(images, rows[number]["data_range"])
         records.append({name: value for name, value in rows[number].items() if name in columns} | measured)
         sums.append(added)
         for side, image in images.items():
             chunks[side].append(layout.codec.encode(image))
-    writer.write(work.index, chunks, pa.Table.from_pylist(records, schema(ARRAYS)), levels.add(sums))
+    writer.write(task.index, chunks, pa.Table.from_pylist(records, schema(ARRAYS)), levels.add(sums))
     return 1
 
 
-def denoised(noisy: Pixels, full_scale: float, denoiser: ImageDenoiser) -> Pixels:
+def denoised(noisy: Pixels, data_range: float, denoiser: ImageDenoiser) -> Pixels:
     """The estimate of a stored image (C, H, W), in its dtype: integers rounded to levels, floats in its scale."""
     whole = noisy.dtype.kind == "u"
-    scale = np.float32(peak(noisy.dtype.name) if whole else full_scale)
+    scale = np.float32(peak(noisy.dtype.name) if whole else data_range)
     unit = torch.from_numpy(np.clip(noisy.astype(np.float32) / scale, 0, 1))
     found = np.asarray(denoiser.denoise(unit[None])[0], np.float32)
     if found.shape != noisy.shape or not np.isfinite(found).all():

@@ -19,13 +19,13 @@ from pngmodel.seeds import derive_seed
 from tasks.datasets.reference_pairs import SHIPPED, Reference, ReferenceSource, open_pairs, planned_references
 from tasks.evaluation.noise import simplifications
 from tasks.evaluation.pair_selection import (
-    also_digests,
     chosen_pairings,
+    compared_digests,
     labels_key,
     measured_generators,
     middle,
     pairings_key,
-    read_measured,
+    read_pair,
     spread_of,
 )
 from tasks.evaluation.reference_protocols import Pairing, Protocol
@@ -48,7 +48,7 @@ class C2stParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
-    also: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
+    compare: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
     references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
     split: str | None = Field(None, description="only pairs of this split")
     camera: str | None = Field(None, description="only pairs of this camera")
@@ -123,7 +123,7 @@ def _too_small(reference: Reference, pairing: Pairing) -> str | None:
 
 @lru_cache(maxsize=256)
 def _prompts(generator: tuple[str, str, str], source: tuple[str, str], pairing: Pairing) -> Prompts:
-    pair = read_measured(planned_references(*source), pairing)
+    pair = read_pair(planned_references(*source), pairing)
     return load_generator(*generator).extract(pair.shown_noisy, pair.shown_clean)
 
 
@@ -133,7 +133,7 @@ def run_trial(trial: Trial) -> float:
     source, generator = planned_references(*trial.source), load_generator(*trial.generator)
 
     def drawn(pairing: Pairing) -> c2st.Sample:
-        pair = read_measured(source, pairing)
+        pair = read_pair(source, pairing)
         real, clean = middle(pair.real, _SIDE), middle(pair.clean, _SIDE)
         seed = derive_seed("c2st", trial.seed, source.references[pairing.target].id)
         prompts = _prompts(trial.generator, trial.source, pairing)
@@ -169,18 +169,18 @@ def evaluate_c2st(
     pairings = spread_of(large, parameters.limit)
     budget = c2st.Budget(parameters.steps, parameters.batch, parameters.average)
     named = measured_generators(
-        parameters.model, parameters.device, baselines=parameters.baselines, also=parameters.also
+        parameters.model, parameters.device, baselines=parameters.baselines, compare=parameters.compare
     )
-    place = (parameters.references, source.digest)
+    location = (parameters.references, source.digest)
     digests = {row: name[2] for row, name in named.items()}
     settings = parameters.model_dump(include={"reference", "hold_out", "steps", "batch", "average", "seeds", "seed"})
     facts = [settings, digests, pairings_key(source, pairings), labels_key(source, pairings)]
-    key = content_key([*facts, [*chosen.left_out, *small], device_name(parameters.device), measuring_version()])
+    key = content_key([*facts, [*chosen.skipped, *small], device_name(parameters.device), measuring_version()])
     if kept := read_record(parameters.output, key):
         return kept
     seeds = range(parameters.seed, parameters.seed + parameters.seeds)
     sides = {seed: hold_out(source, pairings, parameters.hold_out, seed) for seed in seeds}
-    trials = [Trial(row, seed, name, place, *sides[seed], budget) for row, name in named.items() for seed in seeds]
+    trials = [Trial(row, seed, name, location, *sides[seed], budget) for row, name in named.items() for seed in seeds]
     found: dict[tuple[str, int], float] = {}
     progress(0, len(trials))
     for trial, auc in run_each(parameters.cluster, run_trial, trials):
@@ -189,18 +189,18 @@ def evaluate_c2st(
     record = {
         "protocol": f"c2st-{parameters.reference}",
         "pairs": len(pairings),
-        "partners": dict(sorted(Counter(p.manner for p in pairings).items())),
-        "left_out": [*chosen.left_out, *small],
+        "reference_kinds": dict(sorted(Counter(p.kind for p in pairings).items())),
+        "skipped": [*chosen.skipped, *small],
         "hold_out": parameters.hold_out,
         "held_out": {str(seed): _held_out_facts(source, rest) for seed, (_, rest) in sides.items()},
         "budget": {name: getattr(parameters, name) for name in ("steps", "batch", "average", "seeds", "seed")},
         "classifier_parameters": sum(p.numel() for p in c2st.Classifier().parameters()),
         "model": {"digest": named["model"][2]},
-        "also": also_digests(named),
+        "compare": compared_digests(named),
         "references": pairings_key(source, pairings),
         "device": device_name(parameters.device),
         "code": code_version(),
-        "figures": {row: _figures([found[row, seed] for seed in seeds]) for row in named}
+        "metrics": {row: _figures([found[row, seed] for seed in seeds]) for row in named}
         | {"floor": _figures([c2st.FLOOR])},
         "simplifications": simplifications({row: load_generator(*name) for row, name in named.items()}),
         KEY: key,

@@ -108,7 +108,7 @@ class _Planned:
     classes: tuple[str, ...]
     datasets: tuple[str, ...]
     scenes: tuple[str, ...]
-    left_out: tuple[dict[str, str], ...]
+    skipped: tuple[dict[str, str], ...]
     held_out: dict[int, set[str]]
 
     def sides(self, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -123,7 +123,7 @@ def _plan(samples: Samples, kind: str, parameters: MetadataParameters) -> _Plann
     # Scenes of one name are one scene in all sources: SIDD's are photographed with every camera, cut in several ways.
     found = divisible([label for _, _, label in known], [r.scene for _, r, _ in known], parameters.least)
     if len(found.classes) < 2:
-        told = "; ".join(f"{x['class']}: {x['reason']}" for x in found.left_out[:5])
+        told = "; ".join(f"{x['class']}: {x['reason']}" for x in found.skipped[:5])
         raise UserError(
             f"metadata: {len(found.classes)} classes of {kind} can be split by scene ({told}); give more pairs"
         )
@@ -137,7 +137,7 @@ def _plan(samples: Samples, kind: str, parameters: MetadataParameters) -> _Plann
         )
     datasets = tuple(r.dataset for _, r, _ in chosen)
     rows = tuple(row for row, _, _ in chosen)
-    return _Planned(rows, tuple(labels), found.classes, datasets, tuple(scenes), found.left_out, held_out)
+    return _Planned(rows, tuple(labels), found.classes, datasets, tuple(scenes), found.skipped, held_out)
 
 
 def classify_metadata(
@@ -150,7 +150,7 @@ def classify_metadata(
     """
     Precision.best(parameters.device)
     p = parameters
-    samples, left_out = choose_samples(p.model, p.device, p.references, p.features, limit=p.limit, side=p.side)
+    samples, skipped = choose_samples(p.model, p.device, p.references, p.features, limit=p.limit, side=p.side)
     budget = metadata.Budget(parameters.steps, parameters.batch, parameters.hidden)
     contents = [samples.reference(row).content for row in range(len(samples.picks))]
     settings = p.model_dump(include={"features", "side", "least", "steps", "batch", "hidden", "seeds", "seed"})
@@ -178,7 +178,7 @@ def classify_metadata(
     record = {
         "protocol": f"metadata-{parameters.features}",
         "pairs": len(contents),
-        "left_out": left_out,
+        "skipped": skipped,
         "budget": {name: getattr(parameters, name) for name in names},
         "model": {"digest": samples.generator[2]},
         "references": content_key(contents),
@@ -201,22 +201,22 @@ def _summary(plan: _Planned, found: dict[tuple[str, int], metadata.Scored]) -> d
     seeds, classes = list(plan.held_out), len(plan.classes)
     by_dataset = {d: {c for c, e in zip(plan.labels, plan.datasets, strict=True) if e == d} for d in plan.datasets}
     allowed = torch.tensor([[c in by_dataset[d] for c in plan.classes] for d in plan.datasets])
-    figures: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
     for row in ROWS:
         each = [_figures(found[row, seed], allowed[list(plan.sides(seed)[1])]) for seed in seeds]
-        figures[row] = _over_seeds(each)
-    figures["majority"] = _over_seeds([_majority(plan, seed) for seed in seeds])
+        metrics[row] = _over_seeds(each)
+    metrics["majority"] = _over_seeds([_majority(plan, seed) for seed in seeds])
     choices = [allowed[list(plan.sides(seed)[1])].sum(1).double() for seed in seeds]
-    figures["chance"] = {"top1": 1 / classes, "top3": min(metadata.TOP, classes) / classes, "balanced": 1 / classes}
-    figures["chance"]["within_dataset"] = fmean(float((1 / c).mean()) for c in choices)
+    metrics["chance"] = {"top1": 1 / classes, "top3": min(metadata.TOP, classes) / classes, "balanced": 1 / classes}
+    metrics["chance"]["within_dataset"] = fmean(float((1 / c).mean()) for c in choices)
     counts = {row: sum((metadata.confusion(found[row, s], classes) for s in seeds), torch.tensor(0)) for row in ROWS}
     samples = Counter(plan.labels)
     return {
         "classes": list(plan.classes),
         "samples": {name: samples[name] for name in plan.classes},
-        "left_out": list(plan.left_out),
+        "skipped": list(plan.skipped),
         "held_out": {str(seed): _held_out_facts(plan, seed) for seed in seeds},
-        "figures": figures,
+        "metrics": metrics,
         "confusion": {row: matrix.tolist() for row, matrix in counts.items()},
     }
 

@@ -25,7 +25,7 @@ COLUMNS = {"top1": "top 1", "top3": "top 3", "balanced": "balanced", "within_dat
 
 def metadata_rows(question: Mapping[str, Any]) -> list[dict[str, str]]:
     """Figures of one question as text, one row per kind of answer: mean ± standard deviation over seeds, per cent."""
-    rows = dict(question["figures"]) | {f"published {row}": f for row, f in question["published"].items()}
+    rows = dict(question["metrics"]) | {f"published {row}": f for row, f in question["published"].items()}
     told = [(NAMES[name], rows[name]) for name in NAMES if name in rows]
     return [{"": name} | {title: _cell(row, key) for key, title in COLUMNS.items()} for name, row in told]
 

@@ -85,20 +85,20 @@ def choose_samples(
     every = [(s, k) for s, source in enumerate(opened) for k in range(len(source.references))]
     if limit is not None and len(every) > limit:
         every = [every[int(i)] for i in np.linspace(0, len(every) - 1, limit).round()]
-    picks, left_out = [], []
+    picks, skipped = [], []
     for s, k in every:
         r = opened[s].references[k]
         if r.camera is None:
-            left_out.append({"id": r.id, "reason": "its camera is not known"})
+            skipped.append({"id": r.id, "reason": "its camera is not known"})
         elif min(r.height, r.width) < side:
-            left_out.append({"id": r.id, "reason": f"has a side of {min(r.height, r.width)}, less than --side"})
+            skipped.append({"id": r.id, "reason": f"has a side of {min(r.height, r.width)}, less than --side"})
         else:
             picks.append((s, k))
     if not picks:
-        raise UserError(f"{', '.join(references)}: no pair can be used; {left_out[0]['id']}: {left_out[0]['reason']}")
+        raise UserError(f"{', '.join(references)}: no pair can be used; {skipped[0]['id']}: {skipped[0]['reason']}")
     sources = tuple((url, source.digest) for url, source in zip(references, opened, strict=True))
     generator = (model, device, model_digest(model))
     loaded = load_generator(*generator)
     if features == "prompts" and not (isinstance(loaded, NoiseGenerator) and loaded.model.config.prompts != "none"):
         raise UserError(f"{model}: has no prompt blocks; choose another model, or --features all")
-    return Samples(sources, tuple(picks), side, generator, features), left_out
+    return Samples(sources, tuple(picks), side, generator, features), skipped

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from pngmodel import NoiseGenerator
 from pngmodel.interface import NoisyImageGenerator
-from pngmodel.metrics.protocols import DRAW_METRICS, floor_figures, mean_figures, noise_figures
+from pngmodel.metrics.protocols import SAMPLE_METRICS, floor_metrics, mean_metrics, noise_metrics
 from pngmodel.network.model import Precision
 from pngmodel.seeds import derive_seed
 from tasks.datasets.reference_pairs import SHIPPED, open_pairs
 from tasks.evaluation.pair_selection import (
-    Measured,
-    also_digests,
+    EvaluationPair,
     chosen_pairings,
+    compared_digests,
     labels_key,
     measured_generators,
     pairings_key,
-    read_measured,
+    read_pair,
     spread_of,
 )
 from tasks.evaluation.reference_protocols import Protocol
@@ -47,7 +47,7 @@ class EvaluateParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
-    also: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
+    compare: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
     references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
     split: str | None = Field(None, description="only pairs of this split of the store, e.g. validation")
     camera: str | None = Field(None, description="only pairs of this camera")
@@ -72,7 +72,7 @@ def _centre(image: Tensor) -> tuple[slice, slice, slice]:
 
 
 def _measure(
-    generator: NoisyImageGenerator, pair: Measured, seed: int, name: str, *, twice: bool
+    generator: NoisyImageGenerator, pair: EvaluationPair, seed: int, name: str, *, twice: bool
 ) -> tuple[Tensor, dict[str, float]]:
     """A draw for one pair and its figures; with those of two draws if it is drawn ``twice``."""
     prompts = generator.extract(pair.shown_noisy, pair.shown_clean)
@@ -81,21 +81,21 @@ def _measure(
         return generator.sample(pair.clean[None], [prompts], [derive_seed(stream, seed, name)])[0].cpu()
 
     generated = drawn("evaluate")
-    figures = noise_figures(pair.real, generated, pair.clean)
+    metrics = noise_metrics(pair.real, generated, pair.clean)
     if twice:
         again = drawn("evaluate again")
-        figures |= {key: metric.compute(generated, again, pair.clean) for key, metric in DRAW_METRICS.items()}
-    return generated, figures
+        metrics |= {key: metric.compute(generated, again, pair.clean) for key, metric in SAMPLE_METRICS.items()}
+    return generated, metrics
 
 
 def _means_by(
-    figures: dict[str, list[dict[str, float]]], groups: Sequence[Group]
+    metrics: dict[str, list[dict[str, float]]], groups: Sequence[Group]
 ) -> dict[Group, dict[str, dict[str, float]]]:
     """Means over the pairs of each group (pair k is of ``groups[k]``), by row."""
     return {
         group: {
-            row: mean_figures([v for v, g in zip(values, groups, strict=True) if g == group])
-            for row, values in figures.items()
+            row: mean_metrics([v for v, g in zip(values, groups, strict=True) if g == group])
+            for row, values in metrics.items()
         }
         for group in sorted(set(groups))
     }
@@ -117,7 +117,7 @@ def evaluate_noise(
 ) -> Evaluation:
     """Measure the generator (row ``model``), the baselines and the floor on every chosen pair.
 
-    All generators see the same reference. Only the model is drawn twice, for ``draw_correlation``. A record of the
+    All generators see the same reference. Only the model is drawn twice, for ``sample_correlation``. A record of the
     same evaluation that lies at the output is read instead, where no page is missing.
 
     Raises:
@@ -137,28 +137,28 @@ def evaluate_noise(
     pairings = spread_of(chosen.found, parameters.limit)
     shown = {int(i) for i in np.linspace(0, len(pairings) - 1, _EXAMPLES).round()}
     named = measured_generators(
-        parameters.model, parameters.device, baselines=parameters.baselines, also=parameters.also
+        parameters.model, parameters.device, baselines=parameters.baselines, compare=parameters.compare
     )
     digests = {row: name[2] for row, name in named.items()}
     facts = [protocol, seed, digests, pairings_key(source, pairings), labels_key(source, pairings)]
-    key = content_key([*facts, list(chosen.left_out), device_name(parameters.device), measuring_version()])
+    key = content_key([*facts, list(chosen.skipped), device_name(parameters.device), measuring_version()])
     if (kept := read_record(parameters.output, key)) and (parameters.report is None or exists(parameters.report)):
         return Evaluation(kept, ())
     generators = {row: load_generator(*name) for row, name in named.items()}
     learned = generators["model"]
     if parameters.baselines and isinstance(learned, NoiseGenerator) and learned.model.config.calibration != "none":
         generators = {"model": learned, "uncalibrated": learned.uncalibrated()} | generators
-    figures: dict[str, list[dict[str, float]]] = {row: [] for row in [*generators, "floor"]}
+    metrics: dict[str, list[dict[str, float]]] = {row: [] for row in [*generators, "floor"]}
     examples: list[Example] = []
     cameras: list[str] = []
     settings: list[tuple[str, int]] = []
     for done, pairing in enumerate(pairings):
-        info, pair = source.references[pairing.target], read_measured(source, pairing)
+        info, pair = source.references[pairing.target], read_pair(source, pairing)
         generated = {}
         for row, generator in generators.items():
             generated[row], found = _measure(generator, pair, seed, info.id, twice=row == "model")
-            figures[row].append(found)
-        figures["floor"].append(floor_figures(pair.real, pair.clean))
+            metrics[row].append(found)
+        metrics["floor"].append(floor_metrics(pair.real, pair.clean))
         cameras.append(info.camera or "unknown camera")
         settings.append((cameras[-1], info.iso or 0))
         if done in shown:
@@ -166,20 +166,20 @@ def evaluate_noise(
             crops = {row: image[cut] for row, image in generated.items()}
             examples.append(Example(info.id, info.camera, info.iso, pair.clean[cut], pair.real[cut], crops))
         progress(done + 1, len(pairings))
-    by_camera, by_setting = _means_by(figures, cameras), _means_by(figures, settings)
+    by_camera, by_setting = _means_by(metrics, cameras), _means_by(metrics, settings)
     record = {
         "protocol": f"noise-{protocol}",
         "pairs": len(pairings),
-        "partners": dict(sorted(Counter(p.manner for p in pairings).items())),
-        "left_out": list(chosen.left_out),
+        "reference_kinds": dict(sorted(Counter(p.kind for p in pairings).items())),
+        "skipped": list(chosen.skipped),
         "seed": seed,
         "model": {"digest": named["model"][2]},
-        "also": also_digests(named),
+        "compare": compared_digests(named),
         "references": pairings_key(source, pairings),
         "device": device_name(parameters.device),
         "code": code_version(),
         # Mean over the images of a camera, then the plain mean of the cameras, as published tables are made.
-        "figures": {row: mean_figures([rows[row] for rows in by_camera.values()]) for row in figures},
+        "metrics": {row: mean_metrics([rows[row] for rows in by_camera.values()]) for row in metrics},
         "cameras": by_camera,
         "cameras_pairs": {camera: cameras.count(camera) for camera in by_camera},
         "settings": {_setting(*setting): rows for setting, rows in by_setting.items()},
@@ -196,15 +196,15 @@ def write_report(evaluation: Evaluation, url: str) -> None:
     """Publish an evaluation as one page."""
     record = evaluation.record
     lead = f"{record['pairs']} real pairs of {', '.join(record['cameras'])}. Prompts come from {_shown_noise(record)}."
-    if record["left_out"]:
-        first = record["left_out"][0]
-        lead += f" {len(record['left_out'])} pairs were left out, e.g. {first['id']}: {first['reason']}."
+    if record["skipped"]:
+        first = record["skipped"][0]
+        lead += f" {len(record['skipped'])} pairs were left out, e.g. {first['id']}: {first['reason']}."
     title = f"Noise evaluation, {record['protocol']}"
     write_bytes(url, report_page(evaluation, title=title, lead=lead).encode())
 
 
 def _shown_noise(record: Mapping[str, Any]) -> str:
-    return " or ".join(f"{manner} ({count})" for manner, count in record["partners"].items())
+    return " or ".join(f"{kind} ({count})" for kind, count in record["reference_kinds"].items())
 
 
 task_evaluate_noise = step("evaluate_noise")(evaluate_noise)

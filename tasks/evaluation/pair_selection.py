@@ -36,7 +36,7 @@ def chosen_pairings(
         raise UserError(f"{url}: no pair of camera {camera!r}; cameras there: {cameras}")
     pairings = paired(source.references, picks, protocol, seed)
     if not pairings.found:
-        first = pairings.left_out[0]
+        first = pairings.skipped[0]
         raise UserError(
             f"{url}: no pair has a reference under protocol {protocol}; of {len(picks)} the first is {first['id']}: "
             f"{first['reason']}. Choose another protocol, or references that hold what it needs"
@@ -54,10 +54,10 @@ def spread_of(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
 def pairings_key(source: ReferenceSource, pairings: tuple[Pairing, ...]) -> str:
     """Digest of the pairs measured and, where others are their references, of those too."""
     content = [source.references[p.target].content for p in pairings]
-    if all(p.target == p.partner and p.half is None for p in pairings):
+    if all(p.target == p.reference and p.half is None for p in pairings):
         return content_key(content)
-    partners = [[source.references[p.partner].content, p.half] for p in pairings]
-    return content_key([content, partners])
+    reference_kinds = [[source.references[p.reference].content, p.half] for p in pairings]
+    return content_key([content, reference_kinds])
 
 
 def labels_key(source: ReferenceSource, pairings: Sequence[Pairing]) -> str:
@@ -74,7 +74,7 @@ def middle(image: Tensor, side: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationPair:
     """One pair under a protocol, (C, H, W) in [0, 1]: what is imitated, and what the result is compared with."""
 
     real: Tensor
@@ -83,23 +83,23 @@ class Measured:
     shown_clean: Tensor
 
 
-def read_measured(source: ReferenceSource, pairing: Pairing) -> Measured:
+def read_pair(source: ReferenceSource, pairing: Pairing) -> EvaluationPair:
     """Read a pair and its reference."""
-    target, partner = (source.references[k].id for k in (pairing.target, pairing.partner))
+    target, reference = (source.references[k].id for k in (pairing.target, pairing.reference))
     images = [to_unit(image, target)[0][0] for image in source.read(pairing.target)]
     others = images
-    if pairing.partner != pairing.target:
-        others = [to_unit(image, partner)[0][0] for image in source.read(pairing.partner)]
+    if pairing.reference != pairing.target:
+        others = [to_unit(image, reference)[0][0] for image in source.read(pairing.reference)]
     real, clean = (pairing.measured(image) for image in images)
-    return Measured(real, clean, *(pairing.shown(image) for image in others))
+    return EvaluationPair(real, clean, *(pairing.shown(image) for image in others))
 
 
 def measured_generators(
-    model: str, device: str, *, baselines: bool, also: Sequence[str] = ()
+    model: str, device: str, *, baselines: bool, compare: Sequence[str] = ()
 ) -> dict[str, tuple[str, str, str]]:
     """Arguments of :func:`~tasks.models.generators.load_generator` by table row: model, others, baselines."""
     names = {"model": model}
-    for other in also:
+    for other in compare:
         names[_row(other, names)] = other
     names |= {name: name for name in BASELINES if baselines and name not in names.values()}  # each stands there once
     return {row: (name, device, model_digest(name)) for row, name in names.items()}
@@ -121,6 +121,6 @@ def _row(model: str, taken: Mapping[str, str]) -> str:
     return next((name for name in names if name and name not in {*taken, *BASELINES, *_RESERVED}), model)
 
 
-def also_digests(named: Mapping[str, tuple[str, str, str]]) -> dict[str, str]:
+def compared_digests(named: Mapping[str, tuple[str, str, str]]) -> dict[str, str]:
     """By row, what the further generators of a table are: the digests of their bundles."""
     return {row: digest for row, (name, _, digest) in named.items() if row != "model" and name not in BASELINES}

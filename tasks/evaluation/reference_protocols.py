@@ -41,8 +41,8 @@ class Pairing:
     """A measured pair and where its prompts come from; indices in the source's references."""
 
     target: int
-    partner: int
-    manner: str
+    reference: int
+    kind: str
     half: int | None = None
     """Where the image is halved: which half is measured, 0 (top or left) or 1."""
 
@@ -60,21 +60,21 @@ class Pairings:
     """What every pair is measured with, and the pairs that cannot be: id and reason."""
 
     found: tuple[Pairing, ...]
-    left_out: tuple[dict[str, str], ...]
+    skipped: tuple[dict[str, str], ...]
 
 
 def paired(references: Sequence[Reference], picks: Sequence[int], protocol: Protocol, seed: int) -> Pairings:
     """Find a partner for each of ``picks`` among those that share its split and are in ``references``."""
     index = _Index(references, protocol, seed)
     found: list[Pairing] = []
-    left_out: list[dict[str, str]] = []
+    skipped: list[dict[str, str]] = []
     for k in picks:
-        answer = index.partner(k)
+        answer = index.reference(k)
         if isinstance(answer, Pairing):
             found.append(answer)
         else:
-            left_out.append({"id": references[k].id, "reason": answer})
-    return Pairings(tuple(found), tuple(left_out))
+            skipped.append({"id": references[k].id, "reason": answer})
+    return Pairings(tuple(found), tuple(skipped))
 
 
 def _halves(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +114,7 @@ class _Index:
                 found.setdefault(split, {}).setdefault(first.camera, {})[image] = first
         return found
 
-    def partner(self, k: int) -> Pairing | str:
+    def reference(self, k: int) -> Pairing | str:
         """A pairing, or why there is none."""
         target = self._references[k]
         if _tiny(target):
@@ -130,7 +130,7 @@ class _Index:
         return self._other_camera(k, target)
 
     def _drawn(self, choices: Sequence[Item], what: str, target: Reference) -> Item:
-        return choices[derive_seed("partner", self._protocol, what, self._seed, target.id) % len(choices)]
+        return choices[derive_seed("reference", self._protocol, what, self._seed, target.id) % len(choices)]
 
     def _patch_of(self, image: Image, target: Reference) -> int:
         return self._drawn(self._patches[target.split, image], "patch", target)
@@ -158,15 +158,15 @@ class _Index:
             elsewhere = [image for image, reference in same if (reference.dataset, reference.scene) != scene]
             # Also the target's own image, so that one list serves all targets of the scene.
             self._others[key] = (elsewhere, OTHER_SCENE) if elsewhere else ([image for image, _ in same], SAME_SCENE)
-        images, manner = self._others[key]
-        if manner == OTHER_SCENE:
-            return Pairing(k, self._patch_of(self._drawn(images, "image", target), target), manner)
+        images, kind = self._others[key]
+        if kind == OTHER_SCENE:
+            return Pairing(k, self._patch_of(self._drawn(images, "image", target), target), kind)
         if len(images) == 1:
             return f"there is no other image of camera {target.camera} at ISO {target.iso}"
         # Drawn among the others without a list of them for every target: the own image is stepped over.
-        place = self._drawn(range(len(images) - 1), "image", target)
-        image = images[place + (place >= bisect_left(images, own))]
-        return Pairing(k, self._patch_of(image, target), manner)
+        location = self._drawn(range(len(images) - 1), "image", target)
+        image = images[location + (location >= bisect_left(images, own))]
+        return Pairing(k, self._patch_of(image, target), kind)
 
     def _other_camera(self, k: int, target: Reference) -> Pairing | str:
         cameras = [camera for camera in self._cameras[target.split] if camera != target.camera]

@@ -17,7 +17,7 @@ class Divisible:
 
     rows: tuple[int, ...]
     classes: tuple[str, ...]
-    left_out: tuple[dict[str, str], ...]
+    skipped: tuple[dict[str, str], ...]
     """``class`` and ``reason``."""
 
 
@@ -33,15 +33,15 @@ def divisible(labels: Sequence[str], scenes: Sequence[str], least: int) -> Divis
     lies_in: dict[str, set[str]] = {}
     for label, scene in zip(labels, scenes, strict=True):
         lies_in.setdefault(label, set()).add(scene)
-    left_out = {}
+    skipped = {}
     for label in sorted(counts):
         if len(lies_in[label]) < 2:
-            left_out[label] = f"lies in one scene alone ({next(iter(lies_in[label]))}), {counts[label]} samples"
+            skipped[label] = f"lies in one scene alone ({next(iter(lies_in[label]))}), {counts[label]} samples"
         elif counts[label] < least:
-            left_out[label] = f"has {counts[label]} samples, fewer than {least}"
-    rows = tuple(k for k, label in enumerate(labels) if label not in left_out)
-    told = tuple({"class": label, "reason": reason} for label, reason in left_out.items())
-    return Divisible(rows, tuple(label for label in sorted(counts) if label not in left_out), told)
+            skipped[label] = f"has {counts[label]} samples, fewer than {least}"
+    rows = tuple(k for k, label in enumerate(labels) if label not in skipped)
+    told = tuple({"class": label, "reason": reason} for label, reason in skipped.items())
+    return Divisible(rows, tuple(label for label in sorted(counts) if label not in skipped), told)
 
 
 def held_out_scenes(labels: Sequence[str], scenes: Sequence[str], share: float, seed: int) -> set[str]:

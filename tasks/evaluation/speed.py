@@ -33,8 +33,8 @@ def _seconds(generator: NoisyImageGenerator, noisy: Tensor, clean: Tensor, repea
     return min(times[1:])
 
 
-def measure_speed(model: str, device: str, repeats: int, place: str) -> dict[str, Any]:
-    """Record of images a second by generator and side; read from ``place`` if it was measured there with this model."""
+def measure_speed(model: str, device: str, repeats: int, location: str) -> dict[str, Any]:
+    """Images per second by generator and image side. Reads the record at ``location`` if it is of this model."""
     digest = model_digest(model)
 
     def make() -> dict[str, Any]:
@@ -53,7 +53,7 @@ def measure_speed(model: str, device: str, repeats: int, place: str) -> dict[str
         return {"images_per_second": rates, "device": device_name(device), "threads": threads, "commit": commit()}
 
     facts = ["speed", digest, device_name(device), repeats, torch.get_num_threads(), measuring_version()]
-    return recorded(place, content_key(facts), make)
+    return recorded(location, content_key(facts), make)
 
 
 task_measure_speed = step("measure_speed")(measure_speed)

@@ -27,7 +27,7 @@ def tell_again(model: str) -> list[str]:
     """
     registered = named(model)
     versions = unevaluated(registered)
-    names = [registered.place(version.version) for version in versions]
+    names = [registered.location(version.version) for version in versions]
     kind = KINDS[versions[0].kind] if versions else "baseline"
     if kind == "baseline":
         return []

@@ -42,7 +42,7 @@ class NoWorse(BaseModel):
 
 
 class PromotionRules(BaseModel):
-    """One file of configs/gates/. Figures are named by their place in the record's ``figures``: model.lag1_error."""
+    """One file of configs/promotion/. Metrics are named by their path in the record's ``metrics``: model.lag1_error."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -70,18 +70,18 @@ class PromoteParameters(BaseModel):
 
     version: str = Field(description="REGISTRY/NAME@NUMBER")
     record: str = Field(description="file or URL of the evaluation record (JSON) of this version")
-    rules: str = Field(description="YAML file of configs/gates/")
+    rules: str = Field(description="YAML file of configs/promotion/")
     reason: str = Field("the gate passed", description="why it moves; recorded")
     override: str | None = Field(None, min_length=1, description="why it is to move although the gate fails; recorded")
 
 
 def load_rules(path: str) -> PromotionRules:
-    """A file of configs/gates/."""
+    """A file of configs/promotion/."""
     return load_yaml(path, PromotionRules)
 
 
 def about(record: dict[str, Any], digest: str) -> dict[str, Any] | None:
-    """What an evaluation record says of the model with this digest, with its ``figures``; None where that is nothing.
+    """What an evaluation record says of the model with this digest, with its ``metrics``; None where that is nothing.
 
     Records of noise generators are about one model (``model``). Those of denoisers list several (``denoisers``), each
     with figures of its own; their pairs are those of all ``tests``.
@@ -95,12 +95,12 @@ def about(record: dict[str, Any], digest: str) -> dict[str, Any] | None:
         return None
     tests = record.get("tests")
     pairs = {name: test.get("references") for name, test in tests.items()} if isinstance(tests, dict) else None
-    return record | {"figures": mine.get("figures"), "references": pairs}
+    return record | {"metrics": mine.get("metrics"), "references": pairs}
 
 
 def figure(record: dict[str, Any], name: str) -> float | None:
     """A figure by its place, e.g. ``model.kld``; None where there is no finite number."""
-    found: Any = record.get("figures")
+    found: Any = record.get("metrics")
     if isinstance(found, dict) and name in found:  # of denoisers: sidd.psnr is one key
         found = found[name]
     else:
@@ -223,7 +223,7 @@ def promote(parameters: PromoteParameters) -> dict[str, Any]:
     )
 
 
-def roll_back(place: str, reason: str, to: int | None = None) -> dict[str, Any]:
+def roll_back(location: str, reason: str, to: int | None = None) -> dict[str, Any]:
     """Make the champion what it was before: the version that the present one replaced, or ``to``.
 
     Args:
@@ -234,7 +234,7 @@ def roll_back(place: str, reason: str, to: int | None = None) -> dict[str, Any]:
     Raises:
         UserError: there is no such version, or somebody else moved the champion meanwhile. IntegrityError: damaged.
     """
-    registered = named(place)
+    registered = named(location)
     if not reason.strip():
         raise UserError(f"{registered.url}: say why it is rolled back: --reason")
     moves = registered.moves()

@@ -52,7 +52,7 @@ from tasks.stores.prompt_bank import (
 
 Name = tuple[str, str, str]
 """Model, device and digest: what names a generator in any process."""
-Place = tuple[str, str]
+Location = tuple[str, str]
 """URL and digest of a source of references."""
 
 
@@ -73,13 +73,13 @@ class BankParameters(BaseModel):
 
 
 @dataclass(frozen=True)
-class BankWork:
+class BankTask:
     """What a worker needs to make one shard."""
 
     output: str
     key: str
     generator: Name
-    source: Place
+    source: Location
     index: int
     first: int
     references: tuple[int, ...]
@@ -91,7 +91,7 @@ class BankPlan:
 
     parameters: BankParameters
     recipe: dict[str, Any]
-    source: Place
+    source: Location
     picks: tuple[int, ...]
     references: tuple[Reference, ...]
 
@@ -107,12 +107,12 @@ class BankPlan:
         return content_key(self.content)
 
     @property
-    def tasks(self) -> Iterator[BankWork]:
+    def tasks(self) -> Iterator[BankTask]:
         """Work of every shard."""
         p = self.parameters
         for index, first in enumerate(range(0, len(self.picks), p.shard)):
             name = (p.model, p.device, self.recipe["model"])
-            yield BankWork(p.output, self.key, name, self.source, index, first, self.picks[first : first + p.shard])
+            yield BankTask(p.output, self.key, name, self.source, index, first, self.picks[first : first + p.shard])
 
 
 KEPT_ENTRIES = 1024
@@ -120,7 +120,7 @@ KEPT_ENTRIES = 1024
 
 
 @lru_cache(maxsize=KEPT_ENTRIES)
-def entry_of(generator: Name, source: Place, k: int) -> Entry:
+def entry_of(generator: Name, source: Location, k: int) -> Entry:
     """Prompts and moments of reference ``k``: out of a bank, or extracted from its pair. The cache goes by digests."""
     found = planned_references(*source)
     return found.kept(k) if found.kept else extracted(generator, found, k)
@@ -168,22 +168,22 @@ def plan_bank(parameters: BankParameters) -> BankPlan:
 
 
 @one_thread()
-def make_bank_shard(work: BankWork) -> int:
+def make_bank_shard(task: BankTask) -> int:
     """Extract and publish one shard; returns its index. Nothing happens when somebody else has done it."""
-    place = join(work.output, shard_file(work.index))
-    if _done(place, work):
-        return work.index
-    source = planned_references(*work.source)
-    entries = [extracted(work.generator, source, k) for k in work.references]
-    write_inside(work.output, shard_file(work.index), encode_shard(entries, work.first, work.key))
-    return work.index
+    location = join(task.output, shard_file(task.index))
+    if _done(location, task):
+        return task.index
+    source = planned_references(*task.source)
+    entries = [extracted(task.generator, source, k) for k in task.references]
+    write_inside(task.output, shard_file(task.index), encode_shard(entries, task.first, task.key))
+    return task.index
 
 
-def _done(place: str, work: BankWork) -> bool:
-    if not exists(place):
+def _done(location: str, task: BankTask) -> bool:
+    if not exists(location):
         return False
-    digests = shard_digests(read_bytes(place), work.first, work.key)
-    return digests is not None and len(digests) == len(work.references)
+    digests = shard_digests(read_bytes(location), task.first, task.key)
+    return digests is not None and len(digests) == len(task.references)
 
 
 def build_bank(
@@ -198,20 +198,20 @@ def build_bank(
     """
     plan = plan_bank(parameters)
     begin(parameters.output, PLAN, plan.content, plan.key)
-    works = list(plan.tasks)
-    todo = [work for work in works if not _done(join(work.output, shard_file(work.index)), work)]
+    tasks = list(plan.tasks)
+    todo = [task for task in tasks if not _done(join(task.output, shard_file(task.index)), task)]
     if todo:
         remove(join(parameters.output, COMMIT))  # a bank that is being mended is not published
-    finished = len(plan.picks) - sum(len(work.references) for work in todo)
+    finished = len(plan.picks) - sum(len(task.references) for task in todo)
     progress(finished, len(plan.picks))
-    for work, _ in run_each(parameters.cluster, make_bank_shard, todo):
-        finished += len(work.references)
+    for task, _ in run_each(parameters.cluster, make_bank_shard, todo):
+        finished += len(task.references)
         progress(finished, len(plan.picks))
-    record = _commit(plan, works)
+    record = _commit(plan, tasks)
     return {
         "bank": parameters.output,
         "entries": record.entries,
-        "shards": {"made": len(todo), "kept": len(works) - len(todo)},
+        "shards": {"made": len(todo), "kept": len(tasks) - len(todo)},
         "bytes": sum(shard.bytes for shard in record.shards),
         "model": record.model,
         "licence": record.licence,
@@ -219,22 +219,22 @@ def build_bank(
     }
 
 
-def _commit(plan: BankPlan, works: list[BankWork]) -> PromptBankRecord:
+def _commit(plan: BankPlan, tasks: list[BankTask]) -> PromptBankRecord:
     url = plan.parameters.output
     sweep(url)
     shards, digests = [], []
-    for work in works:
-        content = read_bytes(join(url, shard_file(work.index)))
-        found = shard_digests(content, work.first, work.key)
-        if found is None or len(found) != len(work.references):
+    for task in tasks:
+        content = read_bytes(join(url, shard_file(task.index)))
+        found = shard_digests(content, task.first, task.key)
+        if found is None or len(found) != len(task.references):
             raise UserError(
-                f"{join(url, shard_file(work.index))}: was changed during the run; run the same command again"
+                f"{join(url, shard_file(task.index))}: was changed during the run; run the same command again"
             )
         digests += found
         start = header(content)[1]
         shards.append(
             BankShard(
-                file=shard_file(work.index),
+                file=shard_file(task.index),
                 entries=len(found),
                 bytes=len(content),
                 sha256=sha256(content),

@@ -22,27 +22,31 @@ KINDS = ("pngnoise-model", "pngnoise-denoiser", "pngnoise-baseline")
 _RACES = 100  # versions that others may add while one is being added
 
 
-def named(place: str) -> Registered:
+def named(location: str) -> Registered:
     """The model that ``REGISTRY/NAME`` means.
 
     Raises:
         UserError: it is no such name.
     """
-    registry, slash, name = place.rstrip("/").rpartition("/")
-    if meant(place) is not None:
-        raise UserError(f"{place}: a model is asked for, not a version; leave out {place[place.rindex('@') :]!r}")
+    registry, slash, name = location.rstrip("/").rpartition("/")
+    if meant(location) is not None:
+        raise UserError(
+            f"{location}: a model is asked for, not a version; leave out {location[location.rindex('@') :]!r}"
+        )
     return Registered(registry or slash or ".", check_name(name))
 
 
-def versioned(place: str) -> tuple[Registered, Version]:
+def versioned(location: str) -> tuple[Registered, Version]:
     """The version that ``REGISTRY/NAME@3`` or ``REGISTRY/NAME@champion`` means.
 
     Raises:
         UserError: it is no such name, or there is no such version.
     """
-    said = meant(place)
+    said = meant(location)
     if said is None:
-        raise UserError(f"{place}: names no version; write {place.rstrip('/')}@3 or {place.rstrip('/')}@champion")
+        raise UserError(
+            f"{location}: names no version; write {location.rstrip('/')}@3 or {location.rstrip('/')}@champion"
+        )
     registered = Registered(said.registry, said.name)
     return registered, registered.version(registered.number(said.which))
 
@@ -52,7 +56,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def add_version(bundle: str, place: str, note: str | None = None) -> dict[str, Any]:
+def add_version(bundle: str, location: str, note: str | None = None) -> dict[str, Any]:
     """Put a bundle into a registry as the next version of ``REGISTRY/NAME``, or find it there.
 
     Its files are published before the version's record. Several processes may add at once; those of one digest get one
@@ -66,7 +70,7 @@ def add_version(bundle: str, place: str, note: str | None = None) -> dict[str, A
     Raises:
         UserError: not a bundle, or of another kind than the name's first version. IntegrityError: it is damaged.
     """
-    registered = named(place)
+    registered = named(location)
     folder = bundle_folder(bundle)
     digest = verify_bundle(folder)
     kind = str(bundle_config(folder).get("format"))
@@ -99,11 +103,11 @@ def add_version(bundle: str, place: str, note: str | None = None) -> dict[str, A
     raise UserError(f"{registered.url}: others add versions all the time; run the same command again")
 
 
-def add_trained(bundle: str, place: str, note: str | None = None) -> str:
+def add_trained(bundle: str, location: str, note: str | None = None) -> str:
     """:func:`add_version` at the end of a training; returns ``REGISTRY/NAME@NUMBER``, what flows take as a model."""
-    added = add_version(bundle, place, note)
+    added = add_version(bundle, location, note)
     log(f"{added['name']}: digest {added['digest']}" + ("" if added["added"] else ", was there already"))
-    return named(place).place(int(added["name"].rpartition("@")[2]))
+    return named(location).location(int(added["name"].rpartition("@")[2]))
 
 
 def _upload(folder: Path, url: str) -> dict[str, str]:
@@ -155,22 +159,22 @@ def list_models(registry: str) -> list[dict[str, Any]]:
     return found
 
 
-def show_model(place: str) -> dict[str, Any]:
+def show_model(location: str) -> dict[str, Any]:
     """Versions and the champion's moves of ``REGISTRY/NAME``, or all that is known of one of its versions.
 
     Raises:
         UserError: there is no such model or version.
     """
-    if meant(place) is not None:
-        registered, version = versioned(place)
+    if meant(location) is not None:
+        registered, version = versioned(location)
         url = registered.bundle(version.digest)
         evaluations = registered.evaluations(version.version)
         facts = _facts(registered, version) | {"url": url, "evaluations": evaluations}
         return facts | {"files": version.files}
-    registered = named(place)
+    registered = named(location)
     numbers = registered.versions()
     if not numbers:
-        raise UserError(f"{registered.url}: holds no version; `pngnoise registry add BUNDLE {place}` makes one")
+        raise UserError(f"{registered.url}: holds no version; `pngnoise registry add BUNDLE {location}` makes one")
     moves = registered.moves()
     return {
         "name": registered.name,
@@ -185,13 +189,13 @@ def _facts(registered: Registered, version: Version) -> dict[str, Any]:
     return facts | {"note": version.note, "since": version.added, "registry": registered.registry}
 
 
-def fetch_version(place: str, output: str) -> dict[str, Any]:
+def fetch_version(location: str, output: str) -> dict[str, Any]:
     """Copy a version to a local folder, whole or not at all; every file is compared with the version's record.
 
     Raises:
         UserError: no such version, or the folder holds something else. IntegrityError: the version is damaged.
     """
-    registered, version = versioned(place)
+    registered, version = versioned(location)
     target = local_path(output)
     if target is None:
         raise UserError(f"{output}: a version is fetched to a local folder; give a path")

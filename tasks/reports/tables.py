@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pngmodel.metrics.protocols import DRAW_METRICS, METRICS
-from tasks.reports import plots as figures
+from pngmodel.metrics.protocols import METRICS, SAMPLE_METRICS
+from tasks.reports import plots as metrics
 from tasks.reports.markdown import plain, table
 from tasks.reports.pages import TEMPLATES
 from tasks.reports.results import Evaluation, Example
@@ -26,7 +26,7 @@ NAMES = {
     "polyphase_matched": "polyphase-matched, real distribution",
     "floor": "floor (perfect generator)",
 }
-TABLED = METRICS | DRAW_METRICS
+TABLED = METRICS | SAMPLE_METRICS
 _ROWS_OF_GRID = 4
 _AFTER_MODEL = 1.5
 Row = TypeVar("Row")
@@ -47,7 +47,7 @@ def _distance(metric: str, value: float, floor: float | None) -> float:
     return {"lower": value, "higher": -value, "one": abs(value - 1), "zero": abs(value)}[direction]
 
 
-def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> dict[str, Any]:
+def metrics_table(rows: Mapping[str, Mapping[str, float]], title: str) -> dict[str, Any]:
     """A table for the template: metrics down, generators across, the best generator of each metric marked."""
     rows = ordered(rows)
     floor = rows.get("floor", {})
@@ -83,36 +83,36 @@ def report_page(
     lead: str,
     facts: Iterable[tuple[str, str]] = (),
     provenance: Iterable[tuple[str, str]] = (),
-    samples: Iterable[tuple[str, figures.Array, figures.Array]] = (),
+    samples: Iterable[tuple[str, metrics.Array, metrics.Array]] = (),
 ) -> str:
     """The page as text. ``samples`` are pairs of a corpus to show: (label, clean, noisy), (C, H, W) in [0, 1]."""
     record, examples = evaluation.record, evaluation.examples
     protocol = record["protocol"]
-    tables = [figures_table(record["figures"], f"All pairs, {protocol}")]
+    tables = [metrics_table(record["metrics"], f"All pairs, {protocol}")]
     if len(record["cameras"]) > 1:
-        tables += [figures_table(rows, f"{camera}, {protocol}") for camera, rows in record["cameras"].items()]
+        tables += [metrics_table(rows, f"{camera}, {protocol}") for camera, rows in record["cameras"].items()]
     if len(record.get("settings", ())) > len(record["cameras"]):
-        tables += [figures_table(rows, f"{setting}, {protocol}") for setting, rows in record["settings"].items()]
+        tables += [metrics_table(rows, f"{setting}, {protocol}") for setting, rows in record["settings"].items()]
     pictures = [
         {
             "title": "Real and synthetic noise on the same image",
-            "uri": figures.grid(_spread(evaluation)),
+            "uri": metrics.grid(_spread(evaluation)),
             "caption": "Centre crops. Noise maps are multiplied by 4 around mid grey; they should look alike in grain, "
             "colour and strength, and must not be the same.",
         },
         {
             "title": "Noise distribution",
-            "uri": figures.histograms(examples),
+            "uri": metrics.histograms(examples),
             "caption": "All evaluated pairs together, levels rounded, logarithmic axis.",
         },
         {
             "title": "Noise strength against intensity",
-            "uri": figures.std_against_intensity(examples),
+            "uri": metrics.std_against_intensity(examples),
             "caption": "Standard deviation of the noise in bins of clean intensity.",
         },
         {
             "title": "Spatial correlation",
-            "uri": figures.autocorrelations(examples),
+            "uri": metrics.autocorrelations(examples),
             "caption": "Correlation of the noise with itself at a horizontal distance. White noise is 0 from 1 on.",
         },
     ]
@@ -122,7 +122,7 @@ def report_page(
             0,
             {
                 "title": "Samples of the corpus",
-                "uri": figures.corpus_grid(shown),
+                "uri": metrics.corpus_grid(shown),
                 "caption": "Clean, synthetic noisy, noise ×4. The label names the reference whose noise was imitated.",
             },
         )
@@ -146,7 +146,7 @@ def report_page(
 
 def examples_picture(evaluation: Evaluation) -> str:
     """Real and synthetic noise on the same images, small enough for an artifact of the run."""
-    return figures.grid(_spread(evaluation), small=True)
+    return metrics.grid(_spread(evaluation), small=True)
 
 
 def _spread(evaluation: Evaluation) -> list[Example]:
@@ -177,7 +177,7 @@ def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[st
 def c2st_table(record: Mapping[str, Any]) -> str:
     """A record of :mod:`tasks.evaluation.c2st` as a markdown table, generators down."""
     rows = [
-        (NAMES.get(key, key), f"{row['auc']:.3f}", spread_text(row)) for key, row in ordered(record["figures"]).items()
+        (NAMES.get(key, key), f"{row['auc']:.3f}", spread_text(row)) for key, row in ordered(record["metrics"]).items()
     ]
     return table(("generator", "AUC →.5", "spread over seeds"), rows) + simplified_note(record)
 

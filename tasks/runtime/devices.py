@@ -64,11 +64,11 @@ def fabric_of(devices: Devices) -> Fabric:
 
 
 def run_on(
-    devices: Devices, work: Callable[[Fabric, Callable[[Any], None]], Any], report: Callable[[Any], None]
+    devices: Devices, task: Callable[[Fabric, Callable[[Any], None]], Any], report: Callable[[Any], None]
 ) -> Any:
     """Run ``work(fabric, report)`` in every process of ``devices``; returns what the chief's returned.
 
-    ``work`` must be importable by name (or a partial of such), what it reports must be picklable: it may run in a
+    ``task`` must be importable by name (or a partial of such), what it reports must be picklable: it may run in a
     process of its own.
     """
     fabric = fabric_of(devices)
@@ -79,7 +79,7 @@ def run_on(
         )
     if wanted == 1 or launched():
         fabric.launch()
-        return work(fabric, report)
+        return task(fabric, report)
     queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
     failed: list[Exception] = []
 
@@ -94,7 +94,7 @@ def run_on(
     reader = threading.Thread(target=contextvars.copy_context().run, args=(forward,), daemon=True)
     reader.start()
     try:
-        finished: _Finished = fabric.launch(_in_process, work, queue)  # type: ignore[arg-type]
+        finished: _Finished = fabric.launch(_in_process, task, queue)  # type: ignore[arg-type]
         return finished.result
     except (ProcessRaisedException, ProcessExitedException):
         queue.put(None)
@@ -115,9 +115,9 @@ class _Finished:
         self.result = result
 
 
-def _in_process(fabric: Fabric, work: Callable[[Fabric, Callable[[Any], None]], Any], queue: Any) -> _Finished:
+def _in_process(fabric: Fabric, task: Callable[[Fabric, Callable[[Any], None]], Any], queue: Any) -> _Finished:
     try:
-        return _Finished(work(fabric, queue.put if fabric.global_rank == 0 else _silent))
+        return _Finished(task(fabric, queue.put if fabric.global_rank == 0 else _silent))
     except UserError as error:
         queue.put(error)
         raise  # the others may be waiting for this process, and are ended by that

@@ -50,9 +50,9 @@ class _Bars:
         self._bars: dict[str, Callable[[int, int], None]] = {}
 
     def __call__(self, progress: Progress) -> None:
-        stage, begun = progress.stage, self._begun.setdefault(progress.stage, time.monotonic())
+        stage, started = progress.stage, self._begun.setdefault(progress.stage, time.monotonic())
         if stage not in self._bars:
-            if progress.done >= progress.total or time.monotonic() - begun < _BAR_AFTER_SECONDS:
+            if progress.done >= progress.total or time.monotonic() - started < _BAR_AFTER_SECONDS:
                 return
             self._bars[stage] = progress_artifact(f"progress-{stage}", f"{progress.total} {progress.unit}")
         self._bars[stage](progress.done, progress.total)

@@ -37,11 +37,11 @@ def count(name: str, amount: float = 1) -> None:
 @contextmanager
 def model_time() -> Iterator[None]:
     """Count the seconds of the block as time in which the model computes."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     try:
         yield
     finally:
-        count(MODEL_SECONDS, time.perf_counter() - begun)
+        count(MODEL_SECONDS, time.perf_counter() - started)
 
 
 def reached(stage: str, done: int, total: int, unit: str) -> None:
@@ -79,7 +79,7 @@ class Counted(Generic[Item, Result]):
 class Metered:
     """A run's figures, complete when its block has ended."""
 
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -93,18 +93,18 @@ def metered() -> Iterator[Metered]:
     with _lock:
         before, outer = Counter(_counts), dict(_stages)
         _stages.clear()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with _gpu_samples() as samples:
         try:
             yield found
         finally:
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - started
             with _lock:
                 counts = {name: _counts[name] - before[name] for name in COUNTS}
                 stages = {name: dict(zip(("done", "total", "unit"), at, strict=True)) for name, at in _stages.items()}
                 _stages.update(outer | _stages)  # a flow within a flow belongs to both
             made, computed = counts[PAIRS] or None, counts[MODEL_SECONDS] or None
-            found.figures = {name: round(amount, 3) for name, amount in counts.items()} | {
+            found.metrics = {name: round(amount, 3) for name, amount in counts.items()} | {
                 "seconds": round(seconds, 3),
                 "pairs": made,
                 "pairs_per_second": made and round(made / seconds, 3),

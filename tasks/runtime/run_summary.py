@@ -24,7 +24,7 @@ def summarised(flow: str, name: str) -> Iterator[None]:
         facts |= {"state": "failed", "error": type(error).__name__}
         raise
     finally:
-        facts |= run.figures
+        facts |= run.metrics
         publish_markdown("run-metrics", lambda: _page(facts), "metrics of this run")
 
 

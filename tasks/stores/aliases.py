@@ -19,8 +19,8 @@ def refuse_shadows(url: str, name: str | None) -> None:
     if (meant := resolve_alias(url).rstrip("/")) != url.rstrip("/"):
         raise UserError(f"{url}: is an alias of {meant}; choose another output, or delete {url.rstrip('/')}.json")
     parent, _, corpus = url.rstrip("/").rpartition("/")
-    if name not in (None, corpus) and exists(place := join(parent, str(name), PLAN) if parent else f"{name}/{PLAN}"):
-        raise UserError(f"alias {name!r}: {place} belongs to a corpus of that name; choose another alias")
+    if name not in (None, corpus) and exists(location := join(parent, str(name), PLAN) if parent else f"{name}/{PLAN}"):
+        raise UserError(f"alias {name!r}: {location} belongs to a corpus of that name; choose another alias")
 
 
 def write_alias(url: str, name: str, digest: str) -> None:
@@ -37,9 +37,9 @@ def resolve_alias(url: str) -> str:
     Raises:
         IntegrityError: the alias is damaged, or names a place that is not beside it.
     """
-    place = f"{url.rstrip('/')}.json"
+    location = f"{url.rstrip('/')}.json"
     try:
-        content = read_if_there(place)
+        content = read_if_there(location)
     except TransientError:
         raise
     except UserError:  # who may not list a bucket is told "forbidden" of what is not there; the corpus itself will say
@@ -55,7 +55,7 @@ def resolve_alias(url: str) -> str:
         return url
     if not isinstance(corpus, str) or "/" in corpus or "::" in corpus or corpus in ("", ".", ".."):
         raise IntegrityError(
-            f"{place}: key 'corpus' is {corpus!r:.100}, no name of a folder beside it; write the alias anew"
+            f"{location}: key 'corpus' is {corpus!r:.100}, no name of a folder beside it; write the alias anew"
         )
     parent = url.rstrip("/").rpartition("/")[0]
     return join(parent, corpus) if parent else corpus

@@ -32,17 +32,19 @@ def open_commit(
     Raises:
         UserError: it is absent, or of another version. IntegrityError: it is damaged.
     """
-    place = join(url, name)
-    if not exists(place):
-        raise UserError(f"{place}: missing: {absent if isinstance(absent, str) else absent()}")
-    content = read_json(place)
+    location = join(url, name)
+    if not exists(location):
+        raise UserError(f"{location}: missing: {absent if isinstance(absent, str) else absent()}")
+    content = read_json(location)
     found: Any = content.get("format_version")
     if isinstance(found, int) and found != version:
         advice = "update pngnoise" if found > version else remedy
-        raise UserError(f"{place}: key 'format_version' is {found}, this version of pngnoise reads {version}; {advice}")
+        raise UserError(
+            f"{location}: key 'format_version' is {found}, this version of pngnoise reads {version}; {advice}"
+        )
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:_SHOWN] or "the record"
-        raise IntegrityError(f"{place}: key '{where}': {first['msg']}; it is damaged, {remedy}") from None
+        raise IntegrityError(f"{location}: key '{where}': {first['msg']}; it is damaged, {remedy}") from None

@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
         ("clean_licence", pa.string()),
         ("y", pa.int32()),
         ("x", pa.int32()),
-        ("draw", pa.int32()),
+        ("repeat", pa.int32()),
         ("reference", pa.string()),
         ("reference_camera", pa.string()),
         ("reference_iso", pa.int32()),
@@ -95,11 +95,11 @@ def shards_name(number: int) -> str:
 def manifest_shards(layout: Layout) -> list[range]:
     """Shards whose rows make up each file of the manifest, of one draw each, so that more draws add files and leave
     those of what is published as they are."""
-    step, of_draw = max(1, ROWS_PER_MANIFEST // layout.shard), layout.shards_of_draw
+    step, per_repeat = max(1, ROWS_PER_MANIFEST // layout.shard), layout.shards_per_repeat
     return [
-        range(start + k, min(start + k + step, start + of_draw))
-        for start in range(0, layout.shards, of_draw)
-        for k in range(0, of_draw, step)
+        range(start + k, min(start + k + step, start + per_repeat))
+        for start in range(0, layout.shards, per_repeat)
+        for k in range(0, per_repeat, step)
     ]
 
 
@@ -114,7 +114,7 @@ def corpus_digest(key: str | None, layout: Layout, parts: Iterable[str]) -> str:
     whole = hashlib.sha256()
     for digests in parts:
         whole.update(digests.encode())
-    return content_key([key, layout.draws, whole.hexdigest()])
+    return content_key([key, layout.repeats, whole.hexdigest()])
 
 
 def published_corpus(url: str) -> Corpus | None:
@@ -160,8 +160,8 @@ class Corpus(ShardReader[CorpusRecord]):
     def _shards_of(self, number: int, shards: range) -> pa.Table:
         table = self._file(shards_name(number), SHARD_SCHEMA)
         if table.column("shard").to_pylist() != list(shards):
-            place = join(self.url, shards_name(number))
-            raise IntegrityError(f"{place}: does not list every shard; make the corpus again")
+            location = join(self.url, shards_name(number))
+            raise IntegrityError(f"{location}: does not list every shard; make the corpus again")
         return table
 
     def require_stored(self) -> None:
@@ -211,16 +211,18 @@ class Corpus(ShardReader[CorpusRecord]):
             table, shards = self._file(manifest_name(number), MANIFEST_SCHEMA), self._files[number]
             pairs = self.layout.rows(shards[-1]).stop - self.layout.rows(shards[0]).start
             if table.num_rows != pairs:
-                place = join(self.url, manifest_name(number))
-                raise IntegrityError(f"{place}: has {table.num_rows} rows for {pairs} pairs; make the corpus again")
+                location = join(self.url, manifest_name(number))
+                raise IntegrityError(f"{location}: has {table.num_rows} rows for {pairs} pairs; make the corpus again")
             yield table
 
     def _file(self, name: str, schema: pa.Schema) -> pa.Table:
-        place = join(self.url, name)
-        content = read_bytes(place)
+        location = join(self.url, name)
+        content = read_bytes(location)
         if sha256(content) != self.record.files.get(name):
-            raise IntegrityError(f"{place}: sha256 differs from {COMMIT}; `pngnoise corpus repair {self.url}` mends it")
-        return decode_table(content, place, schema)
+            raise IntegrityError(
+                f"{location}: sha256 differs from {COMMIT}; `pngnoise corpus repair {self.url}` mends it"
+            )
+        return decode_table(content, location, schema)
 
     def verify_files(self) -> Iterator[str]:
         """Check every published file that is no shard; yields one line per problem."""

@@ -38,7 +38,7 @@ class Layout:
     Dense (``filled`` is None): shard k holds pairs k * shard to (k + 1) * shard, the last one what is left, and pair i
     lies in slot i of the arrays. Padded: shard k holds ``filled[k]`` pairs, its other slots are absent.
 
-    With ``draws`` (a corpus): all clean images once, N = pairs / draws of them, and ``noisy`` is (draws, N, C, H, W).
+    With ``repeats`` (a corpus): all clean images once, N = pairs / draws of them, and ``noisy`` is (draws, N, C, H, W).
     Pair d * N + i is draw d of clean image i. A shard belongs to one draw, the clean images to the shards of draw 0,
     so that more draws add objects and change none.
 
@@ -55,21 +55,21 @@ class Layout:
     dtype: str
     arrays: tuple[str, ...] = ARRAYS
     filled: tuple[int, ...] | None = None
-    draws: int | None = None
+    repeats: int | None = None
     encoding: Encoding = "delta"
 
     @property
     def images(self) -> int:
         """Pairs of one draw."""
-        return self.pairs // (self.draws or 1)
+        return self.pairs // (self.repeats or 1)
 
     @property
     def shards(self) -> int:
         """Number of shards, of all draws."""
-        return self.shards_of_draw * (self.draws or 1) if self.filled is None else len(self.filled)
+        return self.shards_per_repeat * (self.repeats or 1) if self.filled is None else len(self.filled)
 
     @property
-    def shards_of_draw(self) -> int:
+    def shards_per_repeat(self) -> int:
         """Shards of each draw of a dense layout."""
         return -(-self.images // self.shard)
 
@@ -86,18 +86,18 @@ class Layout:
     def rows(self, index: int) -> range:
         """Pairs of shard ``index``."""
         if self.filled is None:
-            draw, within = divmod(index, self.shards_of_draw)
-            start = draw * self.images
+            repeat, within = divmod(index, self.shards_per_repeat)
+            start = repeat * self.images
             return range(start + within * self.shard, start + min((within + 1) * self.shard, self.images))
         return range(self._starts[index], self._starts[index + 1])
 
-    def place(self, pair: int, array: str = NOISY) -> tuple[int, int]:
+    def location(self, pair: int, array: str = NOISY) -> tuple[int, int]:
         """The shard that holds the image of a pair in ``array``, and its position in that shard."""
         if self.filled is None:
-            draw, image = divmod(pair, self.images)
+            repeat, image = divmod(pair, self.images)
             within, position = divmod(image, self.shard)
             own = array == NOISY  # of every draw; clean images are those of draw 0
-            return within + (draw * self.shards_of_draw if own else 0), position
+            return within + (repeat * self.shards_per_repeat if own else 0), position
         index = bisect_right(self._starts, pair) - 1
         return index, pair - self._starts[index]
 
@@ -105,16 +105,16 @@ class Layout:
         """Index of a pair's images along the arrays."""
         if self.filled is None:
             return pair % self.images
-        index, position = self.place(pair)
+        index, position = self.location(pair)
         return index * self.shard + position
 
     def objects(self, index: int) -> dict[str, str]:
         """Paths of the objects that shard ``index`` consists of, by array (Zarr v3 default key encoding)."""
-        if self.draws is None:
+        if self.repeats is None:
             return {array: shard_object(array, index) for array in self.arrays}
-        draw, within = divmod(index, self.shards_of_draw)
-        paths = {NOISY: f"{NOISY}/c/{draw}/{within}/0/0/0"}
-        if draw == 0:
+        repeat, within = divmod(index, self.shards_per_repeat)
+        paths = {NOISY: f"{NOISY}/c/{repeat}/{within}/0/0/0"}
+        if repeat == 0:
             paths[CLEAN] = shard_object(CLEAN, within)
         return {array: paths[array] for array in self.arrays if array in paths}
 
@@ -122,8 +122,8 @@ class Layout:
         """The Zarr metadata by path: of every array, and of the group with all of theirs consolidated."""
         arrays = {}
         for array in self.arrays:
-            draws = (self.draws,) if self.draws is not None and array == NOISY else ()
-            arrays[array] = self.codec.array_document((*draws, self.length), self.shard)
+            repeats = (self.repeats,) if self.repeats is not None and array == NOISY else ()
+            arrays[array] = self.codec.array_document((*repeats, self.length), self.shard)
         group = {
             "zarr_format": 3,
             "node_type": "group",
@@ -161,8 +161,8 @@ class Layout:
             return f"arrays {self.arrays}; known: {ARRAYS}"
         if self.dtype not in DTYPES:
             return f"dtype {self.dtype!r}; known: {', '.join(DTYPES)}"
-        if self.draws is not None and (self.draws < 1 or self.pairs % self.draws or self.filled is not None):
-            return f"{self.pairs} pairs in {self.draws} draws" + (" with padding" if self.filled is not None else "")
+        if self.repeats is not None and (self.repeats < 1 or self.pairs % self.repeats or self.filled is not None):
+            return f"{self.pairs} pairs in {self.repeats} draws" + (" with padding" if self.filled is not None else "")
         if self.bytes_per_image > _MAX_IMAGE or self.pairs > _MAX_PAIRS or self.shard > _MAX_SLOTS:
             return (
                 f"{self.pairs} images of {self.bytes_per_image} bytes in shards of {self.shard}, more than is read here"
@@ -183,7 +183,7 @@ class Layout:
 
 
 def peak(dtype: str) -> float:
-    """Full scale of integer levels; floats in a store without a ``full_scale`` of their own have 1."""
+    """Full scale of integer levels; floats in a store without a ``data_range`` of their own have 1."""
     return float(np.iinfo(dtype).max) if np.dtype(dtype).kind == "u" else 1.0
 
 

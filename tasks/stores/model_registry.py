@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pngmodel.errors import IntegrityError, UserError
 from tasks.stores.io.filesystem import create_bytes, encode_json, join, read_bytes, read_json, sha256, write_json
 from tasks.stores.io.listing import list_files
-from tasks.stores.io.relative_path import Digest, InnerPath
+from tasks.stores.io.relative_path import Digest, RelativePath
 from tasks.stores.records import SHA256
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -45,7 +45,7 @@ class Version(_Record):
     version: int = Field(ge=1)
     digest: Digest = Field(description="the bundle's digest, which is its folder's name too")
     kind: str = Field(description="the format of the bundle, e.g. pngnoise-model")
-    files: dict[InnerPath, str] = Field(description=f"{SHA256}, of every file of the bundle, by name")
+    files: dict[RelativePath, str] = Field(description=f"{SHA256}, of every file of the bundle, by name")
     note: str | None = Field(description="what whoever added it wanted to say")
     added: str = Field(description="time, UTC, ISO 8601")
 
@@ -70,7 +70,7 @@ class Move(_Record):
 
 
 @dataclass(frozen=True)
-class Meant:
+class VersionName:
     """What ``REGISTRY/NAME@3`` or ``REGISTRY/NAME@champion`` says."""
 
     registry: str
@@ -78,21 +78,21 @@ class Meant:
     which: str
 
 
-def meant(place: str) -> Meant | None:
-    """A version of a registry by its name, or None where ``place`` is no such name.
+def meant(location: str) -> VersionName | None:
+    """A version of a registry by its name, or None where ``location`` is no such name.
 
     Names end in ``@champion`` or ``@NUMBER``, with nothing behind; a folder that is called so is written with a slash.
     """
-    registry, slash, last = place.rpartition("/")
+    registry, slash, last = location.rpartition("/")
     match = _MEANT.fullmatch(last)
     if match is None:
         return None
-    return Meant(registry or slash or ".", match["name"], match["which"])
+    return VersionName(registry or slash or ".", match["name"], match["which"])
 
 
-def is_version(place: str) -> bool:
-    """Whether ``place`` names one version for good: by its number, and not as the champion of the day."""
-    said = meant(place)
+def is_version(location: str) -> bool:
+    """Whether ``location`` names one version for good: by its number, and not as the champion of the day."""
+    said = meant(location)
     return said is not None and said.which != CHAMPION
 
 
@@ -114,7 +114,7 @@ class Registered:
         self.registry, self.name = registry, check_name(name)
         self.url = join(registry, name)
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         """``REGISTRY/NAME@NUMBER``: what is given where a model is asked for."""
         return f"{self.url}@{number}"
 
@@ -128,12 +128,12 @@ class Registered:
         Raises:
             UserError: there is none of that number. IntegrityError: it is damaged.
         """
-        place = self._place("versions", number)
+        location = self._location("versions", number)
         if number not in self.versions():
             raise UserError(f"{self.url}: has no version {number}; there are {self._told()}")
-        record = _read(place, Version)
+        record = _read(location, Version)
         if (record.name, record.version) != (self.name, number):
-            raise IntegrityError(f"{place}: says that it is {record.name}@{record.version}; it was moved or edited")
+            raise IntegrityError(f"{location}: says that it is {record.name}@{record.version}; it was moved or edited")
         return record
 
     def bundle(self, digest: str) -> str:
@@ -142,12 +142,12 @@ class Registered:
 
     def moves(self) -> list[Move]:
         """Every move of the champion, the first one first."""
-        return [_read(self._place(CHAMPION, number), Move) for number in self._numbers(CHAMPION)]
+        return [_read(self._location(CHAMPION, number), Move) for number in self._numbers(CHAMPION)]
 
     def champion(self) -> Move | None:
         """The last move, or None where nothing was promoted yet."""
         numbers = self._numbers(CHAMPION)
-        return _read(self._place(CHAMPION, numbers[-1]), Move) if numbers else None
+        return _read(self._location(CHAMPION, numbers[-1]), Move) if numbers else None
 
     def number(self, which: str) -> int:
         """The version that ``champion`` or a number means.
@@ -198,15 +198,15 @@ class Registered:
         Raises:
             UserError: it is not there. IntegrityError: it is damaged.
         """
-        place = self._evaluation(number, digest)
-        if sha256(read_bytes(place)) != digest:
-            raise IntegrityError(f"{place}: sha256 differs from its name; it was edited or is damaged")
-        return read_json(place)
+        location = self._evaluation(number, digest)
+        if sha256(read_bytes(location)) != digest:
+            raise IntegrityError(f"{location}: sha256 differs from its name; it was edited or is damaged")
+        return read_json(location)
 
     def _evaluation(self, number: int, digest: str) -> str:
         return join(self.url, "evaluations", f"{number:06d}", f"{digest}.json")
 
-    def _place(self, kind: str, number: int) -> str:
+    def _location(self, kind: str, number: int) -> str:
         return join(self.url, kind, f"{number:06d}.json")
 
     def _numbers(self, kind: str) -> list[int]:
@@ -214,7 +214,7 @@ class Registered:
         return sorted(int(match[1]) for name in names if (match := _NUMBERED.fullmatch(name)))
 
     def _create(self, kind: str, number: int, record: BaseModel) -> bool:
-        return create_bytes(self._place(kind, number), encode_json(record.model_dump(mode="json")))
+        return create_bytes(self._location(kind, number), encode_json(record.model_dump(mode="json")))
 
     def _told(self) -> str:
         numbers = self.versions()
@@ -223,19 +223,19 @@ class Registered:
         )
 
 
-def _read(place: str, model: type[Model]) -> Model:
-    content = read_json(place)
+def _read(location: str, model: type[Model]) -> Model:
+    content = read_json(location)
     found = content.get("format_version")
     if isinstance(found, int) and found != FORMAT_VERSION:
         raise UserError(
-            f"{place}: key 'format_version' is {found}, this version reads {FORMAT_VERSION}; update pngnoise"
+            f"{location}: key 'format_version' is {found}, this version reads {FORMAT_VERSION}; update pngnoise"
         )
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise IntegrityError(
-            f"{place}: key '{'.'.join(map(str, first['loc']))[:_SHOWN]}': {first['msg']}; it is damaged"
+            f"{location}: key '{'.'.join(map(str, first['loc']))[:_SHOWN]}': {first['msg']}; it is damaged"
         ) from None
 
 
@@ -245,13 +245,13 @@ def names(registry: str) -> list[str]:
     return sorted(name for name in found if _NAME.fullmatch(name))
 
 
-def resolve(place: str) -> tuple[str, str] | None:
-    """(URL of the bundle, its digest) of ``REGISTRY/NAME@VERSION``, or None where ``place`` is no such name.
+def resolve(location: str) -> tuple[str, str] | None:
+    """(URL of the bundle, its digest) of ``REGISTRY/NAME@VERSION``, or None where ``location`` is no such name.
 
     Raises:
         UserError: no such version, or no champion. IntegrityError: a record is damaged.
     """
-    said = meant(place)
+    said = meant(location)
     if said is None:
         return None
     registered = Registered(said.registry, said.name)

@@ -35,17 +35,17 @@ def encode_part(table: pa.Table, facts: Facts) -> bytes:
     return encode_table(table.replace_schema_metadata({_FACTS: content}))
 
 
-def decode_part(content: bytes, place: str) -> tuple[pa.Table, Facts]:
+def decode_part(content: bytes, location: str) -> tuple[pa.Table, Facts]:
     """Rows and facts of a part.
 
     Raises:
-        IntegrityError: it is damaged, or of another format; ``place`` is named.
+        IntegrityError: it is damaged, or of another format; ``location`` is named.
     """
     try:
-        table = decode_table(content, place)
+        table = decode_table(content, location)
         facts = Facts(**decode_json((table.schema.metadata or {})[_FACTS]))
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{place}: is damaged ({error}); run the same command again") from None
+        raise IntegrityError(f"{location}: is damaged ({error}); run the same command again") from None
     return table.replace_schema_metadata(None), facts
 
 
@@ -54,10 +54,10 @@ def rows_digest(table: pa.Table) -> str:
     return content_key([table.schema.names, table.to_pylist()])
 
 
-def is_whole(content: bytes, place: str, shard: str) -> Facts | None:
+def is_whole(content: bytes, location: str, shard: str) -> Facts | None:
     """The facts of a part that is that of the shard with this key and is undamaged, else None."""
     try:
-        table, facts = decode_part(content, place)
+        table, facts = decode_part(content, location)
     except IntegrityError:
         return None
     if facts.shard != shard or facts.rows_sha256 != rows_digest(table):

@@ -38,7 +38,7 @@ def schema(arrays: tuple[str, ...]) -> pa.Schema:
             *PAIR_COLUMNS,
             ("y", pa.int32()),
             ("x", pa.int32()),
-            ("full_scale", pa.float64()),
+            ("data_range", pa.float64()),
             *(pair if len(arrays) == 2 else image),
             ("saturated", pa.float32()),
         ]

@@ -20,8 +20,8 @@ def plan_key(plan: dict[str, Any]) -> str:
     """Digest of a plan (plan.json, with or without its ``key``), whatever its number of draws."""
     content = {name: value for name, value in plan.items() if name != "key"}
     layout = dict(content["layout"])
-    if layout.get("draws"):
-        layout |= {"pairs": layout["pairs"] // layout["draws"], "draws": 1}
+    if layout.get("repeats"):
+        layout |= {"pairs": layout["pairs"] // layout["repeats"], "repeats": 1}
     return content_key(content | {"layout": layout})
 
 
@@ -42,18 +42,18 @@ def begin(url: str, name: str, plan: dict[str, Any], key: str) -> dict[str, Any]
     Raises:
         UserError: the place holds something else that was begun, or files that were not.
     """
-    place = join(url, name)
-    if not exists(place):
+    location = join(url, name)
+    if not exists(location):
         found = [f for f in list_files(url) if not f.rpartition("/")[2].startswith(".")]
         # Another process may have begun the same since the first look. Of two that do so at once one creates the plan.
-        if found and not exists(place):
+        if found and not exists(location):
             raise UserError(
                 f"{url}: is not empty (it holds {', '.join(found[:_SHOWN])}) and is no {plan['kind']}; choose an empty "
                 "output"
             )
-        if not found and create_bytes(place, encode_json(plan | {"key": key})):
+        if not found and create_bytes(location, encode_json(plan | {"key": key})):
             return None
-    there = read_json(place)
+    there = read_json(location)
     if there.get("key") == key:
         return there
     if there.get("kind") != plan["kind"]:

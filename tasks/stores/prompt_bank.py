@@ -19,8 +19,8 @@ from pngmodel.jsontext import decode_json
 from tasks.runtime.provenance import content_key
 from tasks.stores.commits import open_commit
 from tasks.stores.io.filesystem import exists, join, read_bytes, read_json, sha256
-from tasks.stores.io.read_ranges import Span, use_spans
-from tasks.stores.io.relative_path import InnerPath
+from tasks.stores.io.read_ranges import ByteRange, read_ranges
+from tasks.stores.io.relative_path import RelativePath
 from tasks.stores.io.tables import decode_table
 from tasks.stores.layout import PLAN
 
@@ -76,7 +76,7 @@ class BankShard(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: InnerPath = Field(description="path in the bank")
+    file: RelativePath = Field(description="path in the bank")
     entries: int = Field(ge=1)
     bytes: int = Field(ge=1)
     sha256: str = Field(description=f"{_SHA256}, of the file")
@@ -189,14 +189,14 @@ class PromptBank:
             IntegrityError: it is not the one that was committed.
         """
         if self._table is None:
-            place = join(self.url, TABLE)
-            content = read_bytes(place)
+            location = join(self.url, TABLE)
+            content = read_bytes(location)
             if sha256(content) != self.record.table_sha256:
-                raise IntegrityError(f"{place}: sha256 differs from {COMMIT}; the bank is damaged, make it again")
-            rows = decode_table(content, place, SCHEMA).to_pylist()
+                raise IntegrityError(f"{location}: sha256 differs from {COMMIT}; the bank is damaged, make it again")
+            rows = decode_table(content, location, SCHEMA).to_pylist()
             if len(rows) != self.record.entries:
                 raise IntegrityError(
-                    f"{place}: has {len(rows)} rows, {COMMIT} says {self.record.entries}; make it again"
+                    f"{location}: has {len(rows)} rows, {COMMIT} says {self.record.entries}; make it again"
                 )
             self._table = rows
         return self._table
@@ -216,7 +216,7 @@ class PromptBank:
             raise self._damaged(shard, f"entry {entry} cannot be read: {error}") from None
         if not all(bool(torch.isfinite(tensor).all()) for tensor in found.tensors().values()):
             raise IntegrityError(
-                f"{self._place(shard)}: entry {entry} holds NaN or infinite prompts; make the bank again"
+                f"{self._location(shard)}: entry {entry} holds NaN or infinite prompts; make the bank again"
             )
         return found
 
@@ -224,8 +224,8 @@ class PromptBank:
         prefix, expected = f"{entry:08d}/", self.rows[entry]["sha256"]
         start = self.record.shards[shard].header_bytes
         facts = {n.removeprefix(prefix): f for n, f in self._header(shard).items() if n.startswith(prefix)}
-        spans = [fact["data_offsets"] for fact in facts.values()]
-        first, last = min(s for s, _ in spans), max(e for _, e in spans)
+        ranges = [fact["data_offsets"] for fact in facts.values()]
+        first, last = min(s for s, _ in ranges), max(e for _, e in ranges)
 
         def decoded(_: int, content: bytes) -> Entry:
             tensors = {
@@ -240,9 +240,9 @@ class PromptBank:
                 raise self._damaged(shard, f"entry {entry} has another sha256")
             return found
 
-        return use_spans([Span(self._place(shard), start + first, start + last)], decoded)[0]
+        return read_ranges([ByteRange(self._location(shard), start + first, start + last)], decoded)[0]
 
-    def _place(self, shard: int) -> str:
+    def _location(self, shard: int) -> str:
         return join(self.url, self.record.shards[shard].file)
 
     def _header(self, shard: int) -> dict[str, Any]:
@@ -257,12 +257,12 @@ class PromptBank:
                 except ValueError as error:
                     raise self._damaged(shard, str(error)) from None
 
-            self._headers[shard] = use_spans([Span(self._place(shard), 0, fact.header_bytes)], checked)[0]
+            self._headers[shard] = read_ranges([ByteRange(self._location(shard), 0, fact.header_bytes)], checked)[0]
         return self._headers[shard]
 
     def _damaged(self, shard: int, what: str) -> IntegrityError:
         return IntegrityError(
-            f"{self._place(shard)}: is damaged ({what}); `pngnoise verify {self.url}` lists all damage, the command "
+            f"{self._location(shard)}: is damaged ({what}); `pngnoise verify {self.url}` lists all damage, the command "
             "that made the bank mends it"
         )
 
@@ -277,11 +277,11 @@ class PromptBank:
             yield f"{plan}: missing, or not the plan of this bank"
         wanted = {shard.file: shard.sha256 for shard in self.record.shards} | {TABLE: self.record.table_sha256}
         for name, expected in wanted.items():
-            place = join(self.url, name)
-            if not exists(place):
-                yield f"{place}: missing"
-            elif sha256(read_bytes(place)) != expected:
-                yield f"{place}: sha256 differs from {COMMIT}"
+            location = join(self.url, name)
+            if not exists(location):
+                yield f"{location}: missing"
+            elif sha256(read_bytes(location)) != expected:
+                yield f"{location}: sha256 differs from {COMMIT}"
 
 
 def bank_digest(key: str, shards: Sequence[BankShard], table_sha256: str) -> str:

@@ -15,7 +15,7 @@ from pngmodel.jsontext import decode_json
 from tasks.runtime.provenance import content_key
 from tasks.stores.commits import open_commit
 from tasks.stores.io.filesystem import exists, join, read_bytes, read_if_there, read_json, sha256
-from tasks.stores.io.read_ranges import Span, use_spans
+from tasks.stores.io.read_ranges import ByteRange, read_ranges
 from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout, part_name
 from tasks.stores.parts import decode_part
 from tasks.stores.plans import plan_key
@@ -23,7 +23,7 @@ from tasks.stores.records import Part, PartsRecord, ShardObject, StoreRecord
 from tasks.stores.shard_file import DamagedShard, Pixels, index_size, read_index
 
 _KEPT_INDICES = 4096
-_Place = tuple[str, int, int]
+_Location = tuple[str, int, int]
 """Of an image: array, shard, slot."""
 Record = TypeVar("Record", bound=StoreRecord)
 Listed = TypeVar("Listed", bound=PartsRecord)
@@ -87,11 +87,13 @@ class ShardReader(ABC, Generic[Record]):
     def _read_table(self) -> pa.Table: ...
 
     def _rows(self, name: str, digest: str) -> pa.Table:
-        place = join(self.url, name)
-        content = read_bytes(place)
+        location = join(self.url, name)
+        content = read_bytes(location)
         if sha256(content) != digest:
-            raise IntegrityError(f"{place}: sha256 differs from the commit record; the store is damaged, make it again")
-        return decode_part(content, place)[0]
+            raise IntegrityError(
+                f"{location}: sha256 differs from the commit record; the store is damaged, make it again"
+            )
+        return decode_part(content, location)[0]
 
     def require(self, *arrays: str) -> None:
         """Raise a UserError when the store does not hold all of ``arrays``."""
@@ -121,40 +123,40 @@ class ShardReader(ABC, Generic[Record]):
         for pair in pairs:
             if not 0 <= pair < len(self):
                 raise UserError(f"{self.url}: there is no pair {pair}; it holds {len(self)}")
-        places = [(name, *self.layout.place(pair, name)) for name in arrays for pair in pairs]
-        images = self._from_objects(places) if self._kept_shards else self._from_spans(places)
+        locations = [(name, *self.layout.location(pair, name)) for name in arrays for pair in pairs]
+        images = self._from_objects(locations) if self._kept_shards else self._from_spans(locations)
         return {name: images[k * len(pairs) : (k + 1) * len(pairs)] for k, name in enumerate(arrays)}
 
-    def _from_spans(self, places: list[_Place]) -> list[Pixels]:
+    def _from_spans(self, locations: list[_Location]) -> list[Pixels]:
         """Images by ranged reads: one request each, once the shards' indices are known."""
-        unknown = sorted({place[:2] for place in places} - set(self._indices))
-        spans = []
+        unknown = sorted({location[:2] for location in locations} - set(self._indices))
+        ranges = []
         for name, index in unknown:
             size = self._fact(name, index).bytes
-            spans.append(Span(self._url(name, index), size - index_size(self.layout.shard), size))
+            ranges.append(ByteRange(self._url(name, index), size - index_size(self.layout.shard), size))
         self._indices |= zip(
-            unknown, use_spans(spans, lambda k, content: self._index(unknown[k], content)), strict=True
+            unknown, read_ranges(ranges, lambda k, content: self._index(unknown[k], content)), strict=True
         )
-        spans = [Span(self._url(*place[:2]), *self._entry(place)) for place in places]
+        ranges = [ByteRange(self._url(*location[:2]), *self._entry(location)) for location in locations]
         while len(self._indices) > _KEPT_INDICES:  # tens of kilobytes each
             del self._indices[next(iter(self._indices))]
-        return use_spans(spans, lambda k, content: self._decoded(places[k], content))
+        return read_ranges(ranges, lambda k, content: self._decoded(locations[k], content))
 
-    def _from_objects(self, places: list[_Place]) -> list[Pixels]:
+    def _from_objects(self, locations: list[_Location]) -> list[Pixels]:
         """Images out of whole objects, the last few of which are kept. The arrays of a shard are fetched at once."""
-        images: dict[_Place, Pixels] = {}
-        for _, run in groupby(sorted(places, key=_shard), key=_shard):
+        images: dict[_Location, Pixels] = {}
+        for _, run in groupby(sorted(locations, key=_shard), key=_shard):
             members = list(run)
-            keys = dict.fromkeys(place[:2] for place in members)
+            keys = dict.fromkeys(location[:2] for location in members)
             self._fetch([key for key in keys if key not in self._objects])
             for key in keys:
                 self._objects.move_to_end(key)
-            for place in members:
-                chunk = self._objects[place[:2]][slice(*self._entry(place))]
-                images[place] = self._decoded(place, chunk)
+            for location in members:
+                chunk = self._objects[location[:2]][slice(*self._entry(location))]
+                images[location] = self._decoded(location, chunk)
             while len(self._objects) > self._kept_shards * len(self.layout.arrays):
                 self._objects.popitem(last=False)
-        return [images[place] for place in places]
+        return [images[location] for location in locations]
 
     def _fetch(self, keys: list[tuple[str, int]]) -> None:
         def whole(k: int, content: bytes) -> bytes:
@@ -162,8 +164,8 @@ class ShardReader(ABC, Generic[Record]):
                 raise self._damaged(*keys[k], "it has another sha256")
             return content
 
-        spans = [Span(self._url(*key), 0, self._fact(*key).bytes) for key in keys]
-        for key, content in zip(keys, use_spans(spans, whole), strict=True):
+        ranges = [ByteRange(self._url(*key), 0, self._fact(*key).bytes) for key in keys]
+        for key, content in zip(keys, read_ranges(ranges, whole), strict=True):
             self._objects[key] = content
             self._indices[key] = self._index(key, content[-index_size(self.layout.shard) :])
 
@@ -182,17 +184,17 @@ class ShardReader(ABC, Generic[Record]):
         except DamagedShard as error:
             raise self._damaged(*key, str(error)) from None
 
-    def _entry(self, place: _Place) -> tuple[int, int]:
-        entry = self._indices[place[:2]][place[2]]
+    def _entry(self, location: _Location) -> tuple[int, int]:
+        entry = self._indices[location[:2]][location[2]]
         if entry is None:
-            raise self._damaged(place[0], place[1], f"slot {place[2]} is absent where a pair should be")
+            raise self._damaged(location[0], location[1], f"slot {location[2]} is absent where a pair should be")
         return entry
 
-    def _decoded(self, place: _Place, chunk: bytes) -> Pixels:
+    def _decoded(self, location: _Location, chunk: bytes) -> Pixels:
         try:
             return self._codec.decode(chunk)
         except DamagedShard as error:
-            raise self._damaged(place[0], place[1], f"{error} in slot {place[2]}") from None
+            raise self._damaged(location[0], location[1], f"{error} in slot {location[2]}") from None
 
     def _damaged(self, name: str, index: int, what: str) -> IntegrityError:
         return IntegrityError(
@@ -221,8 +223,8 @@ class ShardReader(ABC, Generic[Record]):
             yield f"{plan}: missing"
         elif self.parts_digest() != self.digest:
             yield f"{plan}: does not fit the digest of the commit record; one of them was edited"
-        for place, digest in self.record.arrays.items():
-            yield from self.problem(place, digest)
+        for location, digest in self.record.arrays.items():
+            yield from self.problem(location, digest)
         for index in range(self.layout.shards) if shards is None else shards:
             yield from self.verify_shard(index)
 
@@ -233,9 +235,9 @@ class ShardReader(ABC, Generic[Record]):
         for name, fact in part.objects.items():
             yield from self.problem(paths[name], fact.sha256)
 
-    def problem(self, place: str, digest: str) -> Iterator[str]:
+    def problem(self, location: str, digest: str) -> Iterator[str]:
         """What is wrong with a file of the store, which should have this sha256."""
-        target = join(self.url, place)
+        target = join(self.url, location)
         try:
             content = read_if_there(target)
         except IntegrityError as error:
@@ -258,8 +260,8 @@ class PartsReader(ShardReader[Listed]):
         if not listed or any(
             (part.part, set(part.objects)) != names for part, names in zip(parts, wanted, strict=True)
         ):
-            place = join(url, commit)
-            raise IntegrityError(f"{place}: does not list every object of every shard; make the store again")
+            location = join(url, commit)
+            raise IntegrityError(f"{location}: does not list every object of every shard; make the store again")
 
     def part(self, index: int) -> Part:
         """What the commit record says of a shard."""
@@ -273,13 +275,13 @@ class PartsReader(ShardReader[Listed]):
         tables = [self._rows(part.part, part.sha256) for part in self.record.parts]
         for index, table in enumerate(tables):
             if table.num_rows != len(self.layout.rows(index)) or not table.schema.equals(tables[0].schema):
-                place = join(self.url, self.record.parts[index].part)
-                raise IntegrityError(f"{place}: its rows are not those of its shard; make the store again")
+                location = join(self.url, self.record.parts[index].part)
+                raise IntegrityError(f"{location}: its rows are not those of its shard; make the store again")
         return pa.concat_tables(tables)
 
 
-def _shard(place: tuple[str, int, int]) -> int:
-    return place[1]
+def _shard(location: tuple[str, int, int]) -> int:
+    return location[1]
 
 
 def _not_there(url: str) -> str:

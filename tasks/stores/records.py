@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.stores.io.relative_path import InnerPath
+from tasks.stores.io.relative_path import RelativePath
 from tasks.stores.layout import Layout
 
 SHA256 = "sha256, hexadecimal"
@@ -27,7 +27,7 @@ class ShardObject(_Record):
 class Part(_Record):
     """One shard."""
 
-    part: InnerPath = Field(description="path of its Parquet table in the store")
+    part: RelativePath = Field(description="path of its Parquet table in the store")
     sha256: str = Field(description=f"{SHA256}, of that table's file")
     objects: dict[str, ShardObject] = Field(description="by array: clean, noisy")
 
@@ -58,7 +58,7 @@ class StoreRecord(_Record):
     recipe: dict[str, Any] = Field(description="everything that decides the content")
     licence: str = Field(description="licences of the sources, separated by '; '")
     packages: dict[str, str] = Field(description="versions of what decides the bytes")
-    arrays: dict[InnerPath, str] = Field(description=f"{SHA256}, of every array's zarr.json, by path")
+    arrays: dict[RelativePath, str] = Field(description=f"{SHA256}, of every array's zarr.json, by path")
     digest: str = Field(description="over plan and parts: equal content has equal digests")
     record_sha256: str = Field(description=f"{SHA256}, of this record without this key: JSON, sorted keys, no spaces")
 
@@ -86,7 +86,7 @@ class CorpusRecord(StoreRecord):
     rejected: dict[str, int] = Field(description="pairs that did not, by reason; the manifest and the gate say which")
     override: str | None = Field(description="why it was published although the quality gate failed; null: it passed")
     unused_clean: int = Field(ge=0, description="clean images that were not used; clean.parquet says why")
-    figures: dict[str, dict[str, float]] = Field(description="protocol figures of model, baselines and floor")
+    metrics: dict[str, dict[str, float]] = Field(description="protocol figures of model, baselines and floor")
     protocol: str
     stored_bytes: int = Field(ge=0, description="bytes of all shard objects")
-    files: dict[InnerPath, str] = Field(description=f"{SHA256}, of every file that is no shard, by path")
+    files: dict[RelativePath, str] = Field(description=f"{SHA256}, of every file that is no shard, by path")

@@ -50,7 +50,7 @@ class PatchDataset(Dataset[Item]):
         self._store: PatchStore | None = store
         self._digest = store.digest
         self.pairs = _picked(store, split, camera)
-        self.shards: NDArray[np.int64] = np.array([store.layout.place(int(pair))[0] for pair in self.pairs])
+        self.shards: NDArray[np.int64] = np.array([store.layout.location(int(pair))[0] for pair in self.pairs])
 
     def _opened(self) -> PatchStore:
         return PatchStore.open(self.url, kept_shards=self._kept_shards)
@@ -115,10 +115,10 @@ class ShuffledOrder(Sampler[int]):
 
     def at(self, number: int) -> int:
         """The position in the dataset of sample ``number``."""
-        epoch, place = divmod(number, len(self._shards))
+        epoch, location = divmod(number, len(self._shards))
         if epoch != self._epoch:
             self._order, self._epoch = self._permutation(epoch), epoch
-        return int(self._order[place])
+        return int(self._order[location])
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         # Raw bits, because NumPy keeps the streams of its bit generators but not what it shuffles with them.

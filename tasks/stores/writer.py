@@ -29,7 +29,7 @@ from tasks.stores.io.filesystem import (
     write_json,
 )
 from tasks.stores.io.listing import list_files
-from tasks.stores.io.read_ranges import Span, use_spans
+from tasks.stores.io.read_ranges import ByteRange, read_ranges
 from tasks.stores.layout import FORMAT_VERSION, PLAN, Layout, part_name
 from tasks.stores.parts import Facts, decode_part, encode_part, is_whole, rows_digest
 from tasks.stores.plans import begin, plan_key, shard_key
@@ -68,22 +68,22 @@ class ShardWriter:
         Raises:
             UserError: nothing was begun there, or by another version. IntegrityError: the plan is damaged.
         """
-        place = join(url, PLAN)
-        if not exists(place):
-            raise UserError(f"{place}: missing; no store was begun at {url}, check the path")
-        plan = read_json(place)
+        location = join(url, PLAN)
+        if not exists(location):
+            raise UserError(f"{location}: missing; no store was begun at {url}, check the path")
+        plan = read_json(location)
         if plan.get("format_version") != FORMAT_VERSION:
             raise UserError(
-                f"{place}: key 'format_version' is {plan.get('format_version')!r}, this version writes "
+                f"{location}: key 'format_version' is {plan.get('format_version')!r}, this version writes "
                 f"{FORMAT_VERSION}; make the store again in another place"
             )
         try:
             layout = TypeAdapter(Layout).validate_python(plan["layout"])
             writer = cls(url, plan["kind"], layout, plan["recipe"], plan["notes"])
         except (ValidationError, KeyError, TypeError) as error:
-            raise IntegrityError(f"{place}: is damaged ({error}); make the store again in another place") from None
+            raise IntegrityError(f"{location}: is damaged ({error}); make the store again in another place") from None
         if writer.key != plan.get("key"):
-            raise IntegrityError(f"{place}: does not fit its own key; it was edited, make the store again elsewhere")
+            raise IntegrityError(f"{location}: does not fit its own key; it was edited, make the store again elsewhere")
         return writer
 
     def shard_key(self, index: int) -> str:
@@ -99,13 +99,13 @@ class ShardWriter:
         there = begin(self.url, PLAN, self._plan, self.key)
         if there is None:
             return
-        draws, begun = self.layout.draws or 1, there["layout"]["draws"] or 1
-        if draws > begun:  # what is published of fewer draws stays so until the new record replaces it
+        repeats, started = self.layout.repeats or 1, there["layout"]["repeats"] or 1
+        if repeats > started:  # what is published of fewer draws stays so until the new record replaces it
             write_json(join(self.url, PLAN), self._plan | {"key": self.key})
-        elif draws < begun:
+        elif repeats < started:
             raise UserError(
-                f"{self.url}: holds {begun} draws of each clean image, {draws} asked for; it contains those "
-                f"(column 'draw' below {draws}), so use it as it is or choose another output"
+                f"{self.url}: holds {started} draws of each clean image, {repeats} asked for; it contains those "
+                f"(column 'draw' below {repeats}), so use it as it is or choose another output"
             )
 
     def done(self, index: int, *, sizes_only: bool = False) -> bool:
@@ -113,34 +113,34 @@ class ShardWriter:
 
         ``sizes_only``: of the objects only the sizes are looked at, for stores that are too large to read again.
         """
-        place = join(self.url, part_name(index))
-        content = read_if_whole(place)
-        facts = None if content is None else is_whole(content, place, self.shard_key(index))
+        location = join(self.url, part_name(index))
+        content = read_if_whole(location)
+        facts = None if content is None else is_whole(content, location, self.shard_key(index))
         objects = self.layout.objects(index)
         if facts is None or set(facts.objects) != set(objects):
             return False
         return all(self._holds(join(self.url, objects[name]), fact, sizes_only) for name, fact in facts.objects.items())
 
     @staticmethod
-    def _holds(place: str, fact: dict[str, Any], sizes_only: bool) -> bool:
+    def _holds(location: str, fact: dict[str, Any], sizes_only: bool) -> bool:
         if sizes_only:
-            return bool(size_if_there(place) == fact["bytes"])
-        content = read_if_whole(place)
+            return bool(size_if_there(location) == fact["bytes"])
+        content = read_if_whole(location)
         return content is not None and sha256(content) == fact["sha256"]
 
     def write(
         self, index: int, chunks: Mapping[str, Sequence[bytes]], table: pa.Table, sums: dict[str, Any] | None = None
     ) -> None:
         """Publish one whole shard: its objects, then its part. ``chunks`` are images encoded by the layout's codec."""
-        rows, places = self.layout.rows(index), self.layout.objects(index)
+        rows, locations = self.layout.rows(index), self.layout.objects(index)
         # One writer per shard, one write per shard: partial writes of shared shards lose data silently.
-        assert set(chunks) == set(places), sorted(chunks)
+        assert set(chunks) == set(locations), sorted(chunks)
         assert {len(images) for images in chunks.values()} == {len(rows)}, (len(rows), "a whole shard or nothing")
         assert table.num_rows == len(rows)
         objects = {}
         for name, images in chunks.items():
             content = assemble(images, self.layout.shard)
-            write_inside(self.url, places[name], content)
+            write_inside(self.url, locations[name], content)
             objects[name] = {
                 "sha256": sha256(content),
                 "index_sha256": sha256(content[-index_size(self.layout.shard) :]),
@@ -155,11 +155,11 @@ class ShardWriter:
         Raises:
             UserError: it is missing. IntegrityError: it is damaged, or belongs to another plan.
         """
-        place = join(self.url, part_name(index))
-        content = read_bytes(place)
-        table, facts = decode_part(content, place)
+        location = join(self.url, part_name(index))
+        content = read_bytes(location)
+        table, facts = decode_part(content, location)
         if facts.shard != self.shard_key(index):
-            raise IntegrityError(f"{place}: belongs to another {self.kind}; two runs wrote to one place")
+            raise IntegrityError(f"{location}: belongs to another {self.kind}; two runs wrote to one place")
         return content, table, facts
 
     def image(self, pair: int, array: str) -> Pixels:
@@ -168,22 +168,22 @@ class ShardWriter:
         Raises:
             IntegrityError: it is damaged.
         """
-        index, position = self.layout.place(pair, array)
-        place = join(self.url, self.layout.objects(index)[array])
-        total, size = file_size(place), index_size(self.layout.shard)
+        index, position = self.layout.location(pair, array)
+        location = join(self.url, self.layout.objects(index)[array])
+        total, size = file_size(location), index_size(self.layout.shard)
 
         def entries(_: int, content: bytes) -> list[tuple[int, int] | None]:
-            with _damage_at(place):
+            with _damage_at(location):
                 return read_index(content, self.layout.shard, total - size)
 
         def decoded(_: int, content: bytes) -> Pixels:
-            with _damage_at(place):
+            with _damage_at(location):
                 return self.layout.codec.decode(content)
 
-        entry = use_spans([Span(place, total - size, total)], entries)[0][position]
+        entry = read_ranges([ByteRange(location, total - size, total)], entries)[0][position]
         if entry is None:
-            raise IntegrityError(f"{place}: is damaged (slot {position} is absent); run the same command again")
-        return use_spans([Span(place, *entry)], decoded)[0]
+            raise IntegrityError(f"{location}: is damaged (slot {position} is absent); run the same command again")
+        return read_ranges([ByteRange(location, *entry)], decoded)[0]
 
     def require_parts(self) -> None:
         """Raise a UserError that names the parts that are missing."""
@@ -211,15 +211,15 @@ class ShardWriter:
         """
         sweep(self.url)
         documents = self.layout.documents() if arrays else {}
-        for place, content in documents.items():
-            write_inside(self.url, place, content)
+        for location, content in documents.items():
+            write_inside(self.url, location, content)
         whole = record | {
             "kind": self.kind,
             "format_version": FORMAT_VERSION,
             "layout": self.layout.as_json(),
             "recipe": self.recipe,
             "packages": packages(),
-            "arrays": {place: sha256(content) for place, content in documents.items()},
+            "arrays": {location: sha256(content) for location, content in documents.items()},
         }
         whole["record_sha256"] = content_key(whole)
         checked = model.model_validate(whole)  # the printed schema is true of what is written
@@ -228,11 +228,11 @@ class ShardWriter:
 
 
 @contextmanager
-def _damage_at(place: str) -> Iterator[None]:
+def _damage_at(location: str) -> Iterator[None]:
     try:
         yield
     except DamagedShard as error:
-        raise IntegrityError(f"{place}: is damaged ({error}); run the same command again") from None
+        raise IntegrityError(f"{location}: is damaged ({error}); run the same command again") from None
 
 
 def refuse_missing(url: str, missing: Sequence[str], total: int) -> None:

@@ -20,7 +20,7 @@ from tasks.runtime.provenance import content_key
 from tasks.training.labelled_samples import LabelledSamples, settings_of
 from tasks.training.pair_samples import PairSamples
 from tasks.training.pair_sources import RealPairs
-from tasks.training.run import INDECISIVE, Report, TrainingFile, TrainingRun, card, silent
+from tasks.training.run import NON_IDENTITY_FIELDS, Report, TrainingFile, TrainingRun, card, silent
 
 _ONE_SETTING = "unknown"  # of data that say no camera and ISO
 
@@ -121,7 +121,7 @@ class BaselineTraining(TrainingRun):
         """See :class:`TrainingRun`."""
         content = self.config.model_dump(mode="json")
         content["data"].pop("stores")  # where the data lies does not matter, what it is does
-        for name in INDECISIVE:
+        for name in NON_IDENTITY_FIELDS:
             content["train"].pop(name)
         content["settings"] = self.settings.model_dump(mode="json")
         return content_key({"config": content, "data": [s.digest for s in self.stores]})

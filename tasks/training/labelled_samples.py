@@ -31,6 +31,6 @@ class LabelledSamples(PairSamples):
         return LabelledBatch(pairs.noisy, pairs.clean, pairs.numbers, torch.tensor([self._label(n) for n in numbers]))
 
     def _label(self, number: int) -> int:
-        source, index, _ = self._place(number)
+        source, index, _ = self._location(number)
         assert isinstance(source, RealPairs)
         return self._index.get(source.setting(index) or "", -1)

@@ -20,7 +20,7 @@ from pngmodel.training.settings import DataSettings, PDiTSettings, StageSettings
 from tasks.reports.results import Evaluation
 from tasks.runtime.configuration import validate
 from tasks.runtime.provenance import content_key
-from tasks.training.run import INDECISIVE, Report, TrainingFile, TrainingRun, card, silent
+from tasks.training.run import NON_IDENTITY_FIELDS, Report, TrainingFile, TrainingRun, card, silent
 from tasks.training.samples import StoreSamples
 
 
@@ -115,7 +115,7 @@ class NoiseModelTraining(TrainingRun):
         content["data"].pop("stores")  # where the data lies does not matter, what it is does
         content.pop("model")  # stands resolved below
         for stage in ("pae", "pdit"):
-            for name in INDECISIVE:
+            for name in NON_IDENTITY_FIELDS:
                 content[stage].pop(name)
         return content_key(
             {

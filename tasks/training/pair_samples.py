@@ -60,21 +60,21 @@ class PairSamples:
 
     def describe(self, numbers: Sequence[int]) -> str:
         """Pairs that these samples were cut from."""
-        names = sorted({source.name(index) for source, index, _ in map(self._place, numbers)})
+        names = sorted({source.name(index) for source, index, _ in map(self._location, numbers)})
         return f"cut from {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
 
-    def _place(self, number: int) -> tuple[PairSource, int, torch.Generator]:
+    def _location(self, number: int) -> tuple[PairSource, int, torch.Generator]:
         """Which pair sample ``number`` is cut from, and what the rest of it is drawn from."""
         g = generator("pair", self._seed, number)
-        kind, place = torch.rand(2, generator=g, dtype=torch.float64).tolist()
+        kind, location = torch.rand(2, generator=g, dtype=torch.float64).tolist()
         side = self._sides[kind < self._share]
         ends = list(accumulate(map(len, side)))
-        index = min(int(place * ends[-1]), ends[-1] - 1)
+        index = min(int(location * ends[-1]), ends[-1] - 1)
         chosen = next(k for k, end in enumerate(ends) if index < end)
         return side[chosen], index - (ends[chosen] - len(side[chosen])), g
 
     def _sample(self, number: int) -> tuple[Tensor, Tensor]:
-        source, index, g = self._place(number)
+        source, index, g = self._location(number)
         return _cut(source, index, self._crop, self._flips, g, derive_seed("noise", self._seed, number))
 
 
@@ -98,8 +98,8 @@ class FreshPairs(Dataset[dict[str, Tensor]]):
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        place = (self._seed, self._epoch, index)
-        g, noise = generator("fresh pair", *place), derive_seed("fresh noise", *place)
+        location = (self._seed, self._epoch, index)
+        g, noise = generator("fresh pair", *location), derive_seed("fresh noise", *location)
         noisy, clean = _cut(self._source, index, self._crop, self._flips, g, noise)
         return {"noisy": noisy, "clean": clean}
 

@@ -63,8 +63,8 @@ class RealPairs:
         self.url, self._data = url, PatchDataset(url, split)
         self.side, self.licence = min(store.layout.height, store.layout.width), store.licence
         self.digest = pairs_digest(store.digest, split)
-        picked = store.table.select(["pair", "full_scale", "camera", "iso"]).take(self._data.pairs).to_pydict()
-        self._pairs, self._scales = picked["pair"], picked["full_scale"]
+        picked = store.table.select(["pair", "data_range", "camera", "iso"]).take(self._data.pairs).to_pydict()
+        self._pairs, self._scales = picked["pair"], picked["data_range"]
         self._settings = [setting_name(*both) for both in zip(picked["camera"], picked["iso"], strict=True)]
 
     def __len__(self) -> int:
@@ -136,9 +136,9 @@ class GeneratedPairs:
         return found
 
 
-def to_float(image: Tensor, full_scale: float) -> Tensor:
+def to_float(image: Tensor, data_range: float) -> Tensor:
     """Convert digital numbers to [0, 1]."""
-    pixels: Pixels = image.numpy().astype(np.float32) / np.float32(full_scale)
+    pixels: Pixels = image.numpy().astype(np.float32) / np.float32(data_range)
     return torch.from_numpy(pixels)
 
 

@@ -28,7 +28,14 @@ from tasks.stores.io.filesystem import exists, read_json, write_json
 from tasks.stores.layout import ARRAYS
 from tasks.stores.patch_store import PatchStore
 
-INDECISIVE = ("compile", "checkpoint_every", "keep_checkpoints", "log_every", "pictures_every", "accumulate")
+NON_IDENTITY_FIELDS = (
+    "compile",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "pictures_every",
+    "gradient_accumulation_steps",
+)
 """Fields of a stage that do not decide the weights."""
 Report = Callable[[TrainingProgress], None]
 
@@ -39,10 +46,10 @@ def silent(progress: TrainingProgress) -> None:
     """Report nothing."""
 
 
-def training_facts(config: BaseModel, data: list[dict[str, Any]], precision: Precision, begun: str) -> dict[str, Any]:
-    """What every bundle keeps of its training; ``begun``: the commit of the code that began it."""
+def training_facts(config: BaseModel, data: list[dict[str, Any]], precision: Precision, started: str) -> dict[str, Any]:
+    """What every bundle keeps of its training; ``started``: the commit of the code that began it."""
     return {
-        "commit": begun,
+        "commit": started,
         "config": config.model_dump(mode="json"),
         "data": data,
         "device": device_name(str(precision.device)),
@@ -51,15 +58,15 @@ def training_facts(config: BaseModel, data: list[dict[str, Any]], precision: Pre
     }
 
 
-def begun_at(output: Path, identity: str, *, chief: bool = True) -> str:
+def started_at(output: Path, identity: str, *, chief: bool = True) -> str:
     """The commit of the code that began the training in a folder: a later rerun, which only replays or finishes it,
     must not claim the weights. ``chief``: whether this process is the one that keeps the record of it."""
     record = str(output / "provenance.json")
     if exists(record) and (found := read_json(record)).get("identity") == identity:
         return str(found["commit"])
     # Another training's checkpoints: it will be refused, and stays as it is.
-    begun = any(output.glob("**/checkpoints/step-*"))
-    if chief and not begun:
+    started = any(output.glob("**/checkpoints/step-*"))
+    if chief and not started:
         write_json(record, {"identity": identity, "commit": commit()})
     return commit()
 
@@ -129,8 +136,8 @@ class TrainingRun(ABC):
         return all(stage in outcomes and outcomes[stage].finished for stage in self.stages)
 
     def first_commit(self) -> str:
-        """See :func:`begun_at`."""
-        return begun_at(self.output, self.identity, chief=self.machine.fabric.global_rank == 0)
+        """See :func:`started_at`."""
+        return started_at(self.output, self.identity, chief=self.machine.fabric.global_rank == 0)
 
     def stage(
         self, objective: Objective[AnyBatch], samples: Samples[AnyBatch], settings: StageSettings, report: Report
@@ -142,11 +149,11 @@ class TrainingRun(ABC):
         )
 
     def provenance(
-        self, outcomes: Mapping[str, Outcome], config: BaseModel, command: str, begun: str
+        self, outcomes: Mapping[str, Outcome], config: BaseModel, command: str, started: str
     ) -> dict[str, Any]:
         """What a bundle keeps of its training."""
         data = [{"digest": s.digest, "licence": s.licence, "patches": len(s)} for s in self.stores]
-        return training_facts(config, data, self.precision, begun) | {
+        return training_facts(config, data, self.precision, started) | {
             "command": command,
             "seconds": {stage: round(outcome.seconds) for stage, outcome in outcomes.items()},
             "steps": {stage: outcome.step for stage, outcome in outcomes.items()},
@@ -165,6 +172,6 @@ def card(template: str, training: Mapping[str, Any], evaluations: Sequence[Evalu
         training=training,
         hours=f"{sum(training['seconds'].values()) / 3600:.2f}",
         data=Markup(data),
-        figures=[(e.record, Markup(markdown_table(e.record["figures"], METRICS))) for e in evaluations],
+        metrics=[(e.record, Markup(markdown_table(e.record["metrics"], METRICS))) for e in evaluations],
         **facts,
     )

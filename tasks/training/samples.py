@@ -37,7 +37,7 @@ class Patch:
     store: str
     row: int
     pair: str
-    full_scale: float
+    data_range: float
     side: int
 
 
@@ -70,9 +70,9 @@ class StoreSamples:
         for store in stores:
             store.require(*ARRAYS)
             side = min(store.layout.height, store.layout.width)
-            for row in store.table.select(["patch", "pair", "dataset", "split", "full_scale"]).to_pylist():
+            for row in store.table.select(["patch", "pair", "dataset", "split", "data_range"]).to_pylist():
                 if row["split"] == split:
-                    self._patches.append(Patch(store.url, row["patch"], row["pair"], row["full_scale"], side))
+                    self._patches.append(Patch(store.url, row["patch"], row["pair"], row["data_range"], side))
                     datasets.append(row["dataset"])
         if not datasets:
             raise UserError(f"data.split: no patch of split {split!r} in {', '.join(s.url for s in stores)}")
@@ -122,9 +122,9 @@ class StoreSamples:
 
     def _region_of(self, number: int) -> int:
         """Samples come in blocks of mix * crops, shuffled within the block."""
-        block, place = divmod(number, self._data.mix * self._data.crops)
+        block, location = divmod(number, self._data.mix * self._data.crops)
         order = torch.randperm(self._data.mix * self._data.crops, generator=generator("mix", self._seed, block))
-        return block * self._data.mix + int(order[place]) % self._data.mix
+        return block * self._data.mix + int(order[location]) % self._data.mix
 
     def _patch(self, region: int) -> Patch:
         drawn = float(torch.rand((), generator=generator("patch", self._seed, region), dtype=torch.float64))
@@ -169,7 +169,7 @@ class StoreSamples:
         if patch.store not in self._opened:
             self._opened[patch.store] = PatchStore.open(patch.store)
         clean, noisy = self._opened[patch.store].read(patch.row)
-        full = np.float32(patch.full_scale)
+        full = np.float32(patch.data_range)
         return tuple(torch.from_numpy(x.astype(np.float32) / full) for x in (noisy, clean))  # type: ignore[return-value]
 
 

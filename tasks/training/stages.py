@@ -40,8 +40,8 @@ def train_stages(
     report: Report = silent,
 ) -> dict[str, Outcome]:
     """Train all stages on ``devices``; run it again to resume. See :meth:`TrainingRun.train`."""
-    work = partial(_train_here, config, output, source, devices.workers, max_minutes)
-    outcomes: dict[str, Outcome] = run_on(devices, work, report)
+    task = partial(_train_here, config, output, source, devices.workers, max_minutes)
+    outcomes: dict[str, Outcome] = run_on(devices, task, report)
     return outcomes
 
 

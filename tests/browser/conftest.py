@@ -102,9 +102,9 @@ class Team:
 
     def run(self, deployment: str, **parameters: Any) -> str:
         """Start a run by hand; returns its id."""
-        place = f"deployments/{self.deployment(deployment)['id']}/create_flow_run"
+        location = f"deployments/{self.deployment(deployment)['id']}/create_flow_run"
         asked = {"parameters": {"parameters": parameters}} if parameters else {}
-        return str(self.ask("POST", place, state={"type": "SCHEDULED"}, **asked)["id"])
+        return str(self.ask("POST", location, state={"type": "SCHEDULED"}, **asked)["id"])
 
     def ended(self, deployment: str, number: int = 1, seconds: float = 240) -> dict[str, Any]:
         """The ``number``-th run of a deployment when it has ended, however."""

@@ -97,8 +97,8 @@ def test_training_is_followed_by_evaluation_promotion_and_a_corpus(team: Any) ->
 
 def switch_nightly(team: Any, *, on: bool) -> None:
     deployment = team.deployment("corpus")
-    place = f"deployments/{deployment['id']}/schedules/{deployment['schedules'][0]['id']}"
-    team.ask("PATCH", place, active=on, schedule={"cron": "* * * * *", "timezone": "UTC"})
+    location = f"deployments/{deployment['id']}/schedules/{deployment['schedules'][0]['id']}"
+    team.ask("PATCH", location, active=on, schedule={"cron": "* * * * *", "timezone": "UTC"})
 
 
 def test_a_schedule_is_switched_on(team: Any) -> None:
@@ -111,13 +111,13 @@ def test_every_run_says_what_it_did(team: Any) -> None:
         run = team.runs(name)[0]
         shown = team.artifacts(run["id"])
         assert run["id"] in shown["run-figures"]
-        figures = json.loads(team.object(f"runs/{run_flow(team, run)}/{run['id']}.json"))
-        assert (figures["state"], figures["name"]) == ("completed", run["name"])
-        assert figures["seconds"] > 0
-        assert figures["queue_depth"] is not None
-    assert figures["pairs"] == 48
-    assert figures["bytes_written"] > 48 * 128 * 128
-    assert 0 < figures["model_busy_share"] < 1
+        metrics = json.loads(team.object(f"runs/{run_flow(team, run)}/{run['id']}.json"))
+        assert (metrics["state"], metrics["name"]) == ("completed", run["name"])
+        assert metrics["seconds"] > 0
+        assert metrics["queue_depth"] is not None
+    assert metrics["pairs"] == 48
+    assert metrics["bytes_written"] > 48 * 128 * 128
+    assert 0 < metrics["model_busy_share"] < 1
     shown = team.artifacts(team.runs("corpus")[0]["id"])
     digest = json.loads(team.object("models/noise/champion.json"))["digest"]
     assert "| AWGN |" in shown["corpus"]
@@ -234,8 +234,8 @@ def test_pages_of_the_ui(
 def test_the_form_of_a_deployment_shows_typed_parameters(
     team: Any, browser: Any, look: Callable[..., None], picture: Callable[..., Path]
 ) -> None:
-    place = f"deployments/deployment/{team.deployment('corpus')['id']}/run"
-    browser.get(f"{team.api.removesuffix('/api')}/v2/{place}")
+    location = f"deployments/deployment/{team.deployment('corpus')['id']}/run"
+    browser.get(f"{team.api.removesuffix('/api')}/v2/{location}")
     look(browser, "independent noisy draws per clean patch", "another seed is another corpus")
     picture(browser, "form")
 

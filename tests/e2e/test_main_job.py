@@ -77,19 +77,19 @@ def test_quickstart_pairs_are_what_the_manifest_says(workplace: Path, quickstart
     assert len(rows) == quickstart["pairs"] == noisy.shape[0] * noisy.shape[1]
     assert (noisy.shape[0], noisy.shape[1]) == (4, clean.shape[0])
     for row in rows[::7]:
-        draw, image = row["draw"], row["sample"] % clean.shape[0]
-        pixels = np.asarray(clean[image]).tobytes() + np.asarray(noisy[draw, image]).tobytes()
+        repeat, image = row["repeat"], row["sample"] % clean.shape[0]
+        pixels = np.asarray(clean[image]).tobytes() + np.asarray(noisy[repeat, image]).tobytes()
         assert hashlib.sha256(pixels).hexdigest() == row["sha256"]
-    assert {row["draw"] for row in rows} == {0, 1, 2, 3}
+    assert {row["repeat"] for row in rows} == {0, 1, 2, 3}
 
 
 def test_shipped_model_beats_what_ten_lines_can_do(quickstart: dict[str, object]) -> None:
     """Rounded KLD and lag-1 error below those of AWGN and of a heteroscedastic Gaussian, on held-out blocks."""
-    figures = quickstart["figures"]
-    assert isinstance(figures, dict)
+    metrics = quickstart["metrics"]
+    assert isinstance(metrics, dict)
     for metric in ("kld_naflow_rounded", "lag1_error"):
         for rival in ("awgn", "heteroscedastic"):
-            assert figures["model"][metric] < figures[rival][metric], (metric, rival)
+            assert metrics["model"][metric] < metrics[rival][metric], (metric, rival)
 
 
 def test_run_history_is_kept_where_it_was_asked_to_be(workplace: Path, quickstart: dict[str, object]) -> None:

@@ -63,7 +63,7 @@ class Campaign:
     calm: Undisturbed
     seed: int
     table: Counter[tuple[str, str]] = field(default_factory=Counter)
-    figures: Counter[str] = field(default_factory=Counter)
+    metrics: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Campaign:
                 break
         assert stage.published(output), f"{stage.name} at {output} is not finished by the same command"
         self._compare(stage, output)
-        self.figures["outputs finished"] += 1
+        self.metrics["outputs finished"] += 1
         (self.folder / f"progress-{self.seed}.md").write_text(self.tell())
 
     def _victims(self, way: str) -> list[tuple[str, float]]:
@@ -139,11 +139,11 @@ class Campaign:
     def _ended(self, run: Launched, stage: Stage) -> bool:
         code = run.wait(_LONGEST)
         if code == _WORDS:
-            self.figures["runs that ended in words"] += 1
+            self.metrics["runs that ended in words"] += 1
         elif code not in (0, -signal.SIGKILL):
             self.wrong.append(f"{stage.name}: exit code {code}: {self._said(run)}")
         elif code == 0 and self.kills:
-            self.figures["runs that came to their end"] += 1
+            self.metrics["runs that came to their end"] += 1
         return code == 0
 
     def _deployed(self, stage: Stage, output: str, victims: list[tuple[str, float]]) -> bool:
@@ -164,7 +164,7 @@ class Campaign:
                 return False
         wait_until(lambda: self._state(run) in _OVER, _LONGEST, f"an end of {run}")
         state = self._api("GET", f"flow_runs/{run}")["state"]
-        self.figures[f"deployed runs {state['type'].lower()}"] += 1
+        self.metrics[f"deployed runs {state['type'].lower()}"] += 1
         if state["type"] == "FAILED" and not any(name in str(state["message"]) for name in _TOLD):
             self.wrong.append(f"{stage.name}: a deployed run failed: {state['message']}")
         return bool(state["type"] == "COMPLETED")
@@ -193,13 +193,13 @@ class Campaign:
     def _look(self, stage: Stage, output: str) -> None:
         """What must hold at any moment: what is published is right, and no checkpoint is broken."""
         if stage.local:
-            self.wrong += [f"unreadable: {place}" for place in unreadable_checkpoints(Path(output))]
-            self.figures["looks at checkpoints"] += 1
+            self.wrong += [f"unreadable: {location}" for location in unreadable_checkpoints(Path(output))]
+            self.metrics["looks at checkpoints"] += 1
         if stage.published(output):
             self._compare(stage, output)
 
     def _compare(self, stage: Stage, output: str) -> None:
-        self.figures["publications compared"] += 1
+        self.metrics["publications compared"] += 1
         found, wanted = stage.tree(output), self.calm.trees[stage.name]
         differing = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
         if differing:
@@ -223,8 +223,8 @@ class Campaign:
             {"kind": "address", "address": self.dask.address} if self.random.random() < 0.5 else {"kind": "inline"}
         )
         asked = {"parameters": stage.asked(output, cluster)}
-        place = f"deployments/{self._deployments()[stage.name]}/create_flow_run"
-        return str(self._api("POST", place, {"state": {"type": "SCHEDULED"}, "parameters": asked})["id"])
+        location = f"deployments/{self._deployments()[stage.name]}/create_flow_run"
+        return str(self._api("POST", location, {"state": {"type": "SCHEDULED"}, "parameters": asked})["id"])
 
     def _deployments(self) -> dict[str, str]:
         return {d["name"]: d["id"] for d in self._api("POST", "deployments/filter", {})}
@@ -256,7 +256,7 @@ class Campaign:
         lines += [
             "",
             f"- undisturbed: {lengths}",
-            *(f"- {name}: {count}" for name, count in sorted(self.figures.items())),
+            *(f"- {name}: {count}" for name, count in sorted(self.metrics.items())),
         ]
         lines += [f"- wrong: {len(self.wrong)}", *self.wrong]
         return "\n".join(lines)

@@ -87,9 +87,9 @@ def faulty_disk(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def small_training(folder: Path) -> Path:
     """A training of seconds; its store is given to the command."""
-    place = folder / "small.yaml"
-    place.write_text(yaml.safe_dump(training("replaced", steps=4)))
-    return place
+    location = folder / "small.yaml"
+    location.write_text(yaml.safe_dump(training("replaced", steps=4)))
+    return location
 
 
 @pytest.fixture(scope="module")

@@ -167,17 +167,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.proxy.count(fault)
         headers = {k: v for k, v in headers.items() if not k.lower().startswith("x-amz-checksum")}
         # On the way it is elsewhere each time.
-        place, bit = (0, 0) if fault == ROTTEN else (random.randrange(len(content)), random.randrange(8))
+        location, bit = (0, 0) if fault == ROTTEN else (random.randrange(len(content)), random.randrange(8))
         if fault == "reset in the body":
-            self._answer(status, headers, content[:place], promised=len(content))
+            self._answer(status, headers, content[:location], promised=len(content))
             self._reset()
         elif fault == "truncated body":
-            self._answer(status, headers, content[:place])
+            self._answer(status, headers, content[:location])
         else:
             self._answer(
                 status,
                 headers,
-                content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :],
+                content[:location] + bytes([content[location] ^ 1 << bit]) + content[location + 1 :],
             )
 
     def _answer(self, status: int, headers: Mapping[str, str], content: bytes, promised: int | None = None) -> None:

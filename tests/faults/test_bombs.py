@@ -39,7 +39,7 @@ from tasks.models.registry import fetch_version
 from tasks.runtime.configuration import load_yaml
 from tasks.stores.aliases import resolve_alias
 from tasks.stores.io.filesystem import exists, read_json, sha256
-from tasks.stores.io.read_ranges import Span, use_spans
+from tasks.stores.io.read_ranges import ByteRange, read_ranges
 from tasks.stores.io.tables import decode_table
 from tasks.stores.model_registry import Version
 from tasks.stores.patch_store import PatchStore
@@ -53,10 +53,10 @@ SMALL = {"channels": (4, 4, 8, 8), "width": 24, "depth": 1, "heads": 2}
 @contextmanager
 def cheap() -> Iterator[None]:
     """The block takes less than 200 MB and ten seconds."""
-    before, begun = peak_from_now(), time.process_time()
+    before, started = peak_from_now(), time.process_time()
     yield
     assert peak() - before < _ROOM
-    assert time.process_time() - begun < _SECONDS
+    assert time.process_time() - started < _SECONDS
 
 
 CRASHES = [
@@ -133,16 +133,16 @@ LAYOUTS = {
     "pairs": {"pairs": 10**15},
     "shards": {"pairs": 10**12, "shard": 1},
     "slots": {"shard": 10**15},
-    "draws": {"pairs": 10**12, "draws": 10**12},
+    "repeats": {"pairs": 10**12, "repeats": 10**12},
 }
 
 
 @pytest.mark.parametrize("kind", list(LAYOUTS))
 def test_a_store_whose_record_asks_for_memory_is_not_opened(patches: str, kind: str) -> None:
-    place = Path(patches) / "store.json"
-    record = json.loads(place.read_text())
+    location = Path(patches) / "store.json"
+    record = json.loads(location.read_text())
     record["layout"] |= LAYOUTS[kind]
-    place.write_text(json.dumps(record))
+    location.write_text(json.dumps(record))
     with cheap(), pytest.raises(UserError, match=r"store\.json"):
         PatchStore.open(patches).read(0)
 
@@ -151,7 +151,7 @@ def test_spans_that_no_file_has_take_no_memory(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     for start, stop in ((0, 1 << 40), (-5, 2), (3, 2), (0, 1 << 70)):
         with cheap(), pytest.raises(IntegrityError, match="is damaged"):
-            use_spans([Span(str(tmp_path / "x"), start, stop)], lambda _, content: content)
+            read_ranges([ByteRange(str(tmp_path / "x"), start, stop)], lambda _, content: content)
 
 
 MODELS = [
@@ -168,10 +168,10 @@ MODELS = [
 @pytest.mark.parametrize("sizes", MODELS, ids=str)
 def test_a_bundle_whose_sizes_ask_for_memory_is_not_built(tmp_path: Path, sizes: dict[str, Any]) -> None:
     save_bundle(NoiseModel(PRESETS["tiny"].model_copy(update=SMALL)), tmp_path / "b", training={}, card="")
-    place = tmp_path / "b" / "config.json"
-    config = json.loads(place.read_text())
+    location = tmp_path / "b" / "config.json"
+    config = json.loads(location.read_text())
     config["model"] |= sizes
-    place.write_text(json.dumps(config))
+    location.write_text(json.dumps(config))
     sign(tmp_path / "b")
     with cheap(), pytest.raises(IntegrityError, match=r"does not fit config\.json: its sizes ask for more than"):
         load_bundle(tmp_path / "b")
@@ -186,8 +186,8 @@ def sign(bundle: Path) -> None:
 @pytest.mark.parametrize("length", [0, 1 << 20, 1 << 33, (1 << 63) - 1, (1 << 64) - 1])
 def test_weights_with_a_giant_header_are_told(tmp_path: Path, length: int) -> None:
     save_bundle(NoiseModel(PRESETS["tiny"].model_copy(update=SMALL)), tmp_path / "b", training={}, card="")
-    place = tmp_path / "b" / "model.safetensors"
-    place.write_bytes(struct.pack("<Q", length) + place.read_bytes()[8:])
+    location = tmp_path / "b" / "model.safetensors"
+    location.write_bytes(struct.pack("<Q", length) + location.read_bytes()[8:])
     sign(tmp_path / "b")
     with cheap(), pytest.raises(IntegrityError, match=r"model\.safetensors: does not fit"):
         load_bundle(tmp_path / "b")
@@ -247,14 +247,14 @@ def test_hostile_tars_are_told(tmp_path: Path, kind: str) -> None:
         members("tar", str(tmp_path / "x.tar"))
 
 
-@pytest.mark.parametrize("place", ["offset", "packed"])
-def test_members_beyond_their_archive_are_told(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("location", ["offset", "packed"])
+def test_members_beyond_their_archive_are_told(tmp_path: Path, location: str) -> None:
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as packed:
         packed.writestr("a.png", b"content")
     content = bytearray(path.read_bytes())
     directory = content.index(b"PK\x01\x02")
-    start = directory + (42 if place == "offset" else 20)
+    start = directory + (42 if location == "offset" else 20)
     content[start : start + 4] = struct.pack("<I", 1 << 30)
     path.write_bytes(content)
     with cheap(), pytest.raises(UserError, match=r"a\.png.*beyond the archive's ends"):
@@ -275,20 +275,20 @@ def test_image_headers_that_no_file_can_hold_are_told_before_memory_is_taken() -
 
 @pytest.mark.parametrize("key", ["chunk_shape", "pickle"])
 def test_arrays_of_giant_chunks_or_of_codecs_that_run_code_are_refused(tmp_path: Path, key: str) -> None:
-    place = tmp_path / "array"
-    zarr.create_array(str(place), shape=(3, 8, 8), chunks=(1, 8, 8), dtype="u1", zarr_format=3)[:] = 1
+    location = tmp_path / "array"
+    zarr.create_array(str(location), shape=(3, 8, 8), chunks=(1, 8, 8), dtype="u1", zarr_format=3)[:] = 1
     if key == "chunk_shape":
-        document = json.loads((place / "zarr.json").read_text())
+        document = json.loads((location / "zarr.json").read_text())
         document["chunk_grid"]["configuration"]["chunk_shape"] = [10**6, 10**4, 10**4]
-        (place / "zarr.json").write_text(json.dumps(document))
+        (location / "zarr.json").write_text(json.dumps(document))
     else:  # version 2 of the format, which knows a codec named pickle
-        (place / "zarr.json").unlink()
+        (location / "zarr.json").unlink()
         facts = {"zarr_format": 2, "shape": [1, 2, 2], "chunks": [1, 2, 2], "dtype": "|O", "fill_value": None}
-        (place / ".zarray").write_text(
+        (location / ".zarray").write_text(
             json.dumps(facts | {"order": "C", "compressor": None, "filters": [{"id": "pickle"}]})
         )
     with cheap(), pytest.raises(UserError):
-        image_count(str(place))
+        image_count(str(location))
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "a//x", "", ".", "x\0y", "zip://a::b", "..\\x"])

@@ -20,7 +20,7 @@ def survived(one: Campaign, kills: int) -> None:
         keep("kills.md", one.tell())
     assert one.kills == kills
     assert one.wrong == []
-    assert one.figures["publications compared"] > 0
+    assert one.metrics["publications compared"] > 0
 
 
 @pytest.mark.timeout(900)

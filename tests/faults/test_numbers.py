@@ -21,7 +21,7 @@ from pngmodel.baselines import BASELINES
 from pngmodel.errors import UserError
 from pngmodel.interface import NoisyImageGenerator
 from pngmodel.metrics.fidelity import psnr, ssim
-from pngmodel.metrics.protocols import METRICS, noise_figures
+from pngmodel.metrics.protocols import METRICS, noise_metrics
 from tasks.corpus.plan import CorpusParameters
 from tasks.datasets.catalogue import load_catalogue
 from tasks.datasets.extraction import Geometry, extract_patches
@@ -138,10 +138,10 @@ def test_figures_of_edge_images_are_numbers() -> None:
     for real in images:
         for made in images:
             for clean in images:
-                figures = noise_figures(real, made, clean)
-                assert set(figures) == set(METRICS)
-                assert all(map(math.isfinite, figures.values())), figures
-    same = noise_figures(images[0], images[0], images[0])
+                metrics = noise_metrics(real, made, clean)
+                assert set(metrics) == set(METRICS)
+                assert all(map(math.isfinite, metrics.values())), metrics
+    same = noise_metrics(images[0], images[0], images[0])
     assert same == dict.fromkeys(same, 0.0) | {"std_ratio": 1.0}
 
 
@@ -158,7 +158,7 @@ def test_metrics_refuse_what_is_no_number(bad: float) -> None:
     spoilt[1, 2, 3] = bad
     for images in ((spoilt, image, image), (image, spoilt, image), (image, image, spoilt)):
         with pytest.raises(UserError, match=r"metrics: .* holds NaN or infinite values"):
-            noise_figures(*images)
+            noise_metrics(*images)
     with pytest.raises(UserError, match="metrics: image holds NaN"):
         psnr(spoilt, image)
 
@@ -167,7 +167,7 @@ def test_metrics_refuse_what_is_no_number(bad: float) -> None:
 def test_metrics_refuse_what_has_no_neighbours(shape: tuple[int, ...]) -> None:
     image = torch.zeros(shape)
     with pytest.raises(UserError, match="at least 16 x 16"):
-        noise_figures(image, image, image)
+        noise_metrics(image, image, image)
 
 
 @pytest.mark.parametrize("level", [0, 100, 255])
@@ -253,7 +253,7 @@ def test_a_corpus_on_edge_images_is_made(
         model="heteroscedastic", output=str(tmp_path / "corpus"), crop=32, shard=8, override_gate="edges", **parameters
     )
     published, _ = made(corpus)
-    assert all(map(math.isfinite, published.figures["model"].values()))
+    assert all(map(math.isfinite, published.metrics["model"].values()))
 
 
 @pytest.mark.filterwarnings("default::RuntimeWarning")  # of Prefect, whose server this starts

@@ -76,11 +76,11 @@ class Job:
         self._step("read", lambda: self._read(corpus))
         self._step("register", lambda: add_version(str(self.bundle), f"{self.root}/models/small"))
 
-    def _step(self, name: str, work: Callable[[], Any]) -> None:
+    def _step(self, name: str, task: Callable[[], Any]) -> None:
         for _ in range(TRIES):
             self.starts[name] += 1
             try:
-                work()
+                task()
             except UserError as error:
                 self.errors.append(error)
             else:
@@ -104,9 +104,9 @@ def stored(prefix: str) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def bundle(folder: Path) -> Path:
-    place = folder / "bundle"
-    write_bundle(nn.Linear(2, 2), place, kind="pngnoise-model", model={"size": 2}, training={}, card="# card\n")
-    return place
+    location = folder / "bundle"
+    write_bundle(nn.Linear(2, 2), location, kind="pngnoise-model", model={"size": 2}, training={}, card="# card\n")
+    return location
 
 
 @pytest.fixture(scope="module")
@@ -138,17 +138,17 @@ def disturbed(
 ) -> Callable[[dict[str, float], int, str], tuple[FaultyProxy, Job]]:
     """Run the job through a faulty proxy, and compare what it made with what is made undisturbed."""
 
-    def run(rates: dict[str, float], seed: int, place: str) -> tuple[FaultyProxy, Job]:
+    def run(rates: dict[str, float], seed: int, location: str) -> tuple[FaultyProxy, Job]:
         with FaultyProxy(server, rates, seed) as proxy:
             through(proxy.url, monkeypatch)
-            job = Job(f"{BUCKET}/{place}", stored_images, bundle, made)
+            job = Job(f"{BUCKET}/{location}", stored_images, bundle, made)
             job.run()
             through(server, monkeypatch)
         for name, wanted in calm.items():
-            found = stored(f"{place}/{name}")
+            found = stored(f"{location}/{name}")
             assert sorted(found) == sorted(wanted)
             assert [name for name in wanted if found[name] != wanted[name]] == []
-        assert Registered(f"{BUCKET}/{place}/models", "small").versions() == [1]
+        assert Registered(f"{BUCKET}/{location}/models", "small").versions() == [1]
         return proxy, job
 
     return run
@@ -211,15 +211,15 @@ def test_an_object_that_always_arrives_damaged_is_named(
 def test_a_conditional_write_whose_answer_is_lost_knows_its_own_content(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = f"{BUCKET}/a/once.json"
+    location = f"{BUCKET}/a/once.json"
     with FaultyProxy(server, {"lost answer to a write": 1.0}, only="once", most=1) as proxy:
         through(proxy.url, monkeypatch)
-        assert files.create_bytes(place, b"ours")
+        assert files.create_bytes(location, b"ours")
         assert proxy.counted == {"lost answer to a write": 1}
         assert proxy.requests["PUT", "/noise/a/once.json"] == 2
-        assert not files.create_bytes(place, b"ours")  # there was no doubt this time
-        assert not files.create_bytes(place, b"theirs")
-    assert files.read_bytes(place) == b"ours"
+        assert not files.create_bytes(location, b"ours")  # there was no doubt this time
+        assert not files.create_bytes(location, b"theirs")
+    assert files.read_bytes(location) == b"ours"
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["other tags", "tags that fit"])
@@ -242,11 +242,11 @@ def test_an_object_that_is_always_the_same_damage(known: bool, server: str, monk
 
 def test_a_plan_that_is_there_is_never_written_again(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor tried to: not every server knows conditional writes, and a finished store may be read-only."""
-    plan, place = {"kind": "corpus", "layout": {}}, f"{BUCKET}/planned"
-    assert begin(place, "plan.json", plan, "a") is None
+    plan, location = {"kind": "corpus", "layout": {}}, f"{BUCKET}/planned"
+    assert begin(location, "plan.json", plan, "a") is None
     with FaultyProxy(server, {}) as proxy:
         through(proxy.url, monkeypatch)
-        assert begin(place, "plan.json", plan, "a") == plan | {"key": "a"}
+        assert begin(location, "plan.json", plan, "a") == plan | {"key": "a"}
         with pytest.raises(UserError, match="holds another corpus"):
-            begin(place, "plan.json", plan, "b")
+            begin(location, "plan.json", plan, "b")
         assert not [path for method, path in proxy.requests if method == "PUT"]

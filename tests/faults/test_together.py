@@ -39,7 +39,7 @@ PLACES = ["disk", pytest.param("object storage", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module", params=PLACES)
-def place(request: pytest.FixtureRequest, folder: Path, environment: pytest.MonkeyPatch) -> Iterator[str]:
+def location(request: pytest.FixtureRequest, folder: Path, environment: pytest.MonkeyPatch) -> Iterator[str]:
     """Where corpora go: a folder, or a bucket of a real S3-speaking server."""
     environment.setenv("PYTHONPATH", str(HERE.parents[1]))
     if request.param == "disk":
@@ -64,23 +64,23 @@ def ended(run: subprocess.Popen[bytes]) -> tuple[int, str]:
     return run.wait(), said
 
 
-def test_the_same_corpus_twice_at_once(images: str, place: str) -> None:
-    runs = [start(images, f"{place}/same") for _ in range(2)]
+def test_the_same_corpus_twice_at_once(images: str, location: str) -> None:
+    runs = [start(images, f"{location}/same") for _ in range(2)]
     for code, said in map(ended, runs):
         assert code in (0, WORDS), said
         if code:  # what one run has published another one need not make
-            assert f"{place}/same" in said
+            assert f"{location}/same" in said
             assert "error:" in said
-    last = start(images, f"{place}/same")
+    last = start(images, f"{location}/same")
     assert ended(last)[0] == 0
-    assert verify(f"{place}/same")["verified"]
-    alone = start(images, f"{place}/alone")
+    assert verify(f"{location}/same")["verified"]
+    alone = start(images, f"{location}/alone")
     assert ended(alone)[0] == 0
-    assert Corpus.open(f"{place}/same").digest == Corpus.open(f"{place}/alone").digest
+    assert Corpus.open(f"{location}/same").digest == Corpus.open(f"{location}/alone").digest
 
 
-def test_of_two_configurations_one_gets_the_place(images: str, place: str) -> None:
-    output = f"{place}/other"
+def test_of_two_configurations_one_gets_the_place(images: str, location: str) -> None:
+    output = f"{location}/other"
     runs = [start(images, output, seed=seed) for seed in (1, 2)]
     found = [ended(run) for run in runs]
     assert sorted(code for code, _ in found) == [0, WORDS], found
@@ -91,9 +91,9 @@ def test_of_two_configurations_one_gets_the_place(images: str, place: str) -> No
     assert verify(output)["verified"]
 
 
-def test_a_reader_sees_nothing_or_a_whole_corpus(images: str, place: str) -> None:
+def test_a_reader_sees_nothing_or_a_whole_corpus(images: str, location: str) -> None:
     """Beside the run that makes it, and beside one that adds draws."""
-    output, stop = f"{place}/read", threading.Event()
+    output, stop = f"{location}/read", threading.Event()
     seen: dict[int, set[str]] = {}
     refused: list[str] = []
     wrong: list[BaseException] = []

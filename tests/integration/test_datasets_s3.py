@@ -62,12 +62,12 @@ def test_a_dataset_is_the_same_wherever_it_lies(
 ) -> None:
     folder, adapter = layouts[layout]
     bucket.put(str(folder), f"noise/{folder.name}", recursive=True)
-    places = [str(folder), f"{BUCKET}/{folder.name}/"]
+    locations = [str(folder), f"{BUCKET}/{folder.name}/"]
     for end in ("zip", "tar"):
         archive = pack(folder, tmp_path / f"{folder.name}.{end}")
         bucket.put(str(archive), f"noise/{archive.name}")
-        places.append(f"{BUCKET}/{archive.name}")
-    results = [ingest(place, adapter, str(tmp_path / f"c{k}")) for k, place in enumerate(places)]
+        locations.append(f"{BUCKET}/{archive.name}")
+    results = [ingest(location, adapter, str(tmp_path / f"c{k}")) for k, location in enumerate(locations)]
     assert [r["rejected"] for r in results] == [[]] * 4
     assert len({r["pairs"] for r in results}) == 1
     if layout in ("sidd-small", "rules", "sidd-plus"):  # elsewhere an archive's own folder is part of the ids

@@ -46,7 +46,7 @@ def texts(word: str) -> list[str]:
 
 
 def test_train_and_evaluate(patches: str, recipe: str, tmp_path: Path, tree: Tree) -> None:
-    folder, place = tmp_path / "denoisers", tmp_path / "evaluation"
+    folder, location = tmp_path / "denoisers", tmp_path / "evaluation"
     training = TrainDenoiserParameters(
         config=recipe,
         output=str(folder),
@@ -62,15 +62,15 @@ def test_train_and_evaluate(patches: str, recipe: str, tmp_path: Path, tree: Tre
     ]
     assert any(str(folder / "half" / "seed-2" / "bundle") in text for text in texts("Denoisers trained"))
     tests = [TestSet(name="own", references=patches, split="validation", limit=3)]
-    evaluation = EvaluateDenoiserParameters(denoisers=[str(folder), "nlm"], tests=tests, output=str(place))
+    evaluation = EvaluateDenoiserParameters(denoisers=[str(folder), "nlm"], tests=tests, output=str(location))
     record = evaluate_denoiser(evaluation)
-    assert set(record["tests"]["own"]["figures"]) == {"noisy", "real", "white", "half", "nlm"}
-    assert record["tests"]["own"]["figures"]["half"]["seeds"] == [0, 1, 2]
+    assert set(record["tests"]["own"]["metrics"]) == {"noisy", "real", "white", "half", "nlm"}
+    assert record["tests"]["own"]["metrics"]["half"]["seeds"] == [0, 1, 2]
     assert any("real pairs (control)" in text for text in texts("# Denoisers\n"))
-    before = tree(folder) | tree(place)
+    before = tree(folder) | tree(location)
     train_denoiser(training)
     assert evaluate_denoiser(evaluation) == record
-    assert tree(folder) | tree(place) == before
+    assert tree(folder) | tree(location) == before
 
 
 def test_the_papers_tables(patches: str, recipe: str, tmp_path: Path, tree: Tree) -> None:
@@ -89,7 +89,7 @@ def test_the_papers_tables(patches: str, recipe: str, tmp_path: Path, tree: Tree
         tables=["noise-quality", "downstream", "cross-domain", "scaling", "unpaired"],
     )
     result = reproduce_paper(parameters)
-    pages = {name: Path(place).read_text() for name, place in result["pages"].items()}
+    pages = {name: Path(location).read_text() for name, location in result["pages"].items()}
     assert set(pages) == set(parameters.tables)
     assert "| own | png |" in pages["downstream"]
     assert "| street | awgn |" in pages["downstream"]

@@ -116,7 +116,7 @@ def test_corpus_and_its_resumption(
     result = generate_synthetic_corpus(parameters)
     assert result["shards"] == {"made": 3, "kept": 0}
     assert Path(result["report"]).is_file()
-    assert {"model", "awgn", "floor"} <= set(result["figures"])
+    assert {"model", "awgn", "floor"} <= set(result["metrics"])
     run = last_run("generate_synthetic_corpus")
     assert run.state is not None
     assert run.state.is_completed()
@@ -167,7 +167,7 @@ def test_a_prompt_bank_and_the_corpus_made_from_it(
     for name, references in (("direct", patches), ("banked", bank)):
         output = str(tmp_path / name)
         made = generate_synthetic_corpus(CorpusParameters(output=output, references=references, **common))
-        assert {"model", "awgn", "floor"} <= set(made["figures"])
+        assert {"model", "awgn", "floor"} <= set(made["metrics"])
     for array in ("clean", "noisy"):
         assert tree(tmp_path / "banked" / array) == tree(tmp_path / "direct" / array)
 

@@ -52,7 +52,7 @@ def test_versions_champion_and_names(bucket: s3fs.S3FileSystem, tmp_path: Path) 
 
     (tmp_path / "gate.yaml").write_text("limits: {model.kld: {max: 0.1}}\nno_worse: {model.kld: {better: lower}}\n")
     for kld, digest in zip((0.05, 0.04, 0.06), digests, strict=True):
-        record = {"protocol": "noise-A", "model": {"digest": digest}, "figures": {"model": {"kld": kld}}}
+        record = {"protocol": "noise-A", "model": {"digest": digest}, "metrics": {"model": {"kld": kld}}}
         (tmp_path / "record.json").write_text(json.dumps(record))
         fields = {"version": f"{PLACE}@{numbers[digest]}", "record": str(tmp_path / "record.json")}
         parameters = PromoteParameters(rules=str(tmp_path / "gate.yaml"), **fields)

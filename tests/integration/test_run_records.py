@@ -95,20 +95,20 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_may_pass_is_tried_again_and_counted(error: type[Exception], tries: int, counted: int) -> None:
     tried = threading.Semaphore(0)
 
-    def work() -> None:
+    def task() -> None:
         tried.release()
         raise error("away")
 
-    attempt_work = step("work")(work)
+    attempt_work = step("task")(task)
 
     @flow(name="tries")
     def run() -> None:
         attempt_work()
 
-    with pytest.raises(error), metered() as figures:
+    with pytest.raises(error), metered() as metrics:
         run()
     assert tried._value == tries
-    assert figures.figures["retries"] == counted
+    assert metrics.metrics["retries"] == counted
 
 
 def test_artifacts_that_fail_do_not_fail_the_run() -> None:

@@ -171,16 +171,16 @@ def test_a_model_bundle_on_object_storage_and_its_successor(bucket: s3fs.S3FileS
 
 
 def test_files(bucket: s3fs.S3FileSystem) -> None:
-    place = f"{BUCKET}/a/b.bin"
-    assert not files.exists(place)
-    files.write_bytes(place, b"1")
-    files.write_bytes(place, b"2")
-    assert files.read_bytes(place) == b"2"
+    location = f"{BUCKET}/a/b.bin"
+    assert not files.exists(location)
+    files.write_bytes(location, b"1")
+    files.write_bytes(location, b"2")
+    assert files.read_bytes(location) == b"2"
     assert list_files(f"{BUCKET}/a") == ["b.bin"]
     files.remove(f"{BUCKET}/a")
     assert list_files(f"{BUCKET}/a") == []
     with pytest.raises(UserError, match=r"s3://noise/a/b\.bin: no such file"):
-        files.read_bytes(place)
+        files.read_bytes(location)
 
 
 def test_a_bucket_that_does_not_exist_is_named(bucket: s3fs.S3FileSystem) -> None:

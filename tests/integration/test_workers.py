@@ -106,8 +106,8 @@ def test_a_corpus_is_verified_on_workers(
     folders: tuple[Path, Path],
     tmp_path: Path,
 ) -> None:
-    places = {"output": str(tmp_path / "c"), "references": patches, "clean": str(folders[0] / "clean")}
-    published, _ = made(CorpusParameters(model="heteroscedastic", crop=32, shard=2, **places))
+    locations = {"output": str(tmp_path / "c"), "references": patches, "clean": str(folders[0] / "clean")}
+    published, _ = made(CorpusParameters(model="heteroscedastic", crop=32, shard=2, **locations))
     there = ClusterConfig(kind="address", address=cluster.scheduler_address)
     with open_cluster(there) as opened:
         found = verify_corpus(published.url, opened)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from pngmodel.baselines.adversarial import PACE, Critic, critic_loss, generator_loss
 from pngmodel.baselines.c2n.network import C2N, Randomness
 from pngmodel.errors import UserError
-from pngmodel.training.draws import normal, uniform, uniforms
 from pngmodel.training.objective import Figures, Pictures, strength
+from pngmodel.training.random import normal, uniform, uniforms
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings
 
@@ -28,7 +28,7 @@ class C2NObjective(nn.Module):
     """
 
     name = "c2n"
-    paces: ClassVar[dict[str, float]] = {"network.": PACE}
+    lr_multipliers: ClassVar[dict[str, float]] = {"network.": PACE}
 
     def __init__(self, network: C2N, settings: StageSettings) -> None:
         super().__init__()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pngmodel.baselines.flow_srgb.flow import FlowSRGB, described
-from pngmodel.training.draws import normal, uniforms
 from pngmodel.training.objective import Figures, Pictures, strength
+from pngmodel.training.random import normal, uniforms
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings
 

@@ -173,11 +173,11 @@ class NAFlow(nn.Module):
     def setting_log_likelihoods(self, z: Tensor) -> Tensor:
         """log N(z; mean, std^2) under every setting, (B, settings), in nats: sums over channels and places."""
         wide = z.flatten(2).double()
-        places = wide.shape[2]
+        locations = wide.shape[2]
         total, squares = wide.sum(2)[:, None], wide.square().sum(2)[:, None]  # (B, 1, C)
         mean, variance = self.mean.double(), self.std.double().square()
-        distance = (squares - 2 * mean * total + places * mean.square()) / variance
-        normaliser = places * (variance.log() + math.log(2 * math.pi))
+        distance = (squares - 2 * mean * total + locations * mean.square()) / variance
+        normaliser = locations * (variance.log() + math.log(2 * math.pi))
         return -0.5 * (distance + normaliser).sum(2).to(z.dtype)
 
     def log_likelihood(self, noisy: Tensor, clean: Tensor, setting: Tensor) -> Tensor:

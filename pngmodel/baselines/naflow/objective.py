@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pngmodel.baselines.naflow.flow import NAFlow, dequantised, labelled
-from pngmodel.training.draws import normal, uniforms
 from pngmodel.training.objective import Figures, Pictures, strength
+from pngmodel.training.random import normal, uniforms
 from pngmodel.training.samples import LabelledBatch
 from pngmodel.training.settings import StageSettings
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from pngmodel.baselines.adversarial import Critic, critic_loss, generator_loss
 from pngmodel.baselines.levels import structure
 from pngmodel.baselines.neca_w.network import NeCAW
-from pngmodel.training.draws import normal, uniform
 from pngmodel.training.objective import Figures, Pictures, strength
+from pngmodel.training.random import normal, uniform
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings
 

@@ -48,8 +48,8 @@ def dataset_card(settings: Settings, pairs: CorpusPairs, written: Iterable[Writt
     }
     channels, height, width = pairs.shape
     sides = " and ".join(f"`{array}`" for array in pairs.arrays)
-    left_out = len(pairs) - count
-    gate = f"; {left_out} that the quality gate rejected are left out" if settings.accepted_only and left_out else ""
+    skipped = len(pairs) - count
+    gate = f"; {skipped} that the quality gate rejected are left out" if settings.accepted_only and skipped else ""
     return f"""---
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
 

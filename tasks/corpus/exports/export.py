@@ -12,7 +12,7 @@ from pngmodel.errors import UserError
 from tasks.corpus.exports import FORMATS
 from tasks.corpus.exports.images import refuse_codec
 from tasks.corpus.exports.pairs import CorpusPairs, planned_pairs
-from tasks.corpus.exports.protocol import ExportWork, Settings, Written
+from tasks.corpus.exports.protocol import ExportTask, Settings, Written
 from tasks.corpus.exports.receipts import (
     COMMIT,
     FORMAT_VERSION,
@@ -71,37 +71,37 @@ def export_corpus(
     content = plan_content(settings, pairs.digest)
     key = content_key(content)
     begin(parameters.output, PLAN, content, key)
-    works = list(_works(parameters, settings, pairs, key))
-    todo = [work for work in works if not done(work.output, work.index, work.key)]
+    tasks = list(_works(parameters, settings, pairs, key))
+    todo = [task for task in tasks if not done(task.output, task.index, task.key)]
     if todo:
         remove(join(parameters.output, COMMIT))  # an export that is being mended is not published
-    total = sum(_images(work) for work in works)
-    finished = total - sum(_images(work) for work in todo)
+    total = sum(_images(task) for task in tasks)
+    finished = total - sum(_images(task) for task in todo)
     progress(finished, total)
-    for work, _ in run_each(parameters.cluster, write_share, todo):
-        finished += _images(work)
+    for task, _ in run_each(parameters.cluster, write_share, todo):
+        finished += _images(task)
         progress(finished, total)
-    record = _commit(parameters.output, settings, pairs, works)
+    record = _commit(parameters.output, settings, pairs, tasks)
     return {
         "export": parameters.output,
         "format": record.format,
         "pairs": record.pairs,
-        "left_out": record.left_out,
+        "skipped": record.skipped,
         "bytes": record.bytes,
-        "shares": {"made": len(todo), "kept": len(works) - len(todo)},
+        "shares": {"made": len(todo), "kept": len(tasks) - len(todo)},
         "licence": record.licence,
         "corpus": record.corpus,
         "digest": record.digest,
     }
 
 
-def write_share(work: ExportWork) -> int:
+def write_share(task: ExportTask) -> int:
     """Publish the files of one share and its receipt; returns its index. Nothing happens when somebody has done it."""
-    if not done(work.output, work.index, work.key):
-        pairs = planned_pairs(work.corpus, work.digest)
-        written = FORMATS[work.settings.format].write(work, pairs)
-        write_receipt(work.output, work.index, work.key, written)
-    return work.index
+    if not done(task.output, task.index, task.key):
+        pairs = planned_pairs(task.corpus, task.digest)
+        written = FORMATS[task.settings.format].write(task, pairs)
+        write_receipt(task.output, task.index, task.key, written)
+    return task.index
 
 
 def _settings(parameters: ExportParameters, pairs: CorpusPairs) -> Settings:
@@ -132,31 +132,31 @@ def _settings(parameters: ExportParameters, pairs: CorpusPairs) -> Settings:
     return settings
 
 
-def _works(parameters: ExportParameters, settings: Settings, pairs: CorpusPairs, key: str) -> Iterator[ExportWork]:
+def _works(parameters: ExportParameters, settings: Settings, pairs: CorpusPairs, key: str) -> Iterator[ExportTask]:
     for index, share in enumerate(FORMATS[settings.format].shares(settings, pairs)):
-        yield ExportWork(parameters.corpus, pairs.digest, parameters.output, key, settings, index, share)
+        yield ExportTask(parameters.corpus, pairs.digest, parameters.output, key, settings, index, share)
 
 
-def _images(work: ExportWork) -> int:
-    return (work.share.stop - work.share.start) * len(work.share.arrays)
+def _images(task: ExportTask) -> int:
+    return (task.share.stop - task.share.start) * len(task.share.arrays)
 
 
-def _commit(output: str, settings: Settings, pairs: CorpusPairs, works: list[ExportWork]) -> ExportRecord:
+def _commit(output: str, settings: Settings, pairs: CorpusPairs, tasks: list[ExportTask]) -> ExportRecord:
     """Files over the whole export, then export.json."""
     chosen = FORMATS[settings.format]
 
     def written() -> Iterator[Written]:
-        for work in works:
-            place = join(output, receipt_name(work.index))
-            yield parse_receipt(read_bytes(place), place).written()
+        for task in tasks:
+            location = join(output, receipt_name(task.index))
+            yield parse_receipt(read_bytes(location), location).written()
 
     sweep(output)
     closing = chosen.closing(output, settings, pairs, written())
     beside = {name: publish(output, name, content) for name, content in closing.items()}
     listed = dict(beside)
     parts: list[ExportPart] = []
-    for work, share in zip(works, written(), strict=True):
-        name = receipt_name(work.index)
+    for task, share in zip(tasks, written(), strict=True):
+        name = receipt_name(task.index)
         size = sum(file.bytes for file in share.files.values())
         digest = sha256(read_bytes(join(output, name)))
         parts.append(ExportPart(receipt=name, sha256=digest, pairs=share.pairs, bytes=size))
@@ -175,7 +175,7 @@ def _commit(output: str, settings: Settings, pairs: CorpusPairs, works: list[Exp
         "shape": list(pairs.shape),
         "dtype": pairs.dtype,
         "pairs": exported,
-        "left_out": len(pairs) - exported,
+        "skipped": len(pairs) - exported,
         "bytes": sum(part.bytes for part in parts) + sum(fact.bytes for fact in beside.values()),
         "packages": {name: packages()[name] for name in ("pngnoise", "imagecodecs", "tifffile", "pyarrow")},
         "parts": listed_parts,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from tasks.corpus.exports.images import CODECS, encode_image
 from tasks.corpus.exports.pairs import CorpusPairs
-from tasks.corpus.exports.protocol import ExportWork, Settings, Share, Written, ranges
+from tasks.corpus.exports.protocol import ExportTask, Settings, Share, Written, ranges
 from tasks.corpus.exports.receipts import publish
 from tasks.stores.layout import CLEAN, NOISY
 
@@ -36,13 +36,13 @@ class Folders:
         """A run of pairs each."""
         return ranges(pairs, settings.pairs_per_file)
 
-    def write(self, work: ExportWork, pairs: CorpusPairs) -> Written:
+    def write(self, task: ExportTask, pairs: CorpusPairs) -> Written:
         """Publish both images of every pair."""
-        folders, files, count = FOLDERS[str(work.settings.layout)], {}, 0
-        for pair in work.read(pairs):
+        folders, files, count = FOLDERS[str(task.settings.layout)], {}, 0
+        for pair in task.read(pairs):
             for array, folder in folders.items():
-                name = f"{folder}/{pair.key}.{work.settings.codec}"
-                files[name] = publish(work.output, name, encode_image(pair.images[array], work.settings.codec))
+                name = f"{folder}/{pair.key}.{task.settings.codec}"
+                files[name] = publish(task.output, name, encode_image(pair.images[array], task.settings.codec))
             count += 1
         return Written(count, files)
 

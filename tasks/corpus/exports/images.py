@@ -19,12 +19,12 @@ PNG_LEVEL = 1
 _RUN_LENGTHS, _AVERAGE = 3, 0x40
 
 
-def refuse_codec(codec: str, dtype: str, channels: int, place: str) -> None:
+def refuse_codec(codec: str, dtype: str, channels: int, location: str) -> None:
     """Raise a UserError when images of that kind cannot go into that codec without loss."""
     if codec == PNG and dtype not in ("uint8", "uint16"):
-        raise UserError(f"{place}: holds {dtype} images and PNG has no floats; export folders with --codec tiff")
+        raise UserError(f"{location}: holds {dtype} images and PNG has no floats; export folders with --codec tiff")
     if codec == PNG and channels not in (1, 3):
-        raise UserError(f"{place}: holds {channels} channels and PNG takes grey or RGB here; use --codec tiff")
+        raise UserError(f"{location}: holds {channels} channels and PNG takes grey or RGB here; use --codec tiff")
 
 
 def encode_image(pixels: Pixels, codec: str) -> bytes:

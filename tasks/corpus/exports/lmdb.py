@@ -17,7 +17,7 @@ from pngmodel.errors import UserError
 from tasks.corpus.exports.folders import BASICSR, FOLDERS, META, NAFNET, shape_words
 from tasks.corpus.exports.images import PNG, PNG_LEVEL, encode_image
 from tasks.corpus.exports.pairs import CorpusPairs
-from tasks.corpus.exports.protocol import ExportWork, FileFact, Settings, Share, Written
+from tasks.corpus.exports.protocol import ExportTask, FileFact, Settings, Share, Written
 from tasks.runtime.progress import reporter
 from tasks.stores.io.filesystem import local_path
 
@@ -48,23 +48,23 @@ class Lmdb:
         for array in pairs.arrays:
             yield Share(0, len(pairs), (array,))
 
-    def write(self, work: ExportWork, pairs: CorpusPairs) -> Written:
+    def write(self, task: ExportTask, pairs: CorpusPairs) -> Written:
         """Write a database under another name, then give it its own."""
-        (array,) = work.share.arrays
-        name = _database(work.settings, array)
-        place = _local(work.output) / name
-        for left in place.parent.glob(f".{place.name}.*{_UNFINISHED}"):
+        (array,) = task.share.arrays
+        name = _database(task.settings, array)
+        location = _local(task.output) / name
+        for left in location.parent.glob(f".{location.name}.*{_UNFINISHED}"):
             shutil.rmtree(left, ignore_errors=True)  # of a killed run: as large as the database
-        making = place.with_name(f".{place.name}.{secrets.token_hex(4)}{_UNFINISHED}")
+        making = location.with_name(f".{location.name}.{secrets.token_hex(4)}{_UNFINISHED}")
         making.mkdir(parents=True)
         try:
-            count = _fill(making, work, pairs)
-            if place.exists():
-                shutil.rmtree(place)  # damaged, or it would not be written again
-            making.replace(place)
+            count = _fill(making, task, pairs)
+            if location.exists():
+                shutil.rmtree(location)  # damaged, or it would not be written again
+            making.replace(location)
         finally:
             shutil.rmtree(making, ignore_errors=True)
-        return Written(count, {f"{name}/{file}": _fact(place / file) for file in (_DATA, META)})
+        return Written(count, {f"{name}/{file}": _fact(location / file) for file in (_DATA, META)})
 
     def closing(
         self, output: str, settings: Settings, pairs: CorpusPairs, written: Iterable[Written]
@@ -102,11 +102,11 @@ def map_size(pairs: CorpusPairs) -> int:
     return len(pairs) * (largest // _PAGE + 1) * _PAGE + _TREE
 
 
-def _fill(folder: Path, work: ExportWork, pairs: CorpusPairs) -> int:
+def _fill(folder: Path, task: ExportTask, pairs: CorpusPairs) -> int:
     """Write data.mdb and meta_info.txt of one side; returns the number of images. Memory holds ``_COMMIT`` of them."""
-    (array,) = work.share.arrays
-    shape, count, coming = shape_words(pairs), 0, work.read(pairs)
-    report, total = reporter(_database(work.settings, array), "images"), _expected(work, pairs)
+    (array,) = task.share.arrays
+    shape, count, coming = shape_words(pairs), 0, task.read(pairs)
+    report, total = reporter(_database(task.settings, array), "images"), _expected(task, pairs)
     # No lock file: readers of training data take none. No sync before the end: a killed database begins again.
     options = {"lock": False, "sync": False, "metasync": False, "readahead": False, "mode": 0o644}
     with (
@@ -126,8 +126,8 @@ def _fill(folder: Path, work: ExportWork, pairs: CorpusPairs) -> int:
     return count
 
 
-def _expected(work: ExportWork, pairs: CorpusPairs) -> int:
-    return pairs.accepted if work.settings.accepted_only else len(pairs)
+def _expected(task: ExportTask, pairs: CorpusPairs) -> int:
+    return pairs.accepted if task.settings.accepted_only else len(pairs)
 
 
 def _fact(path: Path) -> FileFact:

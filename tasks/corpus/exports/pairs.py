@@ -89,11 +89,11 @@ class CorpusPairs:
 
     def _rows(self, shard: int) -> pa.Table:
         part = self._corpus.part(shard)
-        place = join(self.url, part.part)
-        content = read_bytes(place)
+        location = join(self.url, part.part)
+        content = read_bytes(location)
         if sha256(content) != part.sha256:
-            raise IntegrityError(f"{place}: sha256 differs from {COMMIT}; the corpus is damaged, make it again")
-        table = decode_part(content, place)[0]
+            raise IntegrityError(f"{location}: sha256 differs from {COMMIT}; the corpus is damaged, make it again")
+        table = decode_part(content, location)[0]
         numbers = self._corpus.layout.rows(shard)
         accepted, reasons = self._verdicts
         values = (accepted[numbers.start : numbers.stop].tolist(), [reasons.get(n) for n in numbers])
@@ -109,7 +109,7 @@ class CorpusPairs:
         """
         accepted = self._verdicts[0]
         wanted = [n for n in range(start, stop) if accepted[n] or not accepted_only]
-        for shard, members in groupby(wanted, key=lambda n: self._corpus.layout.place(n)[0]):
+        for shard, members in groupby(wanted, key=lambda n: self._corpus.layout.location(n)[0]):
             table, first = self._rows(shard), self._corpus.layout.rows(shard).start
             inside = list(members)
             for numbers in (inside[k : k + _AT_ONCE] for k in range(0, len(inside), _AT_ONCE)):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tasks.corpus.exports.card import dataset_card
 from tasks.corpus.exports.images import CODECS, encode_image
 from tasks.corpus.exports.pairs import CorpusPairs, ExportPair
-from tasks.corpus.exports.protocol import ExportWork, Settings, Share, Written, ranges
+from tasks.corpus.exports.protocol import ExportTask, Settings, Share, Written, ranges
 from tasks.corpus.exports.receipts import publish
 
 CARD = "README.md"
@@ -37,9 +37,9 @@ class Parquet:
         """One table each."""
         return ranges(pairs, settings.pairs_per_file)
 
-    def write(self, work: ExportWork, pairs: CorpusPairs) -> Written:
+    def write(self, task: ExportTask, pairs: CorpusPairs) -> Written:
         """Make one table in memory, a row group at a time, and publish it."""
-        arrays = work.share.arrays
+        arrays = task.share.arrays
         schema, sink, count = table_schema(arrays, pairs.columns), pa.BufferOutputStream(), 0
         images = [f"{array}.bytes" for array in arrays]
         columns = [*images, *(f"{array}.path" for array in arrays), *schema.names[len(arrays) :]]
@@ -51,13 +51,13 @@ class Parquet:
             write_statistics=[c for c in columns if c not in images],
         )
         with writer:
-            coming = work.read(pairs)
-            while rows := [_row(pair, work) for pair in islice(coming, _ROW_GROUP)]:
+            coming = task.read(pairs)
+            while rows := [_row(pair, task) for pair in islice(coming, _ROW_GROUP)]:
                 writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=_ROW_GROUP)
                 count += len(rows)
-        shares = -(-len(pairs) // (work.settings.pairs_per_file or pairs.shard))
-        name = f"data/train-{work.index:05d}-of-{shares:05d}.parquet"
-        return Written(count, {name: publish(work.output, name, bytes(sink.getvalue().to_pybytes()))})
+        shares = -(-len(pairs) // (task.settings.pairs_per_file or pairs.shard))
+        name = f"data/train-{task.index:05d}-of-{shares:05d}.parquet"
+        return Written(count, {name: publish(task.output, name, bytes(sink.getvalue().to_pybytes()))})
 
     def closing(
         self, output: str, settings: Settings, pairs: CorpusPairs, written: Iterable[Written]
@@ -66,13 +66,13 @@ class Parquet:
         return {CARD: dataset_card(settings, pairs, written).encode()}
 
 
-def _row(pair: ExportPair, work: ExportWork) -> dict[str, Any]:
-    codec = work.settings.codec
+def _row(pair: ExportPair, task: ExportTask) -> dict[str, Any]:
+    codec = task.settings.codec
     images = {
         array: {"bytes": encode_image(pair.images[array], codec), "path": f"{pair.key}.{array}.{codec}"}
-        for array in work.share.arrays
+        for array in task.share.arrays
     }
-    return images | {column_name(name, work.share.arrays): value for name, value in pair.row.items()}
+    return images | {column_name(name, task.share.arrays): value for name, value in pair.row.items()}
 
 
 def column_name(name: str, arrays: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class ExportWork:
+class ExportTask:
     """What a worker needs to write one share."""
 
     corpus: str
@@ -87,7 +87,7 @@ class ExportFormat(Protocol):
     def shares(self, settings: Settings, pairs: CorpusPairs) -> Iterator[Share]:
         """Shares of the corpus; each is one task."""
 
-    def write(self, work: ExportWork, pairs: CorpusPairs) -> Written:
+    def write(self, task: ExportTask, pairs: CorpusPairs) -> Written:
         """Publish the files of one share."""
 
     def closing(

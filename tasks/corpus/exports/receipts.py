@@ -55,12 +55,14 @@ def read_receipt(output: str, index: int) -> Receipt:
     return parse_receipt(read_bytes(join(output, receipt_name(index))), join(output, receipt_name(index)))
 
 
-def parse_receipt(content: bytes, place: str) -> Receipt:
-    """Raises IntegrityError when it is damaged; ``place`` is named."""
+def parse_receipt(content: bytes, location: str) -> Receipt:
+    """Raises IntegrityError when it is damaged; ``location`` is named."""
     try:
         return Receipt.model_validate_json(content)
     except ValidationError as error:
-        raise IntegrityError(f"{place}: is damaged ({error.errors()[0]['msg']}); run the same command again") from None
+        raise IntegrityError(
+            f"{location}: is damaged ({error.errors()[0]['msg']}); run the same command again"
+        ) from None
 
 
 def done(output: str, index: int, key: str) -> bool:
@@ -77,19 +79,19 @@ def done(output: str, index: int, key: str) -> bool:
 def damage(output: str, files: dict[str, ExportFile]) -> Iterator[str]:
     """One line for every file that is missing or is not what was written."""
     for name, file in files.items():
-        place = join(output, name)
-        if not exists(place):
-            yield f"{place}: missing"
-        elif file_size(place) != file.bytes or _digest(place, file.bytes) != file.sha256:
-            yield f"{place}: sha256 differs from its receipt"
+        location = join(output, name)
+        if not exists(location):
+            yield f"{location}: missing"
+        elif file_size(location) != file.bytes or _digest(location, file.bytes) != file.sha256:
+            yield f"{location}: sha256 differs from its receipt"
 
 
-def _digest(place: str, size: int) -> str:
+def _digest(location: str, size: int) -> str:
     """sha256 of a file, however large."""
     if size <= _BLOCK:
-        return sha256(read_bytes(place))
+        return sha256(read_bytes(location))
     found = hashlib.sha256()
-    with open_file(place) as file:
+    with open_file(location) as file:
         while block := file.read(_BLOCK):
             found.update(block)
     return found.hexdigest()
@@ -103,15 +105,15 @@ def verify_export(url: str) -> Iterator[str]:
         yield f"{join(url, COMMIT)}: does not fit its own digest; it was edited"
     others = dict(record.files)
     for part in record.parts:
-        place = join(url, part.receipt)
-        if not exists(place):
-            yield f"{place}: missing"
+        location = join(url, part.receipt)
+        if not exists(location):
+            yield f"{location}: missing"
             continue
-        content = read_bytes(place)
+        content = read_bytes(location)
         if sha256(content) != part.sha256:
-            yield f"{place}: sha256 differs from {COMMIT}"
+            yield f"{location}: sha256 differs from {COMMIT}"
             continue
-        receipt = parse_receipt(content, place)
+        receipt = parse_receipt(content, location)
         yield from damage(url, receipt.files)
         for name in receipt.files:
             others.pop(name, None)

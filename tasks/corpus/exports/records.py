@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.corpus.exports.protocol import FileFact, Written
-from tasks.stores.io.relative_path import InnerPath
+from tasks.stores.io.relative_path import RelativePath
 
 
 class _Strict(BaseModel):
@@ -26,7 +26,7 @@ class Receipt(_Strict):
 
     key: str = Field(description="digest of the plan")
     pairs: int = Field(ge=0)
-    files: dict[InnerPath, ExportFile] = Field(description="by path in the export")
+    files: dict[RelativePath, ExportFile] = Field(description="by path in the export")
 
     def written(self) -> Written:
         """The same as a plain value."""
@@ -36,7 +36,7 @@ class Receipt(_Strict):
 class ExportPart(_Strict):
     """One share in the commit record."""
 
-    receipt: InnerPath = Field(description="path of its receipt in the export")
+    receipt: RelativePath = Field(description="path of its receipt in the export")
     sha256: str = Field(description="sha256, hexadecimal, of the receipt")
     pairs: int = Field(ge=0)
     bytes: int = Field(ge=0, description="of its files")
@@ -55,10 +55,10 @@ class ExportRecord(_Strict):
     shape: list[int] = Field(description="channels, height, width")
     dtype: str
     pairs: int = Field(ge=0, description="exported pairs")
-    left_out: int = Field(ge=0, description="pairs that the quality gate rejected and that are not here")
+    skipped: int = Field(ge=0, description="pairs that the quality gate rejected and that are not here")
     bytes: int = Field(ge=0, description="of all files")
     packages: dict[str, str] = Field(description="versions of what decides the bytes")
     parts: list[ExportPart]
-    files: dict[InnerPath, ExportFile] = Field(description="every file; of folders only those that are no images")
+    files: dict[RelativePath, ExportFile] = Field(description="every file; of folders only those that are no images")
     digest: str = Field(description="over plan and parts: equal content has equal digests")
     record_sha256: str = Field(description="sha256, hexadecimal, of this record without this key, as of other stores")

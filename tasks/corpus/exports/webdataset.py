@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.corpus.exports.images import CODECS, encode_image
 from tasks.corpus.exports.pairs import CorpusPairs
-from tasks.corpus.exports.protocol import ExportWork, Settings, Share, Written, ranges
+from tasks.corpus.exports.protocol import ExportTask, Settings, Share, Written, ranges
 from tasks.corpus.exports.receipts import publish
 
 
@@ -30,18 +30,18 @@ class WebDataset:
         """One tar each."""
         return ranges(pairs, settings.pairs_per_file)
 
-    def write(self, work: ExportWork, pairs: CorpusPairs) -> Written:
+    def write(self, task: ExportTask, pairs: CorpusPairs) -> Written:
         """Make one tar in memory and publish it."""
         sink, count = io.BytesIO(), 0
         with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for pair in work.read(pairs):
-                for name in work.share.arrays:
-                    content = encode_image(pair.images[name], work.settings.codec)
-                    _add(tar, f"{pair.key}.{name}.{work.settings.codec}", content)
+            for pair in task.read(pairs):
+                for name in task.share.arrays:
+                    content = encode_image(pair.images[name], task.settings.codec)
+                    _add(tar, f"{pair.key}.{name}.{task.settings.codec}", content)
                 _add(tar, f"{pair.key}.json", encode_row(pair.row))
                 count += 1
-        name = f"corpus-{work.index:06d}.tar"
-        return Written(count, {name: publish(work.output, name, sink.getvalue())})
+        name = f"corpus-{task.index:06d}.tar"
+        return Written(count, {name: publish(task.output, name, sink.getvalue())})
 
     def closing(
         self, output: str, settings: Settings, pairs: CorpusPairs, written: Iterable[Written]

@@ -70,9 +70,9 @@ def _png(content: bytes, name: str) -> Pixels:
         raise UserError(f"{name}: is truncated (a PNG without its end); fetch it again")
     if b"tRNS" in chunks:
         raise UserError(f"{name}: PNG with a transparent colour; drop the transparency first")
-    if (place := chunks.get(b"eXIf")) is not None:
+    if (location := chunks.get(b"eXIf")) is not None:
         exif = Image.Exif()
-        exif.load(content[place])
+        exif.load(content[location])
         _check_upright(exif, name, "rotate the pixels and drop the tag")
     pixels: Pixels = imagecodecs.png_decode(content)
     return pixels
@@ -81,12 +81,12 @@ def _png(content: bytes, name: str) -> Pixels:
 def _png_chunks(content: bytes) -> dict[bytes, slice]:
     """Kinds of the whole chunks up to the end of the picture, and where the data of the last of each lie."""
     found: dict[bytes, slice] = {}
-    place = 8
-    while place + 12 <= len(content) and b"IEND" not in found:
-        length, kind = struct.unpack(">I4s", content[place : place + 8])
-        data = slice(place + 8, place + 8 + length)
-        place += 12 + length
-        if place <= len(content):
+    location = 8
+    while location + 12 <= len(content) and b"IEND" not in found:
+        length, kind = struct.unpack(">I4s", content[location : location + 8])
+        data = slice(location + 8, location + 8 + length)
+        location += 12 + length
+        if location <= len(content):
             found[kind] = data
     return found
 

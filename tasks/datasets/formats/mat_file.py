@@ -272,18 +272,18 @@ def _gather_hdf5(found: h5py.Dataset, parts: Sequence[_Part]) -> Iterator[Pixels
 
 def _columns(parts: Sequence[_Part], blocks: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """Places of the wanted blocks among all, each once, and for every part which of them it is."""
-    places = [int(np.ravel_multi_index(p.index, blocks, order="F")) if blocks else 0 for p in parts]
-    unique = sorted(set(places))
-    order = {place: k for k, place in enumerate(unique)}
-    return unique, [order[place] for place in places]
+    locations = [int(np.ravel_multi_index(p.index, blocks, order="F")) if blocks else 0 for p in parts]
+    unique = sorted(set(locations))
+    order = {location: k for k, location in enumerate(unique)}
+    return unique, [order[location] for location in locations]
 
 
 def _check_part(part: _Part, shape: tuple[int, ...], url: str) -> None:
     beyond = any(i >= n for i, n in zip(part.index, shape, strict=False))
     outside = any(s.stop > n or s.start >= s.stop for s, n in zip(part.box, shape, strict=False))
     if beyond or outside or len(shape) - len(part.index) not in (2, 3):
-        place = ",".join([*map(str, part.index), *(f"{s.start}:{s.stop}" for s in part.box)]) or "its top"
-        raise UserError(f"{url}: {part.name} is {shape}; it has no image at {place}")
+        location = ",".join([*map(str, part.index), *(f"{s.start}:{s.stop}" for s in part.box)]) or "its top"
+        raise UserError(f"{url}: {part.name} is {shape}; it has no image at {location}")
 
 
 @dataclass(frozen=True)
@@ -328,18 +328,18 @@ def _matrices(file: BinaryIO, url: str) -> Iterator[_Matrix]:
     """Numeric arrays in file order; each must be used before the next is asked for."""
     file.seek(124)
     order = "<" if file.read(4)[2:] == b"IM" else ">"
-    place, end = _HEADER, file.seek(0, io.SEEK_END)
+    location, end = _HEADER, file.seek(0, io.SEEK_END)
     while True:
-        if place > end:
+        if location > end:
             raise EOFError("the file ends in the middle of a variable")
-        file.seek(place)
+        file.seek(location)
         tag = file.read(8)
         if not tag:
             return
         if len(tag) < 8:
             raise EOFError("the file ends in the middle of a tag")
         kind, size = struct.unpack(order + "II", tag)
-        place += 8 + size
+        location += 8 + size
         if kind not in (_COMPRESSED, _MATRIX):
             continue
         stream = _Stream(file, size, compressed=kind == _COMPRESSED)

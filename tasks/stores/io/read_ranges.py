@@ -21,7 +21,7 @@ _BEYOND_THE_END = 416  # HTTP: a file ends before a span begins
 
 
 @dataclass(frozen=True)
-class Span:
+class ByteRange:
     """Some bytes of a file: from ``start`` to before ``stop``."""
 
     url: str
@@ -29,7 +29,7 @@ class Span:
     stop: int
 
 
-def use_spans(spans: Sequence[Span], use: Callable[[int, bytes], Found]) -> list[Found]:
+def read_ranges(ranges: Sequence[ByteRange], use: Callable[[int, bytes], Found]) -> list[Found]:
     """What ``use`` makes of the number and the bytes of every span; object storage is asked for all at once.
 
     What ``use`` refuses by an IntegrityError is fetched again from object storage, a few times: parts of objects have
@@ -40,41 +40,41 @@ def use_spans(spans: Sequence[Span], use: Callable[[int, bytes], Found]) -> list
             ``use`` raised last.
     """
     found: dict[int, Found] = {}
-    waiting = list(range(len(spans)))
+    waiting = list(range(len(ranges)))
     for attempt in range(ATTEMPTS):
         refused: dict[int, IntegrityError] = {}
-        for k, content in zip(waiting, _contents([spans[k] for k in waiting]), strict=True):
+        for k, content in zip(waiting, _contents([ranges[k] for k in waiting]), strict=True):
             try:
-                if len(content) != spans[k].stop - spans[k].start:
+                if len(content) != ranges[k].stop - ranges[k].start:
                     raise IntegrityError(
-                        f"{spans[k].url}: is damaged (shorter than recorded); `pngnoise verify` lists all damage"
+                        f"{ranges[k].url}: is damaged (shorter than recorded); `pngnoise verify` lists all damage"
                     )
                 found[k] = use(k, content)
             except IntegrityError as error:
                 refused[k] = error
         waiting = list(refused)
-        if waiting and (attempt == ATTEMPTS - 1 or is_local(spans[waiting[0]].url)):
+        if waiting and (attempt == ATTEMPTS - 1 or is_local(ranges[waiting[0]].url)):
             raise refused[waiting[0]]
         if not waiting:
             break
-    return [found[k] for k in range(len(spans))]
+    return [found[k] for k in range(len(ranges))]
 
 
-def _contents(spans: Sequence[Span]) -> list[bytes]:
+def _contents(ranges: Sequence[ByteRange]) -> list[bytes]:
     """What there is of every span."""
-    if not spans:
+    if not ranges:
         return []
-    for span in spans:
+    for span in ranges:
         if not 0 <= span.start <= span.stop:
             raise IntegrityError(f"{span.url}: is damaged (a record names bytes {span.start} to {span.stop} of it)")
-    fs, _ = filesystem(spans[0].url)
+    fs, _ = filesystem(ranges[0].url)
     if isinstance(fs, LocalFileSystem):
-        found: list[Any] = [_read_local(span) for span in spans]
+        found: list[Any] = [_read_local(span) for span in ranges]
     else:
-        paths = [filesystem(span.url)[1] for span in spans]
-        starts, stops = [s.start for s in spans], [s.stop for s in spans]
+        paths = [filesystem(span.url)[1] for span in ranges]
+        starts, stops = [s.start for s in ranges], [s.stop for s in ranges]
         found = fs.cat_ranges(paths, starts, stops, on_error="return")
-    for k, (span, content) in enumerate(zip(spans, found, strict=True)):
+    for k, (span, content) in enumerate(zip(ranges, found, strict=True)):
         if isinstance(content, FileNotFoundError):
             raise IntegrityError(f"{span.url}: is missing; `pngnoise verify` lists what else is")
         if isinstance(content, BaseException):
@@ -85,7 +85,7 @@ def _contents(spans: Sequence[Span]) -> list[bytes]:
     return [bytes(content) for content in found]
 
 
-def _read_local(span: Span) -> bytes | OSError:
+def _read_local(span: ByteRange) -> bytes | OSError:
     try:
         with Path(filesystem(span.url)[1]).open("rb", buffering=0) as file:
             if span.stop > os.fstat(file.fileno()).st_size:

@@ -28,7 +28,7 @@ def _digest(text: str) -> str:
     return text
 
 
-InnerPath = Annotated[str, AfterValidator(inner)]
+RelativePath = Annotated[str, AfterValidator(inner)]
 """A path that cannot leave the folder of its record."""
 Digest = Annotated[str, AfterValidator(_digest)]
 """sha256, hexadecimal: where it is part of a path, too."""

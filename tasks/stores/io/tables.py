@@ -25,7 +25,7 @@ def encode_table(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def decode_table(content: bytes, place: str, schema: pa.Schema | None = None) -> pa.Table:
+def decode_table(content: bytes, location: str, schema: pa.Schema | None = None) -> pa.Table:
     """The table in a Parquet file.
 
     Args:
@@ -42,7 +42,7 @@ def decode_table(content: bytes, place: str, schema: pa.Schema | None = None) ->
             raise ValueError(f"its columns are {', '.join(found.names)[:_SHOWN]}")
         return _read(content, found)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
-        raise IntegrityError(f"{place}: is damaged ({error}); make it again") from None
+        raise IntegrityError(f"{location}: is damaged ({error}); make it again") from None
 
 
 def _check_size(metadata: pq.FileMetaData) -> None:

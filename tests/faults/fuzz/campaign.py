@@ -91,34 +91,34 @@ def campaign(names: list[str] | None, seconds: int, seed: int, output: Path) -> 
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         ground = importlib.import_module("tests.faults.fuzz.ground").Ground(Path(folder) / "ground")
         for name in names or table:
-            figures = one(name, table[name](ground), seconds, seed, output.resolve() / name)
-            found += figures.findings
-            print(figures.row(), flush=True)
+            metrics = one(name, table[name](ground), seconds, seed, output.resolve() / name)
+            found += metrics.findings
+            print(metrics.row(), flush=True)
     return int(found > 0)
 
 
 def one(name: str, target: Any, seconds: int, seed: int, findings: Path) -> Figures:
     """Processes of one target, until its time is over. They are forked: importing the product takes longer."""
-    figures = Figures(name, start_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    metrics = Figures(name, start_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     findings.mkdir(parents=True, exist_ok=True)
-    while (left := seconds - figures.seconds) >= 1:
-        log, begun = findings / f"process-{seed}.log", time.monotonic()
+    while (left := seconds - metrics.seconds) >= 1:
+        log, started = findings / f"process-{seed}.log", time.monotonic()
         child = os.fork()
         if child == 0:
             _end_in(lambda left=left, seed=seed: fuzz(target, int(left), seed, findings), log)
         status = os.waitpid(child, 0)[1]
-        figures.seconds += time.monotonic() - begun
+        metrics.seconds += time.monotonic() - started
         told = log.read_text(errors="replace")
         stats = dict(_STAT.findall(told))
         done = re.findall(r"^#(\d+)\s", told, re.MULTILINE)  # where it was ended before it could tell
-        figures.executions += int(stats.get("number_of_executed_units", done[-1] if done else 0))
-        figures.peak_mb = max(figures.peak_mb, int(stats.get("peak_rss_mb", 0)))
+        metrics.executions += int(stats.get("number_of_executed_units", done[-1] if done else 0))
+        metrics.peak_mb = max(metrics.peak_mb, int(stats.get("peak_rss_mb", 0)))
         if status == 0:
             log.unlink()
             break
         seed += 1
-    figures.findings = sum(len(list(findings.glob(f"{kind}*"))) for kind in _KINDS)
-    return figures
+    metrics.findings = sum(len(list(findings.glob(f"{kind}*"))) for kind in _KINDS)
+    return metrics
 
 
 def _end_in(act: Callable[[], None], log: Path) -> None:
@@ -175,8 +175,8 @@ def fuzz(target: Any, seconds: int, seed: int, findings: Path) -> None:
 def keep(folder: Path, content: bytes, error: Exception) -> None:
     """Store a failing input and its traceback, the first of its kind."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if str(CHECKOUT) in f.filename]
-    place = [(Path(f.filename).name, f.name) for f in frames if str(HERE) not in f.filename][-2:]
-    name = hashlib.sha256(repr((type(error).__name__, place)).encode()).hexdigest()[:16]
+    location = [(Path(f.filename).name, f.name) for f in frames if str(HERE) not in f.filename][-2:]
+    name = hashlib.sha256(repr((type(error).__name__, location)).encode()).hexdigest()[:16]
     if not (folder / f"{name}.input").exists():
         (folder / f"{name}.input").write_bytes(content)
         (folder / f"{name}.txt").write_text("".join(traceback.format_exception(error)), errors="replace")

@@ -125,11 +125,11 @@ def edited(content: bytes, kind: Kind, choose: Choose) -> bytes:
 
 def with_hostile(document: Any, choose: Choose) -> Any:
     """The document with one value somewhere replaced, one key renamed, doubled, put in or left out."""
-    places = list(_places(document))
-    if not places:
+    locations = list(_locations(document))
+    if not locations:
         return VALUES[choose(len(VALUES))]
     document = copy.deepcopy(document)
-    *way, last = places[choose(len(places))]
+    *way, last = locations[choose(len(locations))]
     parent = document
     for step in way:
         parent = parent[step]
@@ -148,7 +148,7 @@ def with_hostile(document: Any, choose: Choose) -> Any:
     return document
 
 
-def _places(document: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _locations(document: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The way to every value below the top."""
     if not isinstance(document, (dict, list)):
         return
@@ -156,4 +156,4 @@ def _places(document: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
     for key, value in members:
         yield (*way, key)
         if isinstance(value, (dict, list)):
-            yield from _places(value, (*way, key))
+            yield from _locations(value, (*way, key))

@@ -208,19 +208,21 @@ class Ground:
     def bank(self) -> Path:
         from tasks.models.prompt_bank import BankParameters, build_bank
 
-        place = self.folder / "bank"
+        location = self.folder / "bank"
         build_bank(
-            BankParameters(references=str(self.patches), output=str(place), model="spectrum_matched", shard=3, limit=4)
+            BankParameters(
+                references=str(self.patches), output=str(location), model="spectrum_matched", shard=3, limit=4
+            )
         )
-        return place
+        return location
 
     @cached_property
     def export(self) -> Path:
         from tasks.corpus.exports.export import ExportParameters, export_corpus
 
-        place = self.folder / "export"
-        export_corpus(ExportParameters(corpus=str(self.corpus), output=str(place), format="webdataset"))
-        return place
+        location = self.folder / "export"
+        export_corpus(ExportParameters(corpus=str(self.corpus), output=str(location), format="webdataset"))
+        return location
 
     @cached_property
     def bundle(self) -> Path:
@@ -251,25 +253,25 @@ class Ground:
         from tasks.models.registry import add_version
         from tasks.stores.model_registry import Registered
 
-        place = self.folder / "registry"
-        add_version(str(self.bundle), f"{place}/m")
-        digest = Registered(str(place), "m").version(1).digest
+        location = self.folder / "registry"
+        add_version(str(self.bundle), f"{location}/m")
+        digest = Registered(str(location), "m").version(1).digest
         record, rules = self.folder / "record.json", self.folder / "gate.yaml"
         record.write_text(f'{{"protocol": "noise-A", "model": {{"digest": "{digest}"}}, "figures": {{"kld": 0.1}}}}')
         rules.write_text("limits: {kld: {max: 1}}\n")
-        promote(PromoteParameters(version=f"{place}/m@1", record=str(record), rules=str(rules)))
-        return place
+        promote(PromoteParameters(version=f"{location}/m@1", record=str(record), rules=str(rules)))
+        return location
 
     @cached_property
     def checkpoint(self) -> Path:
-        place = self.folder / "checkpoints"
-        checkpoints.save(place, 5, {"w": torch.ones(3), "optimiser.0.step": torch.ones(())}, {"identity": "i"})
-        return place
+        location = self.folder / "checkpoints"
+        checkpoints.save(location, 5, {"w": torch.ones(3), "optimiser.0.step": torch.ones(())}, {"identity": "i"})
+        return location
 
     @cached_property
     def array(self) -> Path:
         """A Zarr array of clean images."""
-        place = self.folder / "array"
-        found = zarr.create_array(str(place), shape=(3, 3, 8, 8), chunks=(1, 3, 8, 8), dtype="u1", zarr_format=3)
+        location = self.folder / "array"
+        found = zarr.create_array(str(location), shape=(3, 3, 8, 8), chunks=(1, 3, 8, 8), dtype="u1", zarr_format=3)
         found[:] = RANDOM.integers(0, 255, (3, 3, 8, 8), np.uint8)
-        return place
+        return location

@@ -21,7 +21,7 @@ from pngmodel.bundle import bundle_config, bundle_digest, load_bundle, verify_bu
 from pngmodel.denoisers import Denoiser
 from pngmodel.errors import UserError
 from pngmodel.training import checkpoints
-from tasks.corpus.clean_index import Asked, survey
+from tasks.corpus.clean_index import CleanQuery, survey
 from tasks.corpus.exports.receipts import done, verify_export
 from tasks.corpus.inspection import inspect, verify
 from tasks.corpus.maintenance import compare_corpora, orphans, recorded_parameters, unfinished
@@ -211,34 +211,34 @@ def _survey(ground: Ground) -> Target:
 
     root = ground.copy(ground.corpus)
     asked = _asked(plan_corpus(recorded_parameters(str(root))).parameters)
-    places, table = root / "sources.json", root / "clean.parquet"
+    locations, table = root / "sources.json", root / "clean.parquet"
 
     def read(content: bytes) -> None:
         table.write_bytes(content)
         stamp = asked.stamp() | {"sha256": sha(content)}
-        _changed(places, lambda record: record.update(surveyed=stamp))
+        _changed(locations, lambda record: record.update(surveyed=stamp))
         survey(asked, str(root), ClusterConfig())
 
     return Target((table.read_bytes(),), read)
 
 
-def _asked(p: Any) -> Asked:
-    from tasks.corpus.crops import Cropping
+def _asked(p: Any) -> CleanQuery:
+    from tasks.corpus.crops import CropSettings
 
-    cropping = Cropping(**p.model_dump(include=set(Cropping.model_fields)))
-    return Asked(p.clean, cropping, p.seed, p.clean_split, p.clean_licence, p.min_jpeg_quality)
+    cropping = CropSettings(**p.model_dump(include=set(CropSettings.model_fields)))
+    return CleanQuery(p.clean, cropping, p.seed, p.clean_split, p.clean_licence, p.min_jpeg_quality)
 
 
 def _alias(ground: Ground) -> Target:
     folder = ground.new("aliases")
-    place = folder / "latest"
+    location = folder / "latest"
 
     def read(content: bytes) -> None:
         (folder / "latest.json").write_bytes(content)
-        found = resolve_alias(str(place))
-        assert found == str(place) or Path(found).parent == folder, found
+        found = resolve_alias(str(location))
+        assert found == str(location) or Path(found).parent == folder, found
         with contextlib.suppress(UserError):  # there is no corpus
-            Corpus.open(str(place))
+            Corpus.open(str(location))
 
     return Target((b'{"kind": "alias", "corpus": "c", "digest": "0"}',), read, "json")
 
@@ -252,14 +252,14 @@ def _registry(name: str) -> Build:
 
         def read(content: bytes) -> None:
             path.write_bytes(content)
-            place, registered = f"{root}/m", Registered(str(root), "m")
+            location, registered = f"{root}/m", Registered(str(root), "m")
             every(
                 lambda: check_files(registered, registered.version(1)),
                 lambda: list_models(str(root)),
-                lambda: show_model(place),
-                lambda: show_model(f"{place}@champion"),
-                lambda: fetch_version(f"{place}@1", str(outside / "out")),
-                lambda: promote(PromoteParameters(version=f"{place}@1", record=str(record), rules=str(rules))),
+                lambda: show_model(location),
+                lambda: show_model(f"{location}@champion"),
+                lambda: fetch_version(f"{location}@1", str(outside / "out")),
+                lambda: promote(PromoteParameters(version=f"{location}@1", record=str(record), rules=str(rules))),
             )
             assert {p.name for p in outside.iterdir()} <= {"out"}, "a file was written outside of its folder"
 
@@ -270,13 +270,13 @@ def _registry(name: str) -> Build:
 
 def _evidence(ground: Ground) -> Target:
     """The evaluation record that a promotion is asked with."""
-    root, place = ground.copy(ground.registry), ground.new("evidence")
+    root, location = ground.copy(ground.registry), ground.new("evidence")
     rules = ground.folder / "gate.yaml"
     seed = (ground.folder / "record.json").read_bytes()
 
     def read(content: bytes) -> None:
-        (place / "r.json").write_bytes(content)
-        promote(PromoteParameters(version=f"{root}/m@1", record=str(place / "r.json"), rules=str(rules)))
+        (location / "r.json").write_bytes(content)
+        promote(PromoteParameters(version=f"{root}/m@1", record=str(location / "r.json"), rules=str(rules)))
 
     return Target((seed,), read, "json")
 

@@ -153,11 +153,11 @@ def test_a_bundle_on_object_storage_cannot_be_unpacked_elsewhere(
 
 
 def test_sources_say_neither_where_to_write_nor_who_computes(corpus: Path, tmp_path: Path) -> None:
-    elsewhere, places = tmp_path / "elsewhere", json.loads((corpus / "sources.json").read_text())
+    elsewhere, locations = tmp_path / "elsewhere", json.loads((corpus / "sources.json").read_text())
     slurm = {"kind": "slurm", "workers": 1, "options": {"job_script_prologue": [f"touch {elsewhere}"]}}
     said = {"output": str(elsewhere), "parts": "1/2", "alias": "latest", "check": "sizes", "cluster": slurm}
     for key, value in (said | {"override_gate": "because"}).items():
-        (corpus / "sources.json").write_text(json.dumps(places | {key: value}))
+        (corpus / "sources.json").write_text(json.dumps(locations | {key: value}))
         for read in (recorded_parameters, lambda url: CorpusDataset(url)._planned(Corpus.open(url))):
             with pytest.raises(IntegrityError, match=rf"sources\.json: key '{key}' belongs to a run"):
                 read(str(corpus))
@@ -165,10 +165,10 @@ def test_sources_say_neither_where_to_write_nor_who_computes(corpus: Path, tmp_p
 
 
 def test_no_web_address_is_asked_because_a_record_names_it(corpus: Path) -> None:
-    places = json.loads((corpus / "sources.json").read_text())
+    locations = json.loads((corpus / "sources.json").read_text())
     for name in ("model", "references", "clean"):
         for address in ("http://127.0.0.1:9/metadata", "zip://a.png::HTTPS://127.0.0.1:9/x.zip"):
-            (corpus / "sources.json").write_text(json.dumps(places | {name: address}))
+            (corpus / "sources.json").write_text(json.dumps(locations | {name: address}))
             with pytest.raises(UserError, match=rf"its {name} lie at .*; give that with --{name} if you trust it"):
                 recorded_parameters(str(corpus))
             assert getattr(recorded_parameters(str(corpus), **{name: "shipped"}), name) == "shipped"
@@ -181,14 +181,16 @@ def test_places_of_a_recipe_are_read_only_to_be_compared(
     made(parameters(tmp_path / "recipe", mode="recipe"))
     for seed in range(4):
         save(tmp_path / "private" / f"{seed}.png", pair(40 + seed)[1])
-    edit(tmp_path / "recipe" / "sources.json", lambda places: places.update(clean=str(tmp_path / "private")))
+    edit(tmp_path / "recipe" / "sources.json", lambda locations: locations.update(clean=str(tmp_path / "private")))
     with pytest.raises(UserError, match="not those that are there now"):
         CorpusDataset(str(tmp_path / "recipe"))
 
 
-@pytest.mark.parametrize("place", ["reference::/etc/x", "reference://x", "simplecache::s3://a/b", "github://a:b@c/d"])
-def test_a_catalogue_chooses_no_machinery(place: str) -> None:
-    row = {"pair": "a", "clean": place, "clean_part": "", "clean_sha256": "0" * 64}
+@pytest.mark.parametrize(
+    "location", ["reference::/etc/x", "reference://x", "simplecache::s3://a/b", "github://a:b@c/d"]
+)
+def test_a_catalogue_chooses_no_machinery(location: str) -> None:
+    row = {"pair": "a", "clean": location, "clean_part": "", "clean_sha256": "0" * 64}
     with pytest.raises(UserError, match=r"cannot be opened|holds a user"):
         read_one(row, "clean")
 

@@ -163,11 +163,11 @@ def test_denoisers(evil: Path) -> None:
     )
     arms = planned_arms([Arm(name="made", synthetic="awgn")], control=True)
     store, folder = str(evil / "patches"), evil / "denoisers"
-    works = [
+    tasks = [
         DenoiserWork(config, "c.yaml", (store,), "train", arm, 0, str(folder / arm.name / "seed-0"), Devices(), None)
         for arm in arms
     ]
-    results = train_denoisers(works, ClusterConfig(kind="inline"))
+    results = train_denoisers(tasks, ClusterConfig(kind="inline"))
     card = (Path(results[0]["bundle"]) / "README.md").read_text()
     shows(rendered(card), EVIL)
     assert "img" not in rendered(card).tags
@@ -178,7 +178,7 @@ def test_denoisers(evil: Path) -> None:
     seen(Path(write_denoiser_report(given, record, found)).read_text())
     record["tests"] = {EVIL: record["tests"]["own"] | {"trained_on": [EVIL]}}
     record["control"] = EVIL
-    renamed = record["tests"][EVIL]["figures"]
+    renamed = record["tests"][EVIL]["metrics"]
     renamed[EVIL] = renamed.pop("made")
     record["tests"][EVIL]["differences"] = {}
     shows(rendered(fidelity_markdown(record)), EVIL)
@@ -189,14 +189,14 @@ def test_the_classifier_of_metadata(tmp_path: Path) -> None:
     row = {"top1": 0.5, "top3": 0.5, "balanced": 0.5, "within_dataset": 0.5}
     question = {
         "classes": [EVIL, "other"],
-        "figures": dict.fromkeys(("prompts", "noise"), row),
+        "metrics": dict.fromkeys(("prompts", "noise"), row),
         "published": {},
         "parameters": {"prompts": 1, "noise": 1},
         "held_out": {EVIL: facts},
-        "left_out": [{"class": EVIL, "reason": EVIL}],
+        "skipped": [{"class": EVIL, "reason": EVIL}],
         "confusion": {name: [[1, 0], [0, 1]] for name in ROWS},
     }
-    record = {"pairs": 4, "budget": {"seeds": 1}, "tasks": {EVIL: question}, "left_out": [EVIL], "references": EVIL}
+    record = {"pairs": 4, "budget": {"seeds": 1}, "tasks": {EVIL: question}, "skipped": [EVIL], "references": EVIL}
     record |= {"model": {"digest": EVIL}, "code": EVIL, "device": EVIL}
     write_metadata_report(record, str(tmp_path / "page.html"))
     shows(seen((tmp_path / "page.html").read_text()), EVIL)
@@ -206,7 +206,7 @@ def test_the_classifier_of_metadata(tmp_path: Path) -> None:
 def tables() -> Iterator[tuple[str, str]]:
     yield "facts", table({EVIL: EVIL})
     yield "gate", findings_table({"findings": [{"figure": EVIL, "value": 1, "rule": EVIL, "passed": True}]})
-    yield "two-sample test", c2st_table({"figures": {EVIL: {"auc": 0.5}}, "simplifications": {EVIL: [EVIL]}})
+    yield "two-sample test", c2st_table({"metrics": {EVIL: {"auc": 0.5}}, "simplifications": {EVIL: [EVIL]}})
     yield "trained", trained_table([{"arm": EVIL, "seed": 0, "steps": 1, "finished": True, "bundle": EVIL}])
     page = Page("x", "x", "x", [EVIL], [[EVIL]], [], {EVIL: EVIL})
     yield "paper", page.markdown()

@@ -66,18 +66,18 @@ def test_arrays_of_pickled_objects_are_not_read(hostile: Any, tmp_path: Path, mo
     # What older releases of that library did by default: this product must not depend on the newer default.
     monkeypatch.setattr(numcodecs.pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
     numbers = {"id": "pickle"}
-    places = [
+    locations = [
         zarr_v2(tmp_path / "filter", hostile.pickled),
         zarr_v2(tmp_path / "compressor", hostile.pickled, filters=[{"id": "vlen-utf8"}], compressor=numbers),
         zarr_v2(tmp_path / "numbers", hostile.pickled, dtype="|u1", filters=None, compressor=numbers, fill_value=0),
         zarr_v3(tmp_path / "v3", hostile.pickled, [{"name": "numcodecs.pickle", "configuration": {}}]),
         zarr_v3(tmp_path / "own", hostile.pickled, [{"name": "os.system", "configuration": {"command": "touch x"}}]),
     ]
-    for place in places:
+    for location in locations:
         with pytest.raises(UserError, match=r"no such file|no Zarr array|is damaged"):
-            next(read_pixels(place, ["row=0"]))
+            next(read_pixels(location, ["row=0"]))
         with pytest.raises(REFUSED):
-            ingest(place, "clean", str(tmp_path / "catalogue"))
+            ingest(location, "clean", str(tmp_path / "catalogue"))
 
 
 def test_pickles_under_the_names_of_images_are_rejects(hostile: Any, tmp_path: Path, pair: Any, save: Any) -> None:
@@ -102,8 +102,8 @@ def test_hdf5_that_points_to_other_files_is_not_followed(tmp_path: Path) -> None
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["image"] = np.arange(64, dtype="u1").reshape(8, 8)
     (tmp_path / "raw.bin").write_bytes(bytes(range(64)))
-    place = tmp_path / "set.mat"
-    with h5py.File(place, "w") as file:
+    location = tmp_path / "set.mat"
+    with h5py.File(location, "w") as file:
         file["linked"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "image")
         file["soft"] = h5py.SoftLink("/linked")
         file.create_dataset("outside", (8, 8), "u1", external=[(str(tmp_path / "raw.bin"), 0, 64)])
@@ -113,7 +113,7 @@ def test_hdf5_that_points_to_other_files_is_not_followed(tmp_path: Path) -> None
         file.create_dataset("objects", (8,), h5py.string_dtype())
     for name in ("linked", "soft", "outside", "virtual", "objects"):
         with pytest.raises(UserError, match=f"holds no variable '{name}'"):
-            next(read_pixels(str(place), [name]))
+            next(read_pixels(str(location), [name]))
 
 
 class _Configuration(BaseModel):
@@ -121,7 +121,7 @@ class _Configuration(BaseModel):
 
 
 def test_configurations_make_no_objects(hostile: Any, tmp_path: Path, pair: Any, save: Any) -> None:
-    place = tmp_path / "x.yaml"
+    location = tmp_path / "x.yaml"
     tags = (
         hostile.yaml,
         f"name: {hostile.yaml}",
@@ -130,9 +130,9 @@ def test_configurations_make_no_objects(hostile: Any, tmp_path: Path, pair: Any,
         "name: !!python/module:os\n",
     )
     for text in tags:
-        place.write_text(text)
+        location.write_text(text)
         with pytest.raises(UserError, match="is not valid YAML: could not determine a constructor"):
-            load_yaml(place, _Configuration)
+            load_yaml(location, _Configuration)
     for side, image in zip(("noisy", "clean"), pair(0), strict=True):
         save(tmp_path / "set" / side / "a.png", image)
     (tmp_path / "set" / "dataset.yaml").write_text(hostile.yaml)

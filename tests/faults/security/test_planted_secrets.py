@@ -48,7 +48,7 @@ class Team:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = [str(PROGRAMS / "pngnoise"), *arguments]
-        done = subprocess.run(command, env=self.environment, cwd=self.folder / "work", capture_output=True, timeout=200)
+        done = subprocess.run(command, env=self.environment, cwd=self.folder / "task", capture_output=True, timeout=200)
         (self.folder / "said" / f"{time.monotonic_ns()}").write_bytes(done.stdout + b"\n" + done.stderr)
         return done
 
@@ -63,7 +63,7 @@ class Team:
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
-    for name in ("work", "said", "server", "client"):
+    for name in ("task", "said", "server", "client"):
         (folder / name).mkdir()
     mine = ("PREFECT_", "AWS_", "PNGNOISE_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
@@ -86,13 +86,13 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 
 def test_urls_with_secrets_are_refused_before_there_is_a_run(team: Team) -> None:
-    places = [
+    locations = [
         f"s3://{IN_URLS[0]}:{IN_URLS[1]}@noise/x",
         f"http://{IN_URLS[0]}:{IN_URLS[1]}@127.0.0.1:9/bundle",
         f"https://127.0.0.1:9/bundle?X-Amz-Signature={IN_URLS[1]}",
     ]
-    for place in places:
-        done = team.run("evaluate", "noise", "--model", place, "--references", "shipped")
+    for location in locations:
+        done = team.run("evaluate", "noise", "--model", location, "--references", "shipped")
         assert done.returncode == 2
         words = b" ".join(done.stderr.split())
         assert b"holds a user, password or signature" in words
@@ -115,7 +115,7 @@ def test_nothing_that_is_left_behind_holds_a_secret(team: Team, folders: tuple[P
         "generate --model heteroscedastic --output s3://no-such-bucket/a --crop 64",
     )
     bad = [line.split() for line in lines]
-    (team.folder / "work" / "small.yaml").write_text(SMALL)
+    (team.folder / "task" / "small.yaml").write_text(SMALL)
     for arguments in good:
         done = team.run(*arguments)
         assert done.returncode == 0, done.stderr.decode()[-2000:]
@@ -156,13 +156,13 @@ def everything(team: Team, runs: list[str]) -> Iterator[tuple[str, bytes]]:
         for run in runs
     ]
     yield "server: states", "".join(states).encode()
-    for part in ("server", "client", "work", "said"):  # the database itself is among these
+    for part in ("server", "client", "task", "said"):  # the database itself is among these
         for path in (team.folder / part).rglob("*"):
             if path.is_file():
                 yield f"file: {path.relative_to(team.folder)}", decoded(path.name, path.read_bytes())
-    for place in team.storage.find("noise"):
-        name = place.removeprefix("noise/")
-        yield f"object: {name}", decoded(name, team.storage.cat_file(place))
+    for location in team.storage.find("noise"):
+        name = location.removeprefix("noise/")
+        yield f"object: {name}", decoded(name, team.storage.cat_file(location))
 
 
 def decoded(name: str, content: bytes) -> bytes:

@@ -84,8 +84,8 @@ MAY_NOT = [
     ("reader", "s3:PutObject", f"{BUCKET}/corpora/a/corpus.json", None),
     ("reader", "s3:DeleteObject", f"{BUCKET}/corpora/a/corpus.json", None),
     *(
-        ("reader", "s3:GetObject", f"{BUCKET}/{place}", None)
-        for place in ("data/p/x", "models/m/x", "runs/x", "corporax")
+        ("reader", "s3:GetObject", f"{BUCKET}/{location}", None)
+        for location in ("data/p/x", "models/m/x", "runs/x", "corporax")
     ),
     ("reader", "s3:ListBucket", BUCKET, None),
     *(("reader", "s3:ListBucket", BUCKET, prefix) for prefix in ("", "models/", "data/", "corporate/")),

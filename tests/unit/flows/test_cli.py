@@ -122,7 +122,7 @@ def test_the_chain_prints_json_and_nothing_else(folders: tuple[Path, Path], tmp_
         ["evaluate", "noise", *source, "--limit", 2, "--no-baselines"],
         ["evaluate", "c2st", "--model", "awgn", "--references", catalogue, "--hold-out", "image", "--steps", 2],
         ["prompts", store, "--model", "heteroscedastic", "--out", bank],
-        *([verb, place] for verb in ("inspect", "verify") for place in (catalogue, store, corpus, bank)),
+        *([verb, location] for verb in ("inspect", "verify") for location in (catalogue, store, corpus, bank)),
     ]
     chain.append(["export", corpus, "--format", "webdataset", "--output", tmp_path / "export"])
     found = {}
@@ -134,7 +134,7 @@ def test_the_chain_prints_json_and_nothing_else(folders: tuple[Path, Path], tmp_
     assert found["patches"]["patches"] == found["generate"]["pairs"] == 36
     assert found["evaluate noise"]["protocol"] == "noise-A"
     assert found["evaluate c2st"]["protocol"] == "c2st-A"
-    assert found["evaluate c2st"]["figures"]["floor"]["auc"] == 0.5
+    assert found["evaluate c2st"]["metrics"]["floor"]["auc"] == 0.5
     assert found["prompts"]["entries"] == 36
     assert found["verify"]["verified"] is True
     assert found["export"]["pairs"] == 36
@@ -231,7 +231,7 @@ def test_a_damaged_bundle_is_refused(patches: str, folders: tuple[Path, Path], t
 def test_options_out_of_range_name_themselves(tmp_path: Path) -> None:
     refused(run("generate", "--output", tmp_path / "c", "--scale", 0), "scale")
     refused(run("generate", "--output", tmp_path / "c", "--weight", "GP:2"), "CAMERA=WEIGHT")
-    refused(run("generate", "--output", tmp_path / "c", "--assign", "best"), "assign")
+    refused(run("generate", "--output", tmp_path / "c", "--assign", "best"), "reference_policy")
     refused(run("generate", "--output", tmp_path / "c", "--cluster", "many"), "many: no such file")
     refused(run("inspect", tmp_path), "holds no corpus")
 
@@ -243,20 +243,20 @@ def test_dry_run_writes_nothing_and_starts_no_run(
     arguments = ["--model", "awgn", "--references", patches, "--clean", folders[0] / "clean", "--crop", 32]
     result = run("generate", *arguments, "--scale", 2, "--output", tmp_path / "c", "--dry-run", "--json")
     assert result.exit_code == 0
-    figures = json.loads(result.stdout)
-    assert (figures["pairs"], figures["clean_patches"], figures["shards"]) == (72, 36, 2)
-    assert figures["bytes_uncompressed"] == (72 + 36) * 3 * 32 * 32
+    metrics = json.loads(result.stdout)
+    assert (metrics["pairs"], metrics["clean_patches"], metrics["shards"]) == (72, 36, 2)
+    assert metrics["bytes_uncompressed"] == (72 + 36) * 3 * 32 * 32
     assert (
-        figures["objects"] == 2 + 1 + 2 + 4
+        metrics["objects"] == 2 + 1 + 2 + 4
     )  # noisy of two draws, clean of one; parts; manifest and shards of each draw
-    assert 0 < figures["bytes_stored"] < 2 * figures["bytes_uncompressed"]
-    assert figures["seconds"] >= 0
+    assert 0 < metrics["bytes_stored"] < 2 * metrics["bytes_uncompressed"]
+    assert metrics["seconds"] >= 0
     assert tree(tmp_path) == before
 
 
 def test_paths_with_brackets_are_printed_as_they_are(patches: str, tmp_path: Path) -> None:
-    place = Path(patches).rename(tmp_path / "[bold] store [")
-    result = run("verify", place)
+    location = Path(patches).rename(tmp_path / "[bold] store [")
+    result = run("verify", location)
     assert result.exit_code == 0, result.exception
     assert "[bold] store [" in " ".join(result.stdout.split())
 

@@ -32,33 +32,33 @@ def answer(*arguments: Any) -> Any:
 
 
 def test_a_model_from_its_bundle_to_champion_and_back(tmp_path: Path) -> None:
-    place, gate, record = f"{tmp_path}/models/small", tmp_path / "gate.yaml", tmp_path / "record.json"
+    location, gate, record = f"{tmp_path}/models/small", tmp_path / "gate.yaml", tmp_path / "record.json"
     gate.write_text("limits: {model.kld: {max: 0.1}}\n")
     for number in (1, 2):
         module = nn.Linear(1, 1)
         nn.init.constant_(module.weight, number)
         nn.init.zeros_(module.bias)
         write_bundle(module, tmp_path / "bundle", kind="pngnoise-model", model={}, training={}, card="# card\n")
-        added = answer("registry", "add", tmp_path / "bundle", place, "--note", f"run {number}")
+        added = answer("registry", "add", tmp_path / "bundle", location, "--note", f"run {number}")
         assert (added["name"], added["added"], added["note"]) == (f"small@{number}", True, f"run {number}")
         for kld in (0.2, 0.05):
-            record.write_text(json.dumps({"model": {"digest": added["digest"]}, "figures": {"model": {"kld": kld}}}))
-            result = run("registry", "promote", f"{place}@{number}", "--record", record, "--rules", gate)
+            record.write_text(json.dumps({"model": {"digest": added["digest"]}, "metrics": {"model": {"kld": kld}}}))
+            result = run("registry", "promote", f"{location}@{number}", "--record", record, "--rules", gate)
             assert result.exit_code == (2 if kld == 0.2 else 0), result.output
             if kld == 0.2:
                 words = " ".join(result.stderr.split())
                 assert "model.kld is 0.2, has to be at most 0.1" in words
                 assert "Traceback" not in words
     assert answer("registry", "list", tmp_path / "models")["models"][0]["champion"]["version"] == 2
-    assert answer("registry", "show", place)["champion"] == 2
-    assert len(answer("registry", "show", f"{place}@2")["evaluations"]) == 2
-    back = answer("registry", "rollback", place, "--reason", "colour cast")
+    assert answer("registry", "show", location)["champion"] == 2
+    assert len(answer("registry", "show", f"{location}@2")["evaluations"]) == 2
+    back = answer("registry", "rollback", location, "--reason", "colour cast")
     assert (back["version"], back["previous"], back["reason"]) == (1, 2, "colour cast")
-    fetched = answer("registry", "fetch", f"{place}@champion", "--out", tmp_path / "fetched")
+    fetched = answer("registry", "fetch", f"{location}@champion", "--out", tmp_path / "fetched")
     assert answer("verify", tmp_path / "fetched")["digest"] == fetched["digest"] == back["digest"]
     assert run("registry", "list", tmp_path / "models").exit_code == 0
-    assert run("registry", "show", place).exit_code == 0
-    missing = run("registry", "fetch", f"{place}@7", "--out", tmp_path / "other")
+    assert run("registry", "show", location).exit_code == 0
+    missing = run("registry", "fetch", f"{location}@7", "--out", tmp_path / "other")
     assert missing.exit_code == 2
     assert "has no version 7" in missing.stderr
 

@@ -42,7 +42,7 @@ def deployed_flows() -> set[str]:
 def test_the_committed_pages_say_what_the_models_say(made: dict[str, str]) -> None:
     committed = {name: (FOLDER / name).read_text() if (FOLDER / name).exists() else None for name in made}
     different = [name for name in made if committed[name] != made[name]]
-    different += [place.name for place in stale(FOLDER, made)]
+    different += [location.name for location in stale(FOLDER, made)]
     assert not different, f"run make reference: {', '.join(different)} differ in docs/reference/"
 
 
@@ -51,7 +51,7 @@ def test_pages_are_written_once_and_old_ones_go(tmp_path: Path, made: dict[str, 
     (tmp_path / "gone.md").write_text(made[INDEX])
     (tmp_path / FLOWS).write_text("an old page")
     assert set(write(tmp_path)) == {*made, "gone.md"}
-    assert {place.name for place in tmp_path.iterdir()} == {*made, "environment.md"}
+    assert {location.name for location in tmp_path.iterdir()} == {*made, "environment.md"}
     assert (tmp_path / FLOWS).read_text() == made[FLOWS]
     assert write(tmp_path) == []
 
@@ -68,7 +68,7 @@ def test_every_flow_is_on_the_page_with_its_parameters(made: dict[str, str]) -> 
 
 
 def test_every_kind_of_configuration_has_a_page_with_its_examples(made: dict[str, str]) -> None:
-    folders = {place.name for place in (CHECKOUT / "configs").iterdir() if place.is_dir()}
+    folders = {location.name for location in (CHECKOUT / "configs").iterdir() if location.is_dir()}
     assert folders == set(KINDS_BY_FOLDER)
     for example in EXAMPLES:
         assert (
@@ -107,10 +107,10 @@ def test_links_lead_somewhere(made: dict[str, str]) -> None:
     }
     for name, text in made.items():
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            file, _, place = target.partition("#")
+            file, _, location = target.partition("#")
             assert not file or (FOLDER / file).exists(), (name, target)
-            if place and (file or name) in made:
-                assert place in headings[file or name], (name, target)
+            if location and (file or name) in made:
+                assert location in headings[file or name], (name, target)
 
 
 def test_environment_variables_that_are_read_are_on_their_page() -> None:

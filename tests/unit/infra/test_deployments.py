@@ -73,9 +73,9 @@ def test_parameters_fit_the_flow_before_and_after_placeholders(name: str, who: s
 
 
 def test_files_that_parameters_name_are_there() -> None:
-    places = re.findall(r"configs/[\w/]+\.yaml", str(GIVEN))
-    assert len(set(places)) >= 4
-    assert [place for place in places if not Path(place).is_file()] == []
+    locations = re.findall(r"configs/[\w/]+\.yaml", str(GIVEN))
+    assert len(set(locations)) >= 4
+    assert [location for location in locations if not Path(location).is_file()] == []
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

@@ -119,9 +119,9 @@ def test_a_damaged_digest_is_named(bundle: Path, damage: Callable[[str], str]) -
 
 def test_not_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    for place in (tmp_path, tmp_path / "nothing", tmp_path / "file"):
+    for location in (tmp_path, tmp_path / "nothing", tmp_path / "file"):
         with pytest.raises(UserError, match="is not a model bundle") as raised:
-            load_bundle(place)
+            load_bundle(location)
         assert not isinstance(raised.value, IntegrityError)
 
 

@@ -263,5 +263,5 @@ def test_uncalibrated_is_the_network_alone(noise_generator: NoiseGenerator) -> N
     noisy, clean = pair()
     drawn = [g.generate(clean, reference=(noisy, clean), seed=1) for g in (noise_generator, alone)]
     assert not np.array_equal(*drawn)
-    assert not {"drawn_covariance", "colour_target"} & set(alone.prompts(noisy, clean)[0])
+    assert not {"sampled_covariance", "colour_target"} & set(alone.prompts(noisy, clean)[0])
     assert noise_generator.model.config.calibration == "spectrum"  # the other is left as it was

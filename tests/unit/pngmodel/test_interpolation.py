@@ -68,7 +68,7 @@ def test_codes_stay_shares_and_covariances_stay_linear() -> None:
     half = interpolate(a, b, 0.5)
     for name in ("global_0", "global_3"):
         assert float(half[name].sum()) == pytest.approx(float(a[name].sum()), rel=1e-5)
-    for name in ("reference_covariance", "drawn_covariance", "statistics", "local"):
+    for name in ("reference_covariance", "sampled_covariance", "statistics", "local"):
         torch.testing.assert_close(half[name], (a[name] + b[name]) / 2)
 
 

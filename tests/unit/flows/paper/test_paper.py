@@ -22,10 +22,10 @@ FACTS = {"commit": "c"}
 def test_budgets_name_files_that_are_there(name: str, tmp_path: Path) -> None:
     budget = load_budget(name)
     load_yaml(budget.denoiser, DenoiserTrainingConfig)
-    for place in write_variants(budget.ablation, str(tmp_path)).values():
-        config = load_yaml(place, TrainingConfig)
+    for location in write_variants(budget.ablation, str(tmp_path)).values():
+        config = load_yaml(location, TrainingConfig)
         assert config.pdit.steps == budget.ablation.pdit_steps
-        config.model_settings(place)
+        config.model_settings(location)
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/denoisers").glob("*.yaml")), ids=lambda p: p.stem)
@@ -54,33 +54,33 @@ def test_a_page_has_ours_theirs_and_what_differs(tmp_path: Path) -> None:
 
     trained = {"seed": 0, "arm": "png", "training": {"steps": 7}}
     difference = {"psnr": {"mean": -0.5, "low": -0.7, "high": 0.1}}
-    figures = {"noisy": row(20), "real": row(30), "png": row(29.5)}
+    metrics = {"noisy": row(20), "real": row(30), "png": row(29.5)}
     record = {
         "control": "real",
         "denoisers": [trained],
-        "tests": {name: {"figures": figures, "differences": {"png": difference}} for name in ("own", "other")},
+        "tests": {name: {"metrics": metrics, "differences": {"png": difference}} for name in ("own", "other")},
     }
     page = tables.downstream_page(record, ["png", "absent"], ["Seen scenes."], FACTS)
-    place = Path(write_page(str(tmp_path), page))
-    text = place.read_text()
+    location = Path(write_page(str(tmp_path), page))
+    text = location.read_text()
     assert "| own | png | 29.50 ± 0.10 | 0.9000 | -0.50 | -0.70 to +0.10 | 37.55 |" in text
     assert "| other | png | 29.50 ± 0.10 | 0.9000 | -0.50 | -0.70 to +0.10 | – |" in text  # the paper's is of one set
     assert "7 steps" in text
     assert "- Seen scenes." in text
     assert "absent" not in text
     index = Path(write_index(str(tmp_path), [page], "smoke")).read_text()
-    assert f"]({place.name})" in index
+    assert f"]({location.name})" in index
 
 
 def test_every_table_row_has_as_many_cells_as_its_head() -> None:
-    figures = dict.fromkeys(("kld_naflow", "kld_naflow_rounded", "akld", "lag1_error", "std_ratio"), 0.1)
-    noise = {"cameras": {"S6": {"model": figures, "floor": figures}}, "cameras_pairs": {"S6": 3}, "pairs": 3}
-    noise |= {"figures": {"model": figures, "floor": figures}}
+    metrics = dict.fromkeys(("kld_naflow", "kld_naflow_rounded", "akld", "lag1_error", "std_ratio"), 0.1)
+    noise = {"cameras": {"S6": {"model": metrics, "floor": metrics}}, "cameras_pairs": {"S6": 3}, "pairs": 3}
+    noise |= {"metrics": {"model": metrics, "floor": metrics}}
     rates = {"images_per_second": {n: {"256": 2.0, "512": 1.0} for n in ("png", "naflow")}}
     pages: list[Page] = [
         tables.noise_page({"own": noise}, [], FACTS),
         tables.ablation_page({"prompts none": noise, "mine": noise}, "1 + 1 steps", FACTS),
-        tables.c2st_page({"own": {"figures": {"model": {"auc": 0.9}, "floor": {"auc": 0.5}}}}, [], FACTS),
+        tables.c2st_page({"own": {"metrics": {"model": {"auc": 0.9}, "floor": {"auc": 0.5}}}}, [], FACTS),
         tables.speed_page(rates, FACTS),
     ]
     for page in pages:

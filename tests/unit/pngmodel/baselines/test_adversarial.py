@@ -68,7 +68,7 @@ def test_a_step_of_c2n_is_the_two_steps_at_once(stage: StageSettings) -> None:
     loss.backward()
     together = {name: p.grad for name, p in objective.named_parameters()}
 
-    from pngmodel.training.draws import uniform
+    from pngmodel.training.random import uniform
 
     shown = numbers[::2]
     noise = objective.network(clean[::2], objective._drawn(shown, clean[::2], "train"))

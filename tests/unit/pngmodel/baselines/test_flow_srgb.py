@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pngmodel.baselines.flow_srgb import FlowSRGB, FlowSRGBConfig, FlowSRGBGenerator, FlowSRGBObjective
 from pngmodel.baselines.flow_srgb.flow import described
 from pngmodel.errors import UserError
-from pngmodel.training.draws import uniforms
+from pngmodel.training.random import uniforms
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings
 

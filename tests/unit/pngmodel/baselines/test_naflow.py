@@ -13,7 +13,7 @@ from pngmodel.baselines.naflow import NAFlow, NAFlowConfig, NAFlowGenerator, NAF
 from pngmodel.baselines.naflow.flow import dequantised, parameter_count
 from pngmodel.baselines.naflow.layers import ActNorm, ConditionalCoupling, Mixing, MixingRun, NormalisedConv
 from pngmodel.errors import UserError
-from pngmodel.training.draws import normal, uniforms
+from pngmodel.training.random import normal, uniforms
 from pngmodel.training.settings import StageSettings
 
 SMALLEST = NAFlowConfig(settings=("dark", "bright"), levels=2, features=8, hidden=6)
@@ -207,14 +207,14 @@ def test_the_loss_is_in_bits_per_value() -> None:
     objective = NAFlowObjective(NAFlow(SMALLEST).eval(), StageSettings(steps=1, batch=2, crop=16, seed=3))
     noisy, clean = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
     numbers, setting = torch.tensor([5, 9]), torch.tensor([0, -1])
-    loss, figures = objective(noisy, clean, numbers, setting, 0)
+    loss, metrics = objective(noisy, clean, numbers, setting, 0)
     spread = uniforms("dequantise", 3, numbers, (3, 16, 16), noisy.device)
     jitter = normal("condition", 3, numbers, (3, 16, 16), noisy.device)
     seen = (clean + 3 / 255 * jitter).clamp(0, 1)
     nats = -objective.flow.log_likelihood(dequantised(noisy, spread), seen, setting) / (3 * 16 * 16)
     # Density of an image on [0, 1] to probability of a level: divided by 256, which is 8 bits.
     torch.testing.assert_close(loss, nats.mean() / math.log(2) + 8)
-    assert 0 <= figures["setting_told"] <= 1
+    assert 0 <= metrics["setting_told"] <= 1
 
 
 def test_dequantised() -> None:

@@ -1,4 +1,4 @@
-"""Noise of a demosaiced sensor: what repeats every second pixel is drawn, where a stationary method cannot."""
+"""Noise of a demosaiced sensor: what samples every second pixel is drawn, where a stationary method cannot."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_the_pattern_is_drawn(pair: tuple[Tensor, Tensor]) -> None:
         drawn = model.sample(clean[None], [model.extract(noisy, clean)], [1])[0] - clean
         found[name] = np.abs(green_stds(drawn) / real - 1).max()
         if name == "polyphase_matched":
-            for place in ((0, 0), (0, 1), (1, 0), (1, 1)):
-                assert diagonal(drawn, *place) == pytest.approx(diagonal(noisy - clean, *place), abs=0.04)
+            for location in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                assert diagonal(drawn, *location) == pytest.approx(diagonal(noisy - clean, *location), abs=0.04)
     assert found["polyphase_matched"] < 0.03
     assert found["spectrum_matched_quantiles"] > 0.15
 

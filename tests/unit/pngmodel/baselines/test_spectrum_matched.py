@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from pngmodel.baselines.spectrum_matched import SpectrumMatched
-from pngmodel.metrics.protocols import noise_figures
+from pngmodel.metrics.protocols import noise_metrics
 from pngmodel.statistics.spectrum import REACH, correlated_field, correlations, shaping_filter
 
 
@@ -91,7 +91,7 @@ def test_reproduces_real_structure_and_level(kind: str) -> None:
     real, clean = reference()
     model = SpectrumMatched(kind)
     generated = model.sample(clean[None], [model.extract(real, clean)], [1])[0]
-    found = noise_figures(real, generated, clean)
+    found = noise_metrics(real, generated, clean)
     assert found["lag1_error"] < 0.02
     assert found["autocorrelation_error"] < 0.02
     assert found["cross_channel_error"] < 0.03

@@ -98,7 +98,7 @@ def test_the_pictures_of_a_training(name: str, stage: StageSettings, pairs_of: C
         "real": (2, 3, 32, 32),
         "drawn": (2, 3, 32, 32),
     }
-    assert set(pictures.figures) == {"drawn_std_ratio", "drawn_lag1_error"}
+    assert set(pictures.metrics) == {"drawn_std_ratio", "drawn_lag1_error"}
 
 
 def drawn_for(generator: NoisyImageGenerator, real: PairBatch) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import correlate, gaussian_filter
 
 from pngmodel.metrics.akld import akld, local_variance
-from pngmodel.metrics.floors import floor_figures
+from pngmodel.metrics.floors import floor_metrics
 
 TAPS = np.array([0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125])
 
@@ -54,7 +54,7 @@ def test_floor_of_white_noise_and_its_growth_with_correlation() -> None:
     for sigma in (0.5, 0.6, 0.8, 1.0):
         real, other = (clean + blurred(seed, sigma) for seed in (1, 2))
         # Lag-1 correlations .26, .45, .67 and .78.
-        assert akld(real, other, clean) == pytest.approx(floor_figures(real, clean)["akld"], rel=0.05)
+        assert akld(real, other, clean) == pytest.approx(floor_metrics(real, clean)["akld"], rel=0.05)
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.8, 0.070), (1.25, 0.124)])

@@ -12,15 +12,15 @@ from pngmodel.metrics.comparison import paired_difference
 def test_one_seed_is_the_bootstrap_of_scipy() -> None:
     rng = np.random.default_rng(0)
     others = rng.normal(30, 3, 40)
-    figures = others + rng.normal(0.2, 0.5, 40)
-    found = paired_difference(figures, others)
-    assert found.mean == pytest.approx((figures - others).mean(), abs=1e-12)
+    metrics = others + rng.normal(0.2, 0.5, 40)
+    found = paired_difference(metrics, others)
+    assert found.mean == pytest.approx((metrics - others).mean(), abs=1e-12)
     wanted = bootstrap(
-        ((figures - others),), np.mean, n_resamples=50_000, method="percentile", rng=np.random.default_rng(1)
+        ((metrics - others),), np.mean, n_resamples=50_000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
     assert found.low == pytest.approx(wanted.low, abs=0.01)
     assert found.high == pytest.approx(wanted.high, abs=0.01)
-    assert paired_difference(figures, others) == found
+    assert paired_difference(metrics, others) == found
 
 
 def test_what_all_images_share_is_certain_and_what_seeds_differ_in_is_not() -> None:
@@ -44,9 +44,9 @@ def test_other_numbers_of_seeds_compare_means_and_other_images_do_not_compare() 
 def test_images_of_a_scene_are_drawn_together() -> None:
     """All draws of two scenes: b b, a b, a a."""
     others = np.zeros(5)
-    figures = np.array([1.0, 1, 1, 1, 0])
-    found = paired_difference(figures, others, scenes=["a", "a", "a", "a", "b"])
+    metrics = np.array([1.0, 1, 1, 1, 0])
+    found = paired_difference(metrics, others, scenes=["a", "a", "a", "a", "b"])
     assert found.mean == pytest.approx(0.8)
     assert (found.low, found.high) == pytest.approx((0.0, 1.0))
-    assert paired_difference(figures, others).low > found.low
-    assert paired_difference(figures, others, scenes=["x"] * 5).low == pytest.approx(0.8)
+    assert paired_difference(metrics, others).low > found.low
+    assert paired_difference(metrics, others, scenes=["x"] * 5).low == pytest.approx(0.8)

@@ -43,7 +43,7 @@ def test_curve_sees_what_the_ratio_does_not(pair) -> None:
     flat = clean + curves.noise_std(noise) * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     assert curves.std_ratio(real, flat.clamp(0, 1), clean) == pytest.approx(1, abs=0.05)
     assert curves.std_curve_error(real, flat.clamp(0, 1), clean) > 0.15
-    assert curves.std_curve_error(real, pair(3, draw=1)[0], clean) < 0.03
+    assert curves.std_curve_error(real, pair(3, repeat=1)[0], clean) < 0.03
 
 
 def test_std_is_about_each_channels_mean() -> None:

@@ -13,30 +13,30 @@ import pngmodel
 from pngmodel import NoiseGenerator, UserError
 from pngmodel.baselines import BASELINES, baseline
 from pngmodel.images import to_unit
-from pngmodel.metrics.diversity import draw_correlation
+from pngmodel.metrics.diversity import sample_correlation
 
 SAMPLES = Path(pngmodel.__file__).parent / "samples"
 
 
 def test_it_is_pearson_over_all_values(pair) -> None:
-    (one, clean), (other, _) = pair(1), pair(1, draw=1)
+    (one, clean), (other, _) = pair(1), pair(1, repeat=1)
     mixed = (0.5 * one + 0.5 * other).clamp(0, 1)
     for a, b in ((one, other), (one, mixed), (one, (2 * clean - one).clamp(0, 1))):
         expected = np.corrcoef((a - clean).double().flatten(), (b - clean).double().flatten())[0, 1]
-        assert draw_correlation(a, b, clean) == pytest.approx(expected, abs=1e-6)
-    assert abs(draw_correlation(one, other, clean)) < 0.02
-    assert draw_correlation(one, one, clean) == pytest.approx(1)
+        assert sample_correlation(a, b, clean) == pytest.approx(expected, abs=1e-6)
+    assert abs(sample_correlation(one, other, clean)) < 0.02
+    assert sample_correlation(one, one, clean) == pytest.approx(1)
 
 
 def test_noise_free_draws_have_no_correlation_and_no_nan() -> None:
     flat = torch.full((1, 32, 32), 0.5)
-    assert draw_correlation(flat, flat, flat) == 0.0
+    assert sample_correlation(flat, flat, flat) == 0.0
 
 
 def test_images_are_checked(pair) -> None:
     real, clean = pair(1)
     with pytest.raises(UserError, match="second has shape"):
-        draw_correlation(real, real[:, :-1], clean)
+        sample_correlation(real, real[:, :-1], clean)
 
 
 @pytest.mark.parametrize("sample", ["first", "last"])
@@ -51,4 +51,4 @@ def test_draws_of_the_shipped_model_and_the_baselines_differ(sample: str) -> Non
     for generator in [NoiseGenerator.from_pretrained(), *map(baseline, BASELINES)]:
         prompts = generator.extract(noisy, clean)
         one, other = generator.sample(clean.expand(2, -1, -1, -1), [prompts] * 2, [1, 2])
-        assert abs(draw_correlation(one, other, clean)) < 0.05, generator.name
+        assert abs(sample_correlation(one, other, clean)) < 0.05, generator.name

@@ -106,7 +106,7 @@ def test_zero_on_the_edge_is_safe_in_mixed_precision(pair) -> None:
 
 
 def test_perfect_generator(pair) -> None:
-    (real, clean), (other, _) = pair(4, size=256), pair(4, size=256, draw=1)
+    (real, clean), (other, _) = pair(4, size=256), pair(4, size=256, repeat=1)
     assert kld.kld_naflow_rounded(real, other, clean) < 6e-4
     dithered = other + (torch.rand(other.shape, generator=torch.Generator().manual_seed(0)) - 0.5) / 255
     assert kld.kld_naflow_rounded(real, dithered, clean) < 6e-4

@@ -21,8 +21,8 @@ def demosaiced(seed: int, side: int = 256) -> Tensor:
     raw = torch.randn(1, side + 2, side + 2, generator=g)
     y, x = torch.meshgrid(torch.arange(side + 2) % 2, torch.arange(side + 2) % 2, indexing="ij")
     planes = []
-    for place in (((0, 0),), ((0, 1), (1, 0)), ((1, 1),)):  # R, G, B of a Bayer pattern
-        mask = sum(((y == a) & (x == b)).float() for a, b in place)
+    for location in (((0, 0),), ((0, 1), (1, 0)), ((1, 1),)):  # R, G, B of a Bayer pattern
+        mask = sum(((y == a) & (x == b)).float() for a, b in location)
         kernel = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]])[None, None]
         planes.append((F.conv2d((raw * mask)[None], kernel) / F.conv2d((mask * torch.ones_like(raw))[None], kernel))[0])
     # Rounding and what programs add: no frequency is quite without noise.

@@ -266,16 +266,16 @@ def test_as_many_checkpoints_stay_as_wanted(tmp_path: Path) -> None:
 def test_accumulated_parts_are_the_same_step(tmp_path: Path) -> None:
     whole, parts = Toy(dropout=0.0), Toy(dropout=0.0)
     run(whole, settings(), tmp_path / "whole")
-    run(parts, settings(accumulate=4), tmp_path / "parts")
+    run(parts, settings(gradient_accumulation_steps=4), tmp_path / "parts")
     assert len(parts.steps) == 4 * len(whole.steps)
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(parts)[name], value, atol=1e-5, rtol=1e-4)
     with pytest.raises(UserError, match="16 samples cannot be dealt to 1 devices in 3 parts"):
-        run(Toy(), settings(accumulate=3), tmp_path / "odd")
+        run(Toy(), settings(gradient_accumulation_steps=3), tmp_path / "odd")
 
 
 def test_every_number_is_used_once_by_one_device() -> None:
-    chosen = settings(steps=5, batch=12, accumulate=2)
+    chosen = settings(steps=5, batch=12, gradient_accumulation_steps=2)
     dealt = [list(BatchNumbers(chosen, start=2, rank=rank, devices=3)) for rank in range(3)]
     assert all(len(numbers) == 6 and all(len(part) == 2 for part in numbers) for numbers in dealt)
     assert sorted(n for numbers in dealt for part in numbers for n in part) == list(range(24, 60))
@@ -346,7 +346,7 @@ def test_parts_of_an_objective_learn_at_their_own_pace(tmp_path: Path) -> None:
     moved = {}
     for pace in (1.0, 0.1):
         toy = Toy(dropout=0.0)
-        toy.paces = {"net.3.": pace}  # type: ignore[attr-defined]
+        toy.lr_multipliers = {"net.3.": pace}  # type: ignore[attr-defined]
         before = {name: p.detach().clone() for name, p in toy.named_parameters()}
         run_stage(toy, ToySamples(), chosen, tmp_path / str(pace), identity="x")
         moved[pace] = {name: (p - before[name]).abs().max().item() for name, p in toy.named_parameters()}

@@ -84,11 +84,11 @@ def test_pae_loss_is_l1_plus_the_latents_mean_square(make: Callable[..., NoiseMo
     model = awake(make(latent_init="random", latent_channels=16))
     batch = pairs.__getitems__(range(8))
     with torch.no_grad():
-        loss, figures = loss_of(AutoencoderObjective(model, pae_settings(), CPU), batch)
+        loss, metrics = loss_of(AutoencoderObjective(model, pae_settings(), CPU), batch)
         decoded, latent = model.autoencoder(batch.noise, batch.clean)
     expected = (decoded - batch.noise).double().abs().mean() + 1e-6 * latent.double().square().mean()
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-    assert float(figures["std_ratio"]) == pytest.approx(float(decoded.std() / batch.noise.std()), rel=1e-5)
+    assert float(metrics["std_ratio"]) == pytest.approx(float(decoded.std() / batch.noise.std()), rel=1e-5)
 
 
 def test_pae_learns_a_random_latent(
@@ -258,5 +258,5 @@ def test_pictures_show_real_noise_and_what_is_made_of_it(
     made = list(shown.rows.values())[1]
     assert made.shape == shown.rows["real"].shape == (8, 3, 16, 16)
     # Untrained: a lossless autoencoder, and a model that draws white noise of the right strength.
-    assert shown.figures["drawn_std_ratio"] == pytest.approx(1, abs=0.15)
-    assert (shown.figures["drawn_lag1_error"] < 0.02) == (stage == "pae")
+    assert shown.metrics["drawn_std_ratio"] == pytest.approx(1, abs=0.15)
+    assert (shown.metrics["drawn_lag1_error"] < 0.02) == (stage == "pae")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pngmodel.errors import UserError
-from tasks.corpus.crops import Cropping, Window, Windows, count
+from tasks.corpus.crops import CropSettings, Window, Windows, count
 from tasks.corpus.plan import CorpusParameters, plan_corpus
 from tasks.datasets.clean_images import CleanImage
 from tasks.datasets.formats.jpeg_quality import jpeg_quality
@@ -35,7 +35,7 @@ def starts(side: int, crop: int, stride: int) -> list[int]:
 
 @pytest.mark.parametrize("stride", [None, 1, 5, 16, 30])
 def test_a_grid_is_what_a_loop_finds(stride: int | None) -> None:
-    cropping = Cropping(crop=16, stride=stride)
+    cropping = CropSettings(crop=16, stride=stride)
     images = tuple(image(str(k), *size) for k, size in enumerate(SIZES))
     expected = [
         Window(k, y, x)
@@ -53,17 +53,17 @@ def test_a_grid_is_what_a_loop_finds(stride: int | None) -> None:
 
 def test_filtered_windows_are_those_that_are_kept() -> None:
     images = (image("a", 32, 48), image("b", 16, 64), image("c", 48, 48))
-    whole = Windows(images, Cropping(crop=16), 0)
+    whole = Windows(images, CropSettings(crop=16), 0)
     kept = ((0, 2, 5), (3,), (1, 8))
     listed = [whole[k] for k in range(len(whole))]
     expected = [[w for w in listed if w.image == k][n] for k, numbers in enumerate(kept) for n in numbers]
-    filtered = Windows(images, Cropping(crop=16), 0, kept)
+    filtered = Windows(images, CropSettings(crop=16), 0, kept)
     assert [filtered[k] for k in range(len(filtered))] == expected
 
 
 def test_the_centre() -> None:
     windows = Windows(
-        tuple(image(str(k), *size) for k, size in enumerate(SIZES[:-1])), Cropping(crop=16, crops="centre"), 0
+        tuple(image(str(k), *size) for k, size in enumerate(SIZES[:-1])), CropSettings(crop=16, crops="centre"), 0
     )
     for k, (height, width) in enumerate(SIZES[:-1]):
         found = windows[k]
@@ -71,14 +71,14 @@ def test_the_centre() -> None:
 
 
 def test_random_windows_reach_every_place_once_and_depend_on_image_and_seed_alone() -> None:
-    cropping = Cropping(crop=16, crops="random", crops_per_image=3)
+    cropping = CropSettings(crop=16, crops="random", crops_per_image=3)
     many = Windows(tuple(image(str(k), 19, 16) for k in range(700)), cropping, 3)
     assert len(many) == 2100
     corners = [(many[k].y, many[k].x) for k in range(2100)]
     assert all(len({*corners[k : k + 3]}) == 3 for k in range(0, 2100, 3))  # equal windows would get equal noise
     assert {x for _, x in corners} == {0}
-    for place in range(3):
-        assert (np.bincount([y for y, _ in corners[place::3]], minlength=4) > 130).all()  # 175 of each expected
+    for location in range(3):
+        assert (np.bincount([y for y, _ in corners[location::3]], minlength=4) > 130).all()  # 175 of each expected
     two = Windows((image("b", 40, 40), image("5", 19, 16)), cropping, 3)
     assert [(two[3 + k].y, two[3 + k].x) for k in range(3)] == corners[15:18]
     other = Windows(many.images, cropping, 4)
@@ -89,7 +89,7 @@ def test_random_windows_reach_every_place_once_and_depend_on_image_and_seed_alon
 
 def test_numbers_of_a_billion_windows_are_arithmetic() -> None:
     many = tuple(image(str(k), 16 * 1000, 16 * 1000) for k in range(1000))
-    windows = Windows(many, Cropping(crop=16), 0)
+    windows = Windows(many, CropSettings(crop=16), 0)
     assert len(windows) == 10**9
     assert windows[10**9 - 1] == Window(999, 16 * 999, 16 * 999)
     assert windows[7_000_000 + 1003] == Window(7, 16, 16 * 3)

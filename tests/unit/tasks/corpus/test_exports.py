@@ -29,7 +29,7 @@ from tasks.corpus.exports.folders import FOLDERS
 from tasks.corpus.exports.images import encode_image, refuse_codec
 from tasks.corpus.exports.lmdb import map_size
 from tasks.corpus.exports.pairs import CorpusPairs
-from tasks.corpus.exports.protocol import ExportWork, Settings, Share
+from tasks.corpus.exports.protocol import ExportTask, Settings, Share
 from tasks.corpus.exports.webdataset import encode_row
 from tasks.corpus.inspection import inspect, kind_of, verify
 from tasks.corpus.plan import CorpusParameters
@@ -101,12 +101,12 @@ def decoded(content: bytes) -> Pixels:
         pixels = np.asarray(Image.open(io.BytesIO(content)))
         return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     channels = 3 if colour == 2 else 1
-    packed, place = b"", 8
-    while place < len(content):
-        (length,) = struct.unpack(">I", content[place : place + 4])
-        if content[place + 4 : place + 8] == b"IDAT":
-            packed += content[place + 8 : place + 8 + length]
-        place += 12 + length
+    packed, location = b"", 8
+    while location < len(content):
+        (length,) = struct.unpack(">I", content[location : location + 4])
+        if content[location + 4 : location + 8] == b"IDAT":
+            packed += content[location + 8 : location + 8 + length]
+        location += 12 + length
     step = 2 * channels  # bytes from a value to the one on its left
     rows = [bytearray(step * (width + 1)) for _ in range(height + 1)]
     for y, line in enumerate(np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, -1).tolist(), 1):
@@ -128,17 +128,17 @@ def test_webdataset_reads_the_tars(corpus: Corpus, tmp_path: Path) -> None:
 
     result = export(corpus, tmp_path / "e", "webdataset")
     rows = accepted(corpus)
-    assert (result["pairs"], result["left_out"]) == (len(rows), 8 - len(rows))
-    place = f"{tmp_path}/e/corpus-{{000000..000002}}.tar"
+    assert (result["pairs"], result["skipped"]) == (len(rows), 8 - len(rows))
+    location = f"{tmp_path}/e/corpus-{{000000..000002}}.tar"
     seen = []
-    for sample in webdataset.WebDataset(place, shardshuffle=False):
+    for sample in webdataset.WebDataset(location, shardshuffle=False):
         number = int(sample["__key__"])
         seen.append(number)
         same(corpus, number, decoded(sample["clean.png"]), decoded(sample["noisy.png"]))
         assert json.loads(sample["json"]) == rows[number]
     assert seen == sorted(rows)
     if corpus.layout.dtype == "uint8":
-        ready = webdataset.WebDataset(place, shardshuffle=False).decode("rgb8").to_tuple("clean.png", "noisy.png")
+        ready = webdataset.WebDataset(location, shardshuffle=False).decode("rgb8").to_tuple("clean.png", "noisy.png")
         for number, images in zip(sorted(rows), ready, strict=True):
             same(corpus, number, *(np.moveaxis(image, -1, 0) for image in images))
 
@@ -248,10 +248,10 @@ def test_an_interrupted_export_is_no_export_and_is_finished(
     export(rgb8, tmp_path / "whole", form)
     written = type(FORMATS[form]).write
 
-    def killed(self: Any, work: ExportWork, pairs: CorpusPairs) -> Any:
-        if work.index == 1:
+    def killed(self: Any, task: ExportTask, pairs: CorpusPairs) -> Any:
+        if task.index == 1:
             raise KeyboardInterrupt
-        return written(self, work, pairs)
+        return written(self, task, pairs)
 
     with monkeypatch.context() as patched:
         patched.setattr(type(FORMATS[form]), "write", killed)
@@ -265,7 +265,7 @@ def test_an_interrupted_export_is_no_export_and_is_finished(
 
 def test_rejected_pairs_come_when_they_are_asked_for(rgb8: Corpus, tmp_path: Path) -> None:
     result = export(rgb8, tmp_path / "e", "webdataset", accepted_only=False, pairs_per_file=5)
-    assert (result["pairs"], result["left_out"], result["shares"]["made"]) == (8, 0, 2)
+    assert (result["pairs"], result["skipped"], result["shares"]["made"]) == (8, 0, 2)
     rows = {}
     for path in sorted((tmp_path / "e").glob("*.tar")):
         with tarfile.open(path) as tar:
@@ -341,21 +341,21 @@ def test_a_corpus_without_clean_images(rgb8: Corpus, tmp_path: Path) -> None:
     settings = Settings("webdataset", None, "png", True, None)
     share = next(iter(FORMATS["webdataset"].shares(settings, pairs)))
     assert share == Share(0, 3, ("noisy",))
-    work = ExportWork(pairs.url, pairs.digest, str(tmp_path / "e"), "key", settings, 0, share)
-    FORMATS["webdataset"].write(work, pairs)
+    task = ExportTask(pairs.url, pairs.digest, str(tmp_path / "e"), "key", settings, 0, share)
+    FORMATS["webdataset"].write(task, pairs)
     with tarfile.open(tmp_path / "e" / "corpus-000000.tar") as tar:
         assert {name.split(".", 1)[1] for name in tar.getnames()} == {"noisy.png", "json"}
 
 
 def test_a_damaged_manifest_is_not_read(rgb8: Corpus, tmp_path: Path) -> None:
-    place = Path(rgb8.url, "manifest/00000.parquet")
-    content = place.read_bytes()
+    location = Path(rgb8.url, "manifest/00000.parquet")
+    content = location.read_bytes()
     try:
-        place.write_bytes(content + b" ")
+        location.write_bytes(content + b" ")
         with pytest.raises(IntegrityError, match=r"00000\.parquet: sha256 differs"):
             export(rgb8, tmp_path / "e", "webdataset")
     finally:
-        place.write_bytes(content)
+        location.write_bytes(content)
 
 
 @pytest.mark.parametrize("codec", ["png", "tiff"])

@@ -145,4 +145,4 @@ def test_draws_differ_and_clean_images_are_shared(parameters: Make, made: Made, 
         np.testing.assert_array_equal(other[0], first[0])
         assert (other[1] != first[1]).mean() > 0.5
     assert (second[1] != third[1]).mean() > 0.5
-    assert {row["draw"] for row in corpus.table.to_pylist()[36:72]} == {1}
+    assert {row["repeat"] for row in corpus.table.to_pylist()[36:72]} == {1}

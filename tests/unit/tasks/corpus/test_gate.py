@@ -103,7 +103,7 @@ def test_an_override_is_explicit_and_recorded(tmp_path: Path) -> None:
 
 def test_rules_come_from_a_file_or_the_default(tmp_path: Path) -> None:
     assert load_rules("default") == GateRules()
-    root = Path(__file__).parents[4] / "configs" / "corpora"
+    root = Path(__file__).parents[4] / "configs" / "quality_gates"
     assert load_rules(str(root / "default.yaml")) == GateRules()
     (tmp_path / "gate.yaml").write_text("max_saturatde: 0.5\n")
     with pytest.raises(UserError, match=r"gate\.yaml.*'max_saturatde'"):

@@ -68,9 +68,9 @@ def test_padded_shards_hold_what_they_say(filled: list[int]) -> None:
     layout = Layout(sum(filled), 7, 3, 8, 8, "uint8", filled=tuple(filled))
     assert layout.problem() is None
     assert (layout.shards, layout.length) == (len(filled), 7 * len(filled))
-    places = [layout.place(pair) for pair in range(layout.pairs)]
-    assert places == [(k, position) for k, n in enumerate(filled) for position in range(n)]
-    assert [layout.slot(pair) for pair in range(layout.pairs)] == [7 * k + position for k, position in places]
+    locations = [layout.location(pair) for pair in range(layout.pairs)]
+    assert locations == [(k, position) for k, n in enumerate(filled) for position in range(n)]
+    assert [layout.slot(pair) for pair in range(layout.pairs)] == [7 * k + position for k, position in locations]
     assert [r for k in range(layout.shards) for r in layout.rows(k)] == list(range(layout.pairs))
 
 
@@ -91,8 +91,8 @@ def test_impossible_layouts_are_refused(tmp_path: Path, layout: Layout, words: s
 
 def test_raw_bytes() -> None:
     assert Layout(1, 1, 3, 10, 20, "uint16").raw_bytes == 2 * 3 * 10 * 20 * 2
-    assert Layout(8, 1, 3, 10, 20, "uint8", draws=4).raw_bytes == (2 + 8) * 3 * 10 * 20
-    assert Layout(8, 1, 3, 10, 20, "uint8", ("noisy",), draws=4).raw_bytes == 8 * 3 * 10 * 20
+    assert Layout(8, 1, 3, 10, 20, "uint8", repeats=4).raw_bytes == (2 + 8) * 3 * 10 * 20
+    assert Layout(8, 1, 3, 10, 20, "uint8", ("noisy",), repeats=4).raw_bytes == 8 * 3 * 10 * 20
 
 
 @pytest.mark.parametrize("kept_shards", [0, 1])

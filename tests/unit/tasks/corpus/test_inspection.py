@@ -20,7 +20,7 @@ KINDS = ("catalogue", "patch store", "corpus", "model bundle", "prompt bank")
 
 
 @pytest.fixture
-def places(
+def locations(
     catalogue: str, patches: str, parameters: Callable[..., Any], made: Callable[[Any], Any], tmp_path: Path
 ) -> dict[str, Path]:
     """One of each kind."""
@@ -33,26 +33,26 @@ def places(
     return dict(zip(KINDS, (Path(catalogue), Path(patches), *made_here), strict=True))
 
 
-def test_every_kind_is_recognised_and_whole(places: dict[str, Path]) -> None:
-    for kind, place in places.items():
-        assert kind_of(str(place)) == kind
-        found, verified = inspect(str(place)), verify(str(place))
+def test_every_kind_is_recognised_and_whole(locations: dict[str, Path]) -> None:
+    for kind, location in locations.items():
+        assert kind_of(str(location)) == kind
+        found, verified = inspect(str(location)), verify(str(location))
         json.dumps(found)
         assert found["kind"] == verified["kind"] == kind
         assert found["digest"] == verified["digest"]
         assert verified["verified"] is True
-    assert inspect(str(places["catalogue"]))["camera"] == {"GP": 2, "None": 2}
-    assert inspect(str(places["patch store"]))["split"] == {"train": 18, "validation": 18}
-    assert inspect(str(places["patch store"]))["iso"] == {"100": 27, "800": 9}
-    assert len(inspect(str(places["patch store"]))["noise"]["std"]) == 3
-    assert inspect(str(places["patch store"]))["shards"] == 8
-    assert inspect(str(places["corpus"]))["accepted"] == 36
-    assert inspect(str(places["prompt bank"]))["split"] == {"train": 18, "validation": 18}
-    assert inspect(str(places["prompt bank"]))["iso"] == {"100": 27, "800": 9}
-    assert inspect(str(places["model bundle"]))["training"] == {"data": "none"}
+    assert inspect(str(locations["catalogue"]))["camera"] == {"GP": 2, "None": 2}
+    assert inspect(str(locations["patch store"]))["split"] == {"train": 18, "validation": 18}
+    assert inspect(str(locations["patch store"]))["iso"] == {"100": 27, "800": 9}
+    assert len(inspect(str(locations["patch store"]))["noise"]["std"]) == 3
+    assert inspect(str(locations["patch store"]))["shards"] == 8
+    assert inspect(str(locations["corpus"]))["accepted"] == 36
+    assert inspect(str(locations["prompt bank"]))["split"] == {"train": 18, "validation": 18}
+    assert inspect(str(locations["prompt bank"]))["iso"] == {"100": 27, "800": 9}
+    assert inspect(str(locations["model bundle"]))["training"] == {"data": "none"}
 
 
-def test_damage_is_named(places: dict[str, Path]) -> None:
+def test_damage_is_named(locations: dict[str, Path]) -> None:
     for kind, name in (
         ("catalogue", "catalogue.parquet"),
         ("patch store", "noisy/c/2/0/0/0"),
@@ -66,29 +66,29 @@ def test_damage_is_named(places: dict[str, Path]) -> None:
         ("prompt bank", "bank.parquet"),
         ("prompt bank", "shards/00002.safetensors"),
     ):
-        path = places[kind] / name
+        path = locations[kind] / name
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 4
         path.write_bytes(content)
         with pytest.raises(IntegrityError, match=str(path)):
-            verify(str(places[kind]))
+            verify(str(locations[kind]))
         content[len(content) // 2] ^= 4
         path.write_bytes(content)
-        assert verify(str(places[kind]))["verified"] is True
+        assert verify(str(locations[kind]))["verified"] is True
 
 
-def test_unfinished_stores_say_what_to_do(places: dict[str, Path]) -> None:
+def test_unfinished_stores_say_what_to_do(locations: dict[str, Path]) -> None:
     for kind, commit in (("patch store", "store.json"), ("corpus", "corpus.json"), ("prompt bank", "bank.json")):
-        (places[kind] / commit).unlink()
+        (locations[kind] / commit).unlink()
         for look in (inspect, verify):
             with pytest.raises(UserError, match=rf"an unfinished {kind}.*same command again"):
-                look(str(places[kind]))
+                look(str(locations[kind]))
 
 
 def test_anything_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("")
-    for place in (tmp_path, tmp_path / "nothing", tmp_path / "x.txt"):
+    for location in (tmp_path, tmp_path / "nothing", tmp_path / "x.txt"):
         with pytest.raises(
             UserError, match="holds no corpus, patch store, catalogue, prompt bank, export or model bundle"
         ):
-            inspect(str(place))
+            inspect(str(location))

@@ -97,8 +97,8 @@ def test_repair_makes_what_is_damaged_and_nothing_else(
                 if parts[0] == "noisy"
                 else int(parts[2])
             )
-            draw, within = divmod(k, 5)
-            touched |= {f"parts/{k:05d}.parquet", f"noisy/c/{draw}/{within}/0/0/0", f"clean/c/{within}/0/0/0"}
+            repeat, within = divmod(k, 5)
+            touched |= {f"parts/{k:05d}.parquet", f"noisy/c/{repeat}/{within}/0/0/0", f"clean/c/{within}/0/0/0"}
     _, shards = made(recorded_parameters(str(corpus)))
     assert shards == {"made": made_anew, "kept": 10 - made_anew}
     after = tree(corpus)
@@ -109,9 +109,9 @@ def test_repair_makes_what_is_damaged_and_nothing_else(
 
 
 def test_a_place_without_a_corpus_cannot_be_taken_up(corpus: Path, patches: str, tmp_path: Path) -> None:
-    for place in (patches, str(tmp_path / "nothing")):
+    for location in (patches, str(tmp_path / "nothing")):
         with pytest.raises(UserError, match="no corpus was begun there"):
-            recorded_parameters(place)
+            recorded_parameters(location)
     (corpus / "sources.json").unlink()
     with pytest.raises(UserError, match=r"sources\.json: missing; nothing says where the sources lay"):
         recorded_parameters(str(corpus))
@@ -136,12 +136,12 @@ def test_corpora_are_compared(corpus: Path, parameters: Make, made: Made, tmp_pa
     shutil.copytree(corpus, tmp_path / "copy")
     same = compare_corpora(str(corpus), str(tmp_path / "copy"))
     assert same["equal"]
-    assert (same["differs_in"], same["figures"]) == ({}, {})
+    assert (same["differs_in"], same["metrics"]) == ({}, {})
     assert (same["equal_shards"], same["equal_samples"], same["shards"]) == (10, 72, [10, 10])
     made(parameters(tmp_path / "half"))
     half = compare_corpora(str(corpus), str(tmp_path / "half"))
     assert not half["equal"]
-    assert half["differs_in"] == {"draws": [2, 1], "pairs": [72, 36]}
+    assert half["differs_in"] == {"repeats": [2, 1], "pairs": [72, 36]}
     assert (half["equal_shards"], half["samples_of_both"], half["equal_samples"]) == (5, 36, 36)
     made(parameters(tmp_path / "other", seed=1, scale=2))
     other = compare_corpora(str(corpus), str(tmp_path / "other"))
@@ -156,20 +156,20 @@ def test_garbage_is_listed_and_then_deleted(
 ) -> None:
     before = tree(corpus)
     assert orphans(str(corpus)) == []
-    place = str(corpus.parent)
+    location = str(corpus.parent)
     for name in ("noisy/c/2/0/0/0/0", "parts/.00001.parquet.12ab.writing", "notes.txt"):
         write_bytes(str(corpus / name), b"x")
-    make_corpus_shards(plan_corpus(parameters(corpus.parent / "begun")))
+    make_corpus_shards(plan_corpus(parameters(corpus.parent / "started")))
     shutil.copytree(patches, corpus.parent / "patches")
     write_alias(str(corpus), "latest", "0")
     expected = {
         "corpora": 1,
         "orphans": [f"{corpus}/{n}" for n in ("noisy/c/2/0/0/0/0", "notes.txt", "parts/.00001.parquet.12ab.writing")],
-        "unfinished": [f"{place}/begun"],
+        "unfinished": [f"{location}/begun"],
     }
-    assert collect_garbage(place, delete=False) == expected | {"deleted": False}
+    assert collect_garbage(location, delete=False) == expected | {"deleted": False}
     assert (corpus / "notes.txt").exists()
-    assert collect_garbage(place, delete=True) == expected | {"deleted": True}
+    assert collect_garbage(location, delete=True) == expected | {"deleted": True}
     assert tree(corpus) == before
     assert sorted(p.name for p in corpus.parent.iterdir()) == ["c", "latest.json", "patches"]
     with pytest.raises(UserError, match="no corpus, and no folder of corpora"):
@@ -177,15 +177,15 @@ def test_garbage_is_listed_and_then_deleted(
 
 
 def test_an_alias_means_the_corpus(corpus: Path, made: Made, parameters: Make) -> None:
-    place = str(corpus.parent / "latest")
+    location = str(corpus.parent / "latest")
     write_alias(str(corpus), "latest", Corpus.open(str(corpus)).digest)
-    assert Corpus.open(place).digest == Corpus.open(str(corpus)).digest
-    assert verified(place)["verified"]
-    assert recorded_parameters(place).output == str(corpus)
+    assert Corpus.open(location).digest == Corpus.open(str(corpus)).digest
+    assert verified(location)["verified"]
+    assert recorded_parameters(location).output == str(corpus)
     made(parameters(corpus.parent / "d", alias="latest"))
-    assert resolve_alias(place) == str(corpus.parent / "d")
+    assert resolve_alias(location) == str(corpus.parent / "d")
     with pytest.raises(UserError, match=r"latest: is an alias of .*/d; choose another output"):
-        made(parameters(place))
+        made(parameters(location))
     with pytest.raises(UserError, match=r"alias 'c': .*belongs to a corpus of that name"):
         made(parameters(corpus.parent / "d", alias="c"))
 

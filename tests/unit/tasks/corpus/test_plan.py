@@ -49,7 +49,7 @@ def test_shard_size_and_order_do_not_change_a_pixel(parameters: Make, tmp_path: 
     make_corpus_shards(smaller := plan_corpus(parameters(tmp_path / "b", shard=5)))
     backwards = plan_corpus(parameters(tmp_path / "c"))
     writer(backwards.parameters.output, backwards.layout, backwards.recipe).prepare()
-    assert list(make_shards(reversed(list(backwards.works())))) == [4, 3, 2, 1, 0]
+    assert list(make_shards(reversed(list(backwards.tasks())))) == [4, 3, 2, 1, 0]
     for other in (smaller, backwards):
         for found, wanted in zip(images_of(other), expected, strict=True):
             np.testing.assert_array_equal(found, wanted)
@@ -96,7 +96,7 @@ def test_references_are_drawn_from_all(parameters: Make, tmp_path: Path) -> None
 def test_own_takes_the_reference_of_the_same_image(
     parameters: Make, patches: str, tmp_path: Path, rows_of: Rows
 ) -> None:
-    plan = plan_corpus(parameters(tmp_path / "c", clean=patches, assign="own"))
+    plan = plan_corpus(parameters(tmp_path / "c", clean=patches, reference_policy="own"))
     assert [plan.sample(k).reference for k in range(36)] == list(range(36))
     make_corpus_shards(plan)
     assert all(r["reference"] == r["clean"] for r in rows_of(plan))
@@ -104,7 +104,7 @@ def test_own_takes_the_reference_of_the_same_image(
 
 def test_own_without_partners_is_explained(parameters: Make, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"0 references are called 'street_100_1\.png'.*'uniform'"):
-        plan_corpus(parameters(tmp_path / "c", assign="own"))
+        plan_corpus(parameters(tmp_path / "c", reference_policy="own"))
 
 
 def test_unusable_clean_images_are_listed(
@@ -183,7 +183,7 @@ def test_clean_images_replaced_in_the_same_process_are_another_corpus(
         {"crops_per_image": 0},
         {"weights": {"GP": -1}},
         {"mode": "clean"},
-        {"assign": "best"},
+        {"reference_policy": "best"},
         {"seed": -1},
         {"modle": "awgn"},
     ],

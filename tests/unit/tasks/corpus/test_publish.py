@@ -32,7 +32,7 @@ def test_two_runs_in_different_places_give_equal_bytes(
     first, _ = made(parameters(tmp_path / "here"))
     second, _ = made(parameters(tmp_path / "some" / "where" / "else"))
     assert first.digest == second.digest
-    assert first.figures == second.figures
+    assert first.metrics == second.metrics
     expected, found = tree(tmp_path / "here"), tree(tmp_path / "some" / "where" / "else")
     assert [k for k in expected if expected[k] != found.get(k)] == []
     assert set(found) == set(expected)
@@ -82,8 +82,8 @@ def test_the_manifest_describes_the_arrays(parameters: Make, made: Made, tmp_pat
 def test_rejected_samples_stay_with_their_reason(parameters: Make, made: Made, tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text("std_ratio: [0.97, 1.03]\nmax_rejected_share: 1.0\nmax_lag1_error: null\n")
     published, _ = made(parameters(tmp_path / "c", gate=str(tmp_path / "gate.yaml")))
-    place = tmp_path / "c" / "manifest/00000.parquet"
-    rows = decode_table(place.read_bytes(), str(place)).to_pylist()
+    location = tmp_path / "c" / "manifest/00000.parquet"
+    rows = decode_table(location.read_bytes(), str(location)).to_pylist()
     rejected = [r for r in rows if not r["accepted"]]
     record = json.loads((tmp_path / "c" / "corpus.json").read_text())
     assert 0 < len(rejected) == published.rejected == record["rejected"]["std ratio"]

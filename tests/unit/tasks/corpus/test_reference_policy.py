@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 
 from pngmodel.errors import UserError
 from tasks.corpus.plan import CorpusParameters, plan_corpus
-from tasks.corpus.reference_policy import Assign, Assignment
+from tasks.corpus.reference_policy import ReferencePolicy, ReferenceSelector
 from tasks.datasets.clean_images import CleanImage
 from tasks.datasets.reference_pairs import Reference, ReferenceSource
 
@@ -40,9 +40,11 @@ REFERENCES = ReferenceSource(
 )
 
 
-def drawn(assign: Assign, weights: dict[str, float] | None = None, split: str | None = None) -> Counter[int]:
+def drawn(
+    reference_policy: ReferencePolicy, weights: dict[str, float] | None = None, split: str | None = None
+) -> Counter[int]:
     """How often each reference is chosen."""
-    policy = Assignment(REFERENCES, assign, split, weights)
+    policy = ReferenceSelector(REFERENCES, reference_policy, split, weights)
     return Counter(policy.reference((0, f"image{k}", 32 * (k % 7), 0, k % 3), clean("a")) for k in range(SAMPLES))
 
 
@@ -68,35 +70,35 @@ def test_cameras_are_drawn_alike_and_then_their_references() -> None:
     assert agrees([counts[k] for k in range(12)], [1 / 6] * 6 + [1 / 3] * 3 + [1, 1 / 2, 1 / 2])
 
 
-@pytest.mark.parametrize("assign", ["cameras", "uniform"])
-def test_weights_are_shares_of_cameras(assign: Assign) -> None:
-    counts = drawn(assign, {"GP": 1, "S6": 3, "IP": 0.5})
+@pytest.mark.parametrize("reference_policy", ["cameras", "uniform"])
+def test_weights_are_shares_of_cameras(reference_policy: ReferencePolicy) -> None:
+    counts = drawn(reference_policy, {"GP": 1, "S6": 3, "IP": 0.5})
     assert set(shares_of(counts)) == {"GP", "S6", "IP"}
     assert agrees([counts[k] for k in range(10)], [1 / 6] * 6 + [1] * 3 + [1 / 2])
 
 
 def test_a_weight_of_0_leaves_a_camera_out() -> None:
     assert set(shares_of(drawn("cameras", {"GP": 0, "S6": 1}))) == {"S6"}
-    assert Assignment(REFERENCES, "cameras", None, {"GP": 0, "S6": 1}).usable == [6, 7, 8]
+    assert ReferenceSelector(REFERENCES, "cameras", None, {"GP": 0, "S6": 1}).usable == [6, 7, 8]
 
 
 def test_only_references_of_the_split() -> None:
     assert set(drawn("uniform", split="validation")) == {5, 8}
     with pytest.raises(UserError, match=r"weights: no reference of camera \['IP'\]; there are GP, S6"):
-        Assignment(REFERENCES, "cameras", "validation", {"IP": 1})
+        ReferenceSelector(REFERENCES, "cameras", "validation", {"IP": 1})
 
 
 def test_nothing_but_the_sample_decides() -> None:
     identities = [(0, f"i{k}", k, 0, d) for k in range(50) for d in range(3)]
-    for assign, weights in (("uniform", None), ("cameras", {"GP": 2.0, "S6": 1.0}), ("camera", None)):
-        policy, again = (Assignment(REFERENCES, assign, None, weights) for _ in range(2))  # type: ignore[arg-type]
+    for reference_policy, weights in (("uniform", None), ("cameras", {"GP": 2.0, "S6": 1.0}), ("camera", None)):
+        policy, again = (ReferenceSelector(REFERENCES, reference_policy, None, weights) for _ in range(2))  # type: ignore[arg-type]
         first = {i: policy.reference(i, clean("a", "GP")) for i in identities}
         backwards = {i: again.reference(i, clean("a", "GP")) for i in reversed(identities)}
         assert first == backwards
 
 
 def test_camera_draws_from_the_images_own() -> None:
-    policy = Assignment(REFERENCES, "camera", None, None)
+    policy = ReferenceSelector(REFERENCES, "camera", None, None)
     found = Counter(policy.reference((0, k), clean("a", "S6")) for k in range(3000))
     assert set(found) == {6, 7, 8}
     assert chisquare(list(found.values())).pvalue > 1e-4
@@ -106,21 +108,21 @@ def test_camera_draws_from_the_images_own() -> None:
 
 
 def test_own_is_the_reference_of_that_name() -> None:
-    policy = Assignment(REFERENCES, "own", None, None)
+    policy = ReferenceSelector(REFERENCES, "own", None, None)
     assert policy.reference((0, 1), clean("s61")) == 7
     assert policy.reference((0, 2), clean("s61_clean.png")) == 7
     with pytest.raises(UserError, match="0 references are called 'other'"):
         policy.reference((0, 1), clean("other"))
     twice = ReferenceSource((reference("a", "GP"), reference("a", "S6")), REFERENCES.read)
     with pytest.raises(UserError, match="2 references are called 'a'"):
-        Assignment(twice, "own", None, None).reference((0, 1), clean("a"))
+        ReferenceSelector(twice, "own", None, None).reference((0, 1), clean("a"))
 
 
 def test_a_policy_that_cannot_serve_every_image_stops_before_anything_is_written(
     parameters: Make, patches: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="has camera None"):
-        plan_corpus(parameters(tmp_path / "c", assign="camera"))
+        plan_corpus(parameters(tmp_path / "c", reference_policy="camera"))
     assert not (tmp_path / "c").exists()
 
 
@@ -132,7 +134,7 @@ def test_a_policy_that_cannot_serve_every_image_stops_before_anything_is_written
         ({"weights": {"GP": float("nan")}}, "weights"),
         ({"weights": {"GP": float("inf")}}, "weights"),
         ({"weights": {}}, "at least one camera"),
-        ({"weights": {"GP": 1.0}, "assign": "own"}, "choose a camera first"),
+        ({"weights": {"GP": 1.0}, "reference_policy": "own"}, "choose a camera first"),
     ],
 )
 def test_weights_are_checked(parameters: Make, tmp_path: Path, change: dict[str, Any], words: str) -> None:

@@ -138,14 +138,14 @@ def test_a_name_in_a_registry_is_what_it_means(bundle: str, tmp_path: Path) -> N
 
 
 def _registered(name: str) -> tuple[Registered, Version]:
-    place, _, number = name.rpartition("@")
-    registered = Registered(*place.rsplit("/", 1))
+    location, _, number = name.rpartition("@")
+    registered = Registered(*location.rsplit("/", 1))
     return registered, registered.version(int(number))
 
 
 def test_a_signature_is_no_orphan(made: Callable, patches: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
-    places = {"output": str(tmp_path / "c"), "references": patches, "clean": str(folders[0] / "clean")}
-    published, _ = made(CorpusParameters(model="heteroscedastic", crop=32, shard=64, alias="latest", **places))
+    locations = {"output": str(tmp_path / "c"), "references": patches, "clean": str(folders[0] / "clean")}
+    published, _ = made(CorpusParameters(model="heteroscedastic", crop=32, shard=64, alias="latest", **locations))
     private, public = keys(tmp_path, "ours")
     sign(str(tmp_path / "latest"), private)
     assert orphans(published.url) == []

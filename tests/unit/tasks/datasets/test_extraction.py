@@ -87,12 +87,12 @@ def test_resume_makes_only_the_missing_shard(catalogue: str, patches: str, tree:
 
 @pytest.mark.parametrize("shard", [0, 7])  # the last one is not full
 @pytest.mark.parametrize("at", [0.0, 0.3, 0.9, 1.0])
-@pytest.mark.parametrize("place", ["clean", "noisy", "part"])
+@pytest.mark.parametrize("location", ["clean", "noisy", "part"])
 def test_a_damaged_shard_is_made_anew(
-    catalogue: str, patches: str, tree: Tree, shard: int, at: float, place: str
+    catalogue: str, patches: str, tree: Tree, shard: int, at: float, location: str
 ) -> None:
     before = tree(patches)
-    flip(Path(patches) / (part_name(shard) if place == "part" else shard_object(place, shard)), at)
+    flip(Path(patches) / (part_name(shard) if location == "part" else shard_object(location, shard)), at)
     assert extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=8)["made"] == 1
     assert tree(patches) == before
 

@@ -201,15 +201,15 @@ def test_noise_above_white_does_not_change_what_white_is(peak: float, tmp_path: 
     float_pairs(tmp_path / "d", pair, peak)
     ingest(str(tmp_path / "d"), "tiff", str(tmp_path / "c"))
     for row in rows(str(tmp_path / "c")).values():
-        assert row["full_scale"] == peak
+        assert row["data_range"] == peak
         assert row["high"] == pytest.approx(1.2)
         assert 0.005 < row["noise_std"][0] < 0.1
 
 
 def test_full_scale_may_be_said(tmp_path: Path, pair: Callable) -> None:
     float_pairs(tmp_path / "d", pair, 1.0)
-    ingest(str(tmp_path / "d"), "tiff", str(tmp_path / "c"), IngestSettings(full_scale=2.0))
-    assert {row["full_scale"] for row in rows(str(tmp_path / "c")).values()} == {2.0}
+    ingest(str(tmp_path / "d"), "tiff", str(tmp_path / "c"), IngestSettings(data_range=2.0))
+    assert {row["data_range"] for row in rows(str(tmp_path / "c")).values()} == {2.0}
 
 
 def test_a_failed_run_leaves_the_catalogue_that_was_there(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def test_an_archive_is_the_folder(
     archive = ingested(packed(sidd_small, tmp_path / f"set.{end}", prefix), "sidd-small")
     assert list(archive.rows) == list(folder.rows)
     for name, row in archive.rows.items():
-        place = {"noisy", "clean"}
-        assert {k: v for k, v in row.items() if k not in place} == {
-            k: v for k, v in folder.rows[name].items() if k not in place
+        location = {"noisy", "clean"}
+        assert {k: v for k, v in row.items() if k not in location} == {
+            k: v for k, v in folder.rows[name].items() if k not in location
         }
         assert row["noisy"].startswith(f"{end}://")
     for (_, one), (_, other) in zip(folder.pixels("clean"), archive.pixels("clean"), strict=True):
@@ -181,9 +181,9 @@ def test_a_damaged_member_is_told_and_the_others_go_on(
 def lying(archive: Path, name: str, claimed: int) -> None:
     """Change what the directory of a zip says of a member's size."""
     data = bytearray(content(archive))
-    place = data.rindex(name.encode()) - 46
-    assert data[place : place + 4] == b"PK\x01\x02"
-    data[place + 24 : place + 28] = struct.pack("<I", claimed)
+    location = data.rindex(name.encode()) - 46
+    assert data[location : location + 4] == b"PK\x01\x02"
+    data[location + 24 : location + 28] = struct.pack("<I", claimed)
     archive.write_bytes(data)
 
 
@@ -207,8 +207,8 @@ def test_packings_that_are_not_read_are_named(sidd_small: Path, tmp_path: Path, 
     with zipfile.ZipFile(archive) as file:
         encrypted = file.infolist()[2].filename
     data = bytearray(content(archive))
-    place = data.rindex(encrypted.encode()) - 46
-    data[place + 8] |= 1
+    location = data.rindex(encrypted.encode()) - 46
+    data[location + 8] |= 1
     archive.write_bytes(data)
     found = ingested(archive, "sidd-small")
     assert len(found.rows) == 1

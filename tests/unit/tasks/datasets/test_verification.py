@@ -76,9 +76,11 @@ def test_one_bad_part_does_not_take_the_others_with_it(tmp_path: Path, pair: Cal
     noisy[2] = 7
     for name, array in (("noisy", noisy), ("clean", clean)):
         scipy.io.savemat(tmp_path / f"{name}.mat", {"b": array})
-    places = {"noisy": str(tmp_path / "noisy.mat"), "clean": str(tmp_path / "clean.mat")}
+    locations = {"noisy": str(tmp_path / "noisy.mat"), "clean": str(tmp_path / "clean.mat")}
     index = (0, 1, 9, 2, 3, 4)  # there is no block 9
-    records = [replace(RECORD, noisy_part=block_part("b", k), clean_part=block_part("b", k), **places) for k in index]
+    records = [
+        replace(RECORD, noisy_part=block_part("b", k), clean_part=block_part("b", k), **locations) for k in index
+    ]
     found = check_group(Group(tuple(records), 2.0))
     assert [f.facts is not None for f in found] == [True, True, False, False, True, True]
     assert "no image at 9" in str(found[2].reason)
@@ -93,9 +95,9 @@ def test_a_stack_without_a_mean_is_given_up_at_once(tmp_path: Path, monkeypatch:
     with tifffile.TiffWriter(tmp_path / "s.tif") as file:
         for side in (*[40] * 30, 20):
             file.write(rng.integers(0, 255, (side, side), np.uint8))
-    place = str(tmp_path / "s.tif")
+    location = str(tmp_path / "s.tif")
     records = [
-        replace(RECORD, pair=str(k), noisy=place, clean=place, noisy_part=page_part(k), clean_part=MEAN)
+        replace(RECORD, pair=str(k), noisy=location, clean=location, noisy_part=page_part(k), clean_part=MEAN)
         for k in range(31)
     ]
     reads: list[int] = []

@@ -36,9 +36,9 @@ CONFIG = DenoiserTrainingConfig(
 )
 
 
-def work(patches: str, folder: Path, arm: Arm, seed: int = 0, config: DenoiserTrainingConfig = CONFIG) -> DenoiserWork:
-    place = str(folder / arm.name / f"seed-{seed}")
-    return DenoiserWork(config, "config.yaml", (patches,), "train", arm, seed, place, Devices(), None)
+def task(patches: str, folder: Path, arm: Arm, seed: int = 0, config: DenoiserTrainingConfig = CONFIG) -> DenoiserWork:
+    location = str(folder / arm.name / f"seed-{seed}")
+    return DenoiserWork(config, "config.yaml", (patches,), "train", arm, seed, location, Devices(), None)
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def trained(patches: str, tmp_path: Path) -> Path:
     """Two seeds of the control and of an arm."""
     folder = tmp_path / "denoisers"
     arms = planned_arms([Arm(name="made", synthetic="awgn")], control=True)
-    works = [work(patches, folder, arm, seed) for seed in (0, 1) for arm in arms]
-    results = train_denoisers(works, ClusterConfig(kind="inline"))
+    tasks = [task(patches, folder, arm, seed) for seed in (0, 1) for arm in arms]
+    results = train_denoisers(tasks, ClusterConfig(kind="inline"))
     assert [(r["arm"], r["seed"], r["finished"]) for r in results] == [
         ("real", 0, True),
         ("made", 0, True),
@@ -64,8 +64,8 @@ def parameters(patches: str, trained: Path, output: Path, **changes) -> Evaluate
 
 
 def measured(given: EvaluateDenoiserParameters, progress: Callable[[int, int], None] = lambda done, total: None):
-    works = measurements(given)
-    return measure_all(works, given.output, given.cluster, progress)
+    tasks = measurements(given)
+    return measure_all(tasks, given.output, given.cluster, progress)
 
 
 def test_the_control_is_trained_with_the_others_and_a_rerun_trains_nothing(
@@ -73,7 +73,7 @@ def test_the_control_is_trained_with_the_others_and_a_rerun_trains_nothing(
 ) -> None:
     before = tree(trained)
     stamps = {p: p.stat().st_mtime_ns for p in trained.rglob("*") if p.is_file()}
-    result = train_one(work(patches, trained, Arm(name="made", synthetic="awgn")))
+    result = train_one(task(patches, trained, Arm(name="made", synthetic="awgn")))
     assert result["finished"]
     assert tree(trained) == before
     assert {p: p.stat().st_mtime_ns for p in trained.rglob("*") if p.is_file()} == stamps
@@ -87,7 +87,7 @@ def test_networks_of_one_seed_start_alike_and_of_two_do_not(patches: str, tmp_pa
     settings = CONFIG.train.model_copy(update={"learning_rate": 1e-30, "steps": 1})
     still = CONFIG.model_copy(update={"train": settings})
     folders = [
-        train_one(work(patches, tmp_path, arm, seed, still))["bundle"]
+        train_one(task(patches, tmp_path, arm, seed, still))["bundle"]
         for arm, seed in (
             (Arm(name="a", share=0.0), 0),
             (Arm(name="b", synthetic="awgn"), 0),
@@ -102,9 +102,9 @@ def test_networks_of_one_seed_start_alike_and_of_two_do_not(patches: str, tmp_pa
 def test_other_data_or_steps_are_another_training(patches: str, trained: Path) -> None:
     longer = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"steps": 4})})
     with pytest.raises(UserError, match="holds checkpoints of another configuration or data"):
-        train_one(work(patches, trained, Arm(name="made", synthetic="awgn"), config=longer))
+        train_one(task(patches, trained, Arm(name="made", synthetic="awgn"), config=longer))
     with pytest.raises(UserError, match="another configuration or data"):
-        train_one(work(patches, trained, Arm(name="made", synthetic="heteroscedastic")))
+        train_one(task(patches, trained, Arm(name="made", synthetic="heteroscedastic")))
 
 
 def test_the_record_by_hand(trained: Path, patches: str, tmp_path: Path) -> None:
@@ -122,15 +122,15 @@ def test_the_record_by_hand(trained: Path, patches: str, tmp_path: Path) -> None
                 clean, noisy = store.read(row)
                 values.append(peak_signal_noise_ratio(clean, denoiser.denoise(noisy), data_range=255))
             by_seed.append(values)
-    figures = record["tests"]["own"]["figures"]
+    metrics = record["tests"]["own"]["metrics"]
     for arm, by_seed in found.items():
         means = [fmean(values) for values in by_seed]
-        assert figures[arm]["psnr_by_seed"] == pytest.approx(means, abs=1e-9)
-        assert figures[arm]["psnr"] == pytest.approx(fmean(means))
-        assert figures[arm]["psnr_spread"] == pytest.approx(stdev(means))
+        assert metrics[arm]["psnr_by_seed"] == pytest.approx(means, abs=1e-9)
+        assert metrics[arm]["psnr"] == pytest.approx(fmean(means))
+        assert metrics[arm]["psnr_spread"] == pytest.approx(stdev(means))
     noisy = [peak_signal_noise_ratio(*store.read(row), data_range=255) for row in rows]
-    assert figures[NOISY]["psnr"] == pytest.approx(fmean(noisy), abs=1e-9)
-    assert "psnr_spread" not in figures["nlm"]
+    assert metrics[NOISY]["psnr"] == pytest.approx(fmean(noisy), abs=1e-9)
+    assert "psnr_spread" not in metrics["nlm"]
     difference = record["tests"]["own"]["differences"]["made"]["psnr"]
     assert difference["mean"] == pytest.approx(fmean(np.subtract(found["made"], found["real"]).ravel()))
     assert difference["low"] <= difference["mean"] <= difference["high"]
@@ -157,13 +157,13 @@ def test_the_page_shows_tables_and_pictures(trained: Path, patches: str, tmp_pat
     given = parameters(patches, trained, tmp_path / "evaluation")
     found = measured(given)
     record = record_of(given, found)
-    place = Path(write_denoiser_report(given, record, found))
-    page = place.read_text()
+    location = Path(write_denoiser_report(given, record, found))
+    page = location.read_text()
     assert page.count("data:image/png;base64,") == 1
     assert "real pairs (control)" in page
-    stamp = place.stat().st_mtime_ns
+    stamp = location.stat().st_mtime_ns
     write_denoiser_report(given, record, found)
-    assert place.stat().st_mtime_ns == stamp
+    assert location.stat().st_mtime_ns == stamp
 
 
 def test_equal_images_are_no_infinite_mean(
@@ -223,9 +223,9 @@ def test_wrong_networks_and_machines_stop_before_any_training(patches: str, tmp_
     ):
         wrong = CONFIG.model_copy(update={"denoiser": DenoiserConfig(name=name, settings=settings)})
         with pytest.raises(UserError, match=words):
-            train_denoisers([work(patches, tmp_path, arm, config=wrong)], inline)
+            train_denoisers([task(patches, tmp_path, arm, config=wrong)], inline)
     with pytest.raises(UserError, match="is trained on one device"):
-        train_denoisers([replace(work(patches, tmp_path, arm), devices=Devices(count=2))], inline)
+        train_denoisers([replace(task(patches, tmp_path, arm), devices=Devices(count=2))], inline)
     assert not list(tmp_path.glob("a/*"))
 
 

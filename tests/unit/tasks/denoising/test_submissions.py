@@ -76,7 +76,7 @@ def dnd(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[list[np.nda
     """The catalogue of 50 images of 20 boxes, and the boxes."""
     root = tmp_path_factory.mktemp("dnd")
     boxes = write_dnd(root / "data")
-    ingest(str(root / "data"), "dnd", str(root / "catalogue"), IngestSettings(full_scale=1.0))
+    ingest(str(root / "data"), "dnd", str(root / "catalogue"), IngestSettings(data_range=1.0))
     return str(root / "catalogue"), boxes
 
 
@@ -108,11 +108,11 @@ def cell(file: h5py.File, name: str) -> np.ndarray:
     assert found.attrs["MATLAB_class"] == b"cell"
     assert found.dtype == h5py.ref_dtype
     out = np.empty(found.shape[::-1], object)
-    for place in np.ndindex(out.shape):
-        element = file[found[place[::-1]]]
+    for location in np.ndindex(out.shape):
+        element = file[found[location[::-1]]]
         assert element.name.startswith("/#refs#/")
         assert element.attrs["MATLAB_class"] in (b"uint8", b"single")
-        out[place] = np.asarray(element).T
+        out[location] = np.asarray(element).T
     return out
 
 
@@ -187,11 +187,11 @@ def test_resuming(
     """Killed in the middle, what is whole is kept; damage is made anew; the same files come out."""
     real, calls = submissions._denoised, []
 
-    def counted(work: Any, rows: Any) -> Any:
-        calls.append(work.number)
+    def counted(task: Any, rows: Any) -> Any:
+        calls.append(task.number)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return real(work, rows)
+        return real(task, rows)
 
     monkeypatch.setattr(submissions, "_denoised", counted)
     for benchmark, catalogue, total in (("sidd", sidd[0], 40), ("dnd", dnd[0], 50)):

@@ -28,7 +28,7 @@ from tasks.stores.layout import part_name
 from tasks.stores.patch_store import PatchStore
 from tasks.training.samples import StoreSamples
 
-UNCHANGED = ("patch", "slot", "pair", "dataset", "scene", "camera", "iso", "split", "licence", "y", "x", "full_scale")
+UNCHANGED = ("patch", "slot", "pair", "dataset", "scene", "camera", "iso", "split", "licence", "y", "x", "data_range")
 
 
 def made(store: str, output: Path | str, **changes: Any) -> dict[str, Any]:
@@ -157,9 +157,9 @@ def test_what_is_refused(patches: str, tmp_path: Path, catalogue: str) -> None:
         made(patches, patches)
     made(patches, tmp_path / "out")
     store = PatchStore.open(str(tmp_path / "out"))
-    work = ShardTask(store.url, "another plan", patches, store.record.recipe["estimated_clean"]["source"], (), 0)  # type: ignore[arg-type]
+    task = ShardTask(store.url, "another plan", patches, store.record.recipe["estimated_clean"]["source"], (), 0)  # type: ignore[arg-type]
     with pytest.raises(IntegrityError, match="changed while its clean images were estimated"):
-        make_shard(work)
+        make_shard(task)
 
 
 def test_everything_runs_on_it(patches: str, tmp_path: Path) -> None:

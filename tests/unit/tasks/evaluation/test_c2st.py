@@ -32,9 +32,9 @@ def test_the_record(catalogue: str, tmp_path: Path) -> None:
     assert record["protocol"] == "c2st-A"
     assert record["pairs"] == 4
     assert record["budget"] == {"steps": 3, "batch": 4, "average": 1, "seeds": 2, "seed": 0}
-    assert record["left_out"] == []
-    assert record["figures"]["floor"] == {"auc": 0.5, "auc_by_seed": [0.5]}
-    rows = {name: row for name, row in record["figures"].items() if name != "floor"}
+    assert record["skipped"] == []
+    assert record["metrics"]["floor"] == {"auc": 0.5, "auc_by_seed": [0.5]}
+    rows = {name: row for name, row in record["metrics"].items() if name != "floor"}
     assert set(rows) == {
         "model",
         "heteroscedastic",
@@ -70,14 +70,14 @@ def test_it_repeats_and_workers_find_the_same(wide: str) -> None:
     fields = {"baselines": False, "reference": "B"}
     first = evaluate_c2st(parameters(wide, **fields))
     assert first["protocol"] == "c2st-B"
-    assert first["partners"] == {"the other half of the image": 4}
+    assert first["reference_kinds"] == {"the other half of the image": 4}
     assert evaluate_c2st(parameters(wide, **fields)) == first
     assert evaluate_c2st(parameters(wide, **fields, cluster={"kind": "local", "workers": 2})) == first
 
 
 def test_a_classifier_finds_white_noise_in_place_of_blurred_noise(catalogue: str) -> None:
     record = evaluate_c2st(parameters(catalogue, steps=40, batch=16, seeds=1, baselines=False))
-    assert record["figures"]["model"]["auc"] > 0.9
+    assert record["metrics"]["model"]["auc"] > 0.9
 
 
 @pytest.mark.parametrize("kind", ["scene", "image", "split"])
@@ -108,8 +108,8 @@ def test_small_images_are_listed(folders: tuple[Path, Path], tmp_path: Path, pai
     ingest(str(root), str(rules), url)
     record = evaluate_c2st(parameters(url, baselines=False, seeds=1))
     assert record["pairs"] == 4
-    assert "auc_spread" not in record["figures"]["model"]
-    assert record["left_out"] == [
+    assert "auc_spread" not in record["metrics"]["model"]
+    assert record["skipped"] == [
         {"id": "street_100_3", "reason": "its measured part has a side of 60, less than 64 pixels"}
     ]
 

@@ -57,8 +57,8 @@ def parameters(*references: str, **changes: Any) -> MetadataParameters:
 
 def test_prompts_are_the_generators_own(cameras: Callable) -> None:
     url = cameras("x")
-    samples, left_out = choose_samples("shipped", "cpu", [url], "prompts", limit=3, side=64)
-    assert left_out == []
+    samples, skipped = choose_samples("shipped", "cpu", [url], "prompts", limit=3, side=64)
+    assert skipped == []
     assert len(samples.picks) == 3
     features, noise = read_samples(samples)
     generator, source = NoiseGenerator.from_pretrained(), open_pairs(url)
@@ -86,23 +86,23 @@ def test_the_record_and_its_page(cameras: Callable, tmp_path: Path) -> None:
     assert camera["classes"] == ["AX", "BX", "CY", "DY"]
     assert len(both["classes"]) == 8
     assert both["classes"][0] == "AX ISO 100"
-    figures = camera["figures"]
-    assert figures["chance"] == {"top1": 0.25, "top3": 0.75, "balanced": 0.25, "within_dataset": 0.5}
-    assert set(figures) == {"prompts", "noise", "majority", "chance"}
+    metrics = camera["metrics"]
+    assert metrics["chance"] == {"top1": 0.25, "top3": 0.75, "balanced": 0.25, "within_dataset": 0.5}
+    assert set(metrics) == {"prompts", "noise", "majority", "chance"}
     for row in ("prompts", "noise"):
-        assert len(figures[row]["top1_by_seed"]) == 2
-        assert figures[row]["top1"] == pytest.approx(sum(figures[row]["top1_by_seed"]) / 2)
+        assert len(metrics[row]["top1_by_seed"]) == 2
+        assert metrics[row]["top1"] == pytest.approx(sum(metrics[row]["top1_by_seed"]) / 2)
         counts = np.array(camera["confusion"][row])
         tested = [facts["samples"] for facts in camera["held_out"].values()]
         assert counts.sum() == sum(tested)
         if len(set(tested)) == 1:
-            assert np.trace(counts) / counts.sum() == pytest.approx(figures[row]["top1"])
+            assert np.trace(counts) / counts.sum() == pytest.approx(metrics[row]["top1"])
     assert abs(camera["parameters"]["noise"] / camera["parameters"]["prompts"] - 1) < 0.05
     for facts in camera["held_out"].values():
         assert facts["training_samples"] + facts["samples"] == 32
         assert facts["classes_not_tested"] == []
-    assert figures["prompts"]["within_dataset"] >= figures["prompts"]["top1"]
-    assert figures["prompts"]["within_dataset"] > 0.8  # white against smooth noise
+    assert metrics["prompts"]["within_dataset"] >= metrics["prompts"]["top1"]
+    assert metrics["prompts"]["within_dataset"] > 0.8  # white against smooth noise
     write_metadata_report(record, str(page))
     text = page.read_text()
     assert text.count("data:image/png;base64") == 4
@@ -134,7 +134,7 @@ def test_what_cannot_be_used(cameras: Callable, catalogue: str, patches: str) ->
     record = classify_metadata(parameters(url, model="heteroscedastic", features="all", seeds=1, steps=5))
     assert record["protocol"] == "metadata-all"
     mixed = classify_metadata(parameters(url, catalogue, seeds=1, steps=5))  # of whose cameras one is known
-    assert {"id": "wall_100_1", "reason": "its camera is not known"} in mixed["left_out"]
-    assert mixed["tasks"]["camera"]["left_out"] == [
+    assert {"id": "wall_100_1", "reason": "its camera is not known"} in mixed["skipped"]
+    assert mixed["tasks"]["camera"]["skipped"] == [
         {"class": "GP", "reason": "lies in one scene alone (street), 2 samples"}
     ]

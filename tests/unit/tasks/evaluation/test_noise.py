@@ -22,7 +22,7 @@ def test_the_record(patches: str, tmp_path: Path) -> None:
     assert record["protocol"] == "noise-A"
     assert record["pairs"] == 4
     # The model that is measured is itself a baseline, so it stands in the table once.
-    assert set(record["figures"]) == {
+    assert set(record["metrics"]) == {
         "model",
         "heteroscedastic",
         "spectrum_matched",
@@ -30,13 +30,13 @@ def test_the_record(patches: str, tmp_path: Path) -> None:
         "polyphase_matched",
         "floor",
     }
-    assert set(record["figures"]["model"]) == {*METRICS, "draw_correlation"}
-    assert set(record["figures"]["floor"]) == set(METRICS)
-    assert abs(record["figures"]["model"]["draw_correlation"]) < 0.05
-    assert (record["partners"], record["left_out"]) == ({"the pair itself": 4}, [])
-    assert {"kld_naflow", "kld_naflow_rounded", "lag1_error", "akld"} <= set(record["figures"]["model"])
-    figures = record["figures"]
-    assert figures["model"]["lag1_error"] > 5 * figures["spectrum_matched"]["lag1_error"]  # the noise is blurred
+    assert set(record["metrics"]["model"]) == {*METRICS, "sample_correlation"}
+    assert set(record["metrics"]["floor"]) == set(METRICS)
+    assert abs(record["metrics"]["model"]["sample_correlation"]) < 0.05
+    assert (record["reference_kinds"], record["skipped"]) == ({"the pair itself": 4}, [])
+    assert {"kld_naflow", "kld_naflow_rounded", "lag1_error", "akld"} <= set(record["metrics"]["model"])
+    metrics = record["metrics"]
+    assert metrics["model"]["lag1_error"] > 5 * metrics["spectrum_matched"]["lag1_error"]  # the noise is blurred
     assert "awgn" not in json.dumps(record)  # digests, not names or places as somebody typed them
     assert len(evaluation.examples) == 4
 
@@ -46,7 +46,7 @@ def test_cameras(patches: str) -> None:
     assert record["cameras_pairs"] == {"GP": 18, "unknown camera": 18}
     # Mean over a camera's pairs, then the plain mean of the cameras (metrics.md).
     each = [rows["model"]["lag1_error"] for rows in record["cameras"].values()]
-    assert record["figures"]["model"]["lag1_error"] == pytest.approx(sum(each) / 2)
+    assert record["metrics"]["model"]["lag1_error"] == pytest.approx(sum(each) / 2)
     only = evaluate_noise(EvaluateParameters(model="awgn", references=patches, baselines=False, camera="GP")).record
     assert only["pairs"] == 18
     assert only["cameras"] == {"GP": record["cameras"]["GP"]}
@@ -77,8 +77,8 @@ def test_it_repeats_and_follows_the_seed(patches: str) -> None:
         ).record
 
     assert run(1) == run(1)
-    assert run(2)["figures"]["model"] != run(1)["figures"]["model"]
-    assert run(2)["figures"]["floor"] == run(1)["figures"]["floor"]
+    assert run(2)["metrics"]["model"] != run(1)["metrics"]["model"]
+    assert run(2)["metrics"]["floor"] == run(1)["metrics"]["floor"]
 
 
 def test_the_references_digest_is_of_the_pairs_measured(patches: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from pngmodel.errors import UserError
 from tasks.datasets.reference_pairs import Reference, open_references
 from tasks.evaluation.noise import EvaluateParameters, evaluate_noise, write_report
-from tasks.evaluation.pair_selection import chosen_pairings, pairings_key, read_measured
+from tasks.evaluation.pair_selection import chosen_pairings, pairings_key, read_pair
 from tasks.evaluation.reference_protocols import Pairing, Pairings, Protocol, paired
 
 
@@ -35,7 +35,7 @@ def reference(image: str, camera: str | None = "S6", iso: int | None = 100, **ch
 
 
 def by_id(references: list[Reference], pairings: Pairings) -> dict[str, tuple[str, str]]:
-    return {references[p.target].id: (references[p.partner].id, p.manner) for p in pairings.found}
+    return {references[p.target].id: (references[p.reference].id, p.kind) for p in pairings.found}
 
 
 def everything(references: list[Reference], protocol: Protocol, seed: int = 0) -> Pairings:
@@ -61,11 +61,11 @@ def test_b_is_a_patch_of_the_same_image_that_shares_no_pixel() -> None:
         pairings = everything(references, "B")
         assert len(pairings.found) == len(references)
         for p in pairings.found:
-            one, other = references[p.target], references[p.partner]
+            one, other = references[p.target], references[p.reference]
             assert one.image == other.image
             assert max(abs(one.y - other.y), abs(one.x - other.x)) >= 32
-            assert p.manner == "another patch of the image"
-    assert len({p.partner for p in everything(PATCHES, "B").found}) > 4
+            assert p.kind == "another patch of the image"
+    assert len({p.reference for p in everything(PATCHES, "B").found}) > 4
 
 
 @pytest.mark.parametrize("size", [(40, 33), (33, 40)])
@@ -73,14 +73,14 @@ def test_b_halves_an_image_that_has_no_other_patch(size: tuple[int, int]) -> Non
     references = [reference("a", height=size[0], width=size[1]), reference("b", height=31, width=31)]
     pairings = everything(references, "B")
     (only,) = pairings.found
-    assert (only.target, only.partner, only.manner) == (0, 0, "the other half of the image")
+    assert (only.target, only.reference, only.kind) == (0, 0, "the other half of the image")
     image = torch.arange(size[0] * size[1]).reshape(1, *size)
     measured, shown = only.measured(image), only.shown(image)
     assert not set(measured.flatten().tolist()) & set(shown.flatten().tolist())
     assert measured.numel() + shown.numel() == image.numel()
     assert min(*measured.shape[1:], *shown.shape[1:]) >= 16
-    assert [left["id"] for left in pairings.left_out] == ["b/0,0"]
-    assert "31 x 31 pixels give no two halves" in pairings.left_out[0]["reason"]
+    assert [left["id"] for left in pairings.skipped] == ["b/0,0"]
+    assert "31 x 31 pixels give no two halves" in pairings.skipped[0]["reason"]
 
 
 def test_both_halves_are_measured_somewhere() -> None:
@@ -92,7 +92,7 @@ def test_c_is_another_image_of_the_same_camera_and_iso() -> None:
     pairings = everything(CAMERAS, "C")
     assert len(pairings.found) == len(CAMERAS)
     for p in pairings.found:
-        one, other = CAMERAS[p.target], CAMERAS[p.partner]
+        one, other = CAMERAS[p.target], CAMERAS[p.reference]
         assert (one.camera, one.iso) == (other.camera, other.iso)
         assert one.image != other.image
 
@@ -100,8 +100,8 @@ def test_c_is_another_image_of_the_same_camera_and_iso() -> None:
 def test_c_prefers_another_scene_and_says_where_there_is_none() -> None:
     frames = [reference("a0", scene="a"), reference("a1", scene="a"), reference("a2", scene="a")]
     alone = by_id(frames, everything(frames, "C"))
-    assert {manner for _, manner in alone.values()} == {"another image of the same scene"}
-    assert all(target != partner for target, (partner, _) in alone.items())
+    assert {kind for _, kind in alone.values()} == {"another image of the same scene"}
+    assert all(target != reference for target, (reference, _) in alone.items())
     more = [*frames, reference("b", scene="b")]
     found = by_id(more, everything(more, "C"))
     assert found["a0/0,0"] == ("b/0,0", "an image of another scene")
@@ -113,7 +113,7 @@ def test_d_is_another_camera_and_all_cameras_have_equal_chances() -> None:
     targets = [reference(f"S6{n}", "S6") for n in range(40)]
     references = targets + many
     pairings = paired(references, range(40), "D", 0)
-    cameras = [references[p.partner].camera for p in pairings.found]
+    cameras = [references[p.reference].camera for p in pairings.found]
     assert set(cameras) == {"GP", "N6"}
     assert 10 < cameras.count("N6") < 30
 
@@ -127,7 +127,7 @@ def test_what_has_no_partner_is_listed_with_its_reason() -> None:
         reference("e", split="validation"),  # a partner comes from the same split
     ]
     assert by_id(references, everything(references, "C")) == {}
-    assert [left["reason"] for left in everything(references, "C").left_out] == [
+    assert [left["reason"] for left in everything(references, "C").skipped] == [
         "there is no other image of camera S6 at ISO 100",
         "there is no other image of camera GP at ISO 100",
         "its camera is not known",
@@ -136,7 +136,7 @@ def test_what_has_no_partner_is_listed_with_its_reason() -> None:
     ]
     found = everything(references, "D")
     assert set(by_id(references, found)) == {"a/0,0", "b/0,0", "d/0,0"}
-    assert [left["reason"] for left in found.left_out] == [
+    assert [left["reason"] for left in found.skipped] == [
         "its camera is not known",
         "there is no other camera than S6",
     ]
@@ -154,11 +154,11 @@ def test_a_partner_is_a_function_of_seed_and_ids(protocol: Protocol) -> None:
 
 
 def test_partners_of_a_real_store_and_of_whole_images(patches: str, catalogue: str) -> None:
-    for url, manner in ((patches, "another patch of the image"), (catalogue, "the other half of the image")):
+    for url, kind in ((patches, "another patch of the image"), (catalogue, "the other half of the image")):
         source = open_references(url)
         found = chosen_pairings(source, url, split=None, camera=None, protocol="B", seed=0).found
-        assert {p.manner for p in found} == {manner}
-        pair = read_measured(source, found[0])
+        assert {p.kind for p in found} == {kind}
+        pair = read_pair(source, found[0])
         assert not torch.equal(pair.real.mean(), pair.shown_noisy.mean())
     assert pair.real.shape[1:] in ((48, 96), (96, 48))
     assert pairings_key(source, found) != pairings_key(source, found[:2])
@@ -173,12 +173,12 @@ def test_the_record_and_the_report_name_the_protocol(patches: str, tmp_path: Pat
 
     record, own = run("B"), run("A")
     assert (record["protocol"], own["protocol"]) == ("noise-B", "noise-A")
-    assert record["partners"] == {"another patch of the image": 18}
+    assert record["reference_kinds"] == {"another patch of the image": 18}
     assert record["references"] != own["references"]
     # The baselines see the other reference too; the floor knows of none.
     for row in ("model", "awgn", "spectrum_matched"):
-        assert record["figures"][row]["std_ratio"] != own["figures"][row]["std_ratio"]
-    assert record["figures"]["floor"] == own["figures"]["floor"]
+        assert record["metrics"][row]["std_ratio"] != own["metrics"][row]["std_ratio"]
+    assert record["metrics"]["floor"] == own["metrics"]["floor"]
     page = (tmp_path / "B.html").read_text()
     assert "All pairs, noise-B" in page
     assert "GP, noise-B" in page
@@ -205,8 +205,8 @@ def test_pairs_without_a_partner_stand_in_the_record(
     parameters = EvaluateParameters(model="awgn", references=url, reference="C", limit=9)
     record = evaluate_noise(parameters).record
     assert record["pairs"] == 2
-    assert record["partners"] == {"another image of the same scene": 2}
-    assert {left["id"]: left["reason"] for left in record["left_out"]} == {
+    assert record["reference_kinds"] == {"another image of the same scene": 2}
+    assert {left["id"]: left["reason"] for left in record["skipped"]} == {
         "street_800_2": "there is no other image of camera GP at ISO 800",
         "wall_100_1": "its camera is not known",
         "wall_100_2": "its camera is not known",

@@ -22,7 +22,7 @@ def test_what_cannot_be_split_is_listed() -> None:
     found = divisible([c for c, _ in named], [s for _, s in named], least=6)
     assert found.classes == ("A",)
     assert found.rows == tuple(range(10))
-    assert found.left_out == (
+    assert found.skipped == (
         {"class": "B", "reason": "lies in one scene alone (1), 9 samples"},
         {"class": "C", "reason": "has 2 samples, fewer than 6"},
     )

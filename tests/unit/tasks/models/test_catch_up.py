@@ -38,7 +38,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def evaluated(model: str, stored_with: int, *about: int) -> None:
     registered = named(model)
-    denoisers = [{"digest": registered.version(number).digest, "figures": {}} for number in about]
+    denoisers = [{"digest": registered.version(number).digest, "metrics": {}} for number in about]
     registered.keep_evaluation(stored_with, json.dumps({"denoisers": denoisers}).encode())
 
 

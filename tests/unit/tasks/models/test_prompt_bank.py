@@ -71,9 +71,9 @@ def test_what_a_bank_holds(patches: str, tmp_path: Path) -> None:
         bank.read(36)
 
 
-@pytest.mark.parametrize("assign", ["uniform", "own"])
+@pytest.mark.parametrize("reference_policy", ["uniform", "own"])
 def test_the_corpus_of_a_bank_is_that_of_the_references(
-    assign: str,
+    reference_policy: str,
     bundle: str,
     patches: str,
     parameters: Make,
@@ -81,7 +81,14 @@ def test_the_corpus_of_a_bank_is_that_of_the_references(
     rows_of: Callable,
     images_of: Callable,
 ) -> None:
-    common = {"model": bundle, "clean": patches, "scale": 2, "seed": 5, "shard": 50, "assign": assign}
+    common = {
+        "model": bundle,
+        "clean": patches,
+        "scale": 2,
+        "seed": 5,
+        "shard": 50,
+        "reference_policy": reference_policy,
+    }
     build_bank(bank_of(patches, tmp_path / "bank", model=bundle))
     make_corpus_shards(direct := plan_corpus(parameters(tmp_path / "direct", **common)))
     plan = plan_corpus(parameters(tmp_path / "banked", **common, references=str(tmp_path / "bank")))
@@ -231,17 +238,17 @@ def test_any_damaged_byte_of_a_shard_is_noticed(patches: str, tmp_path: Path) ->
 def test_a_record_of_another_kind_is_refused(patches: str, tmp_path: Path) -> None:
     url = str(tmp_path / "bank")
     build_bank(bank_of(patches, tmp_path / "bank", limit=2))
-    place = tmp_path / "bank" / "bank.json"
-    record = json.loads(place.read_text())
+    location = tmp_path / "bank" / "bank.json"
+    record = json.loads(location.read_text())
     for change, words in (
         ({"format_version": 2}, "'format_version' is 2, this version of pngnoise reads 1"),
         ({"surprise": 1}, "key 'surprise'"),
         ({"entries": 3}, "its shards do not hold its entries"),
     ):
-        place.write_text(json.dumps(record | change))
+        location.write_text(json.dumps(record | change))
         with pytest.raises(UserError, match=words):
             open_references(url)
-    place.write_text(json.dumps(record | {"licence": "mine"}))
+    location.write_text(json.dumps(record | {"licence": "mine"}))
     with pytest.raises(IntegrityError, match="does not fit its own digest"):
         verify(url)
 

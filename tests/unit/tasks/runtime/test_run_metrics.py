@@ -25,9 +25,9 @@ def test_counts_of_the_block_alone() -> None:
     with metered() as run:
         count(PAIRS, 2)
         count(PAIRS, 3)
-    assert run.figures["pairs"] == 5
-    assert run.figures["pairs_per_second"] > 0
-    assert set(COUNTS) <= set(run.figures)
+    assert run.metrics["pairs"] == 5
+    assert run.metrics["pairs_per_second"] > 0
+    assert set(COUNTS) <= set(run.metrics)
 
 
 def test_a_block_within_a_block_belongs_to_both() -> None:
@@ -38,10 +38,10 @@ def test_a_block_within_a_block_belongs_to_both() -> None:
             count(PAIRS)
             reached("second", 3, 4, "pairs")
         reached("first", 2, 2, "things")
-    assert (outer.figures["pairs"], inner.figures["pairs"]) == (2, 1)
-    assert set(inner.figures["stages"]) == {"second"}
-    assert outer.figures["stages"]["first"] == {"done": 2, "total": 2, "unit": "things"}
-    assert outer.figures["stages"]["second"]["done"] == 3
+    assert (outer.metrics["pairs"], inner.metrics["pairs"]) == (2, 1)
+    assert set(inner.metrics["stages"]) == {"second"}
+    assert outer.metrics["stages"]["first"] == {"done": 2, "total": 2, "unit": "things"}
+    assert outer.metrics["stages"]["second"]["done"] == 3
 
 
 def test_figures_are_there_after_an_error() -> None:
@@ -51,7 +51,7 @@ def test_figures_are_there_after_an_error() -> None:
 
     with pytest.raises(RuntimeError), metered() as run:
         broken()
-    assert run.figures["pairs"] == 1
+    assert run.metrics["pairs"] == 1
 
 
 def test_bytes_of_files_are_counted(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_bytes_of_files_are_counted(tmp_path: Path) -> None:
         assert create_bytes(str(tmp_path / "b"), b"123")
         assert not create_bytes(str(tmp_path / "b"), b"4567")
         read_bytes(str(tmp_path / "a"))
-    assert (run.figures["bytes_written"], run.figures["bytes_read"]) == (8, 5)
+    assert (run.metrics["bytes_written"], run.metrics["bytes_read"]) == (8, 5)
 
 
 def test_progress_is_kept_as_stages() -> None:
@@ -68,7 +68,7 @@ def test_progress_is_kept_as_stages() -> None:
         tell = reporter("cut", "patches")
         tell(1, 9)
         tell(9, 9)
-    assert run.figures["stages"] == {"cut": {"done": 9, "total": 9, "unit": "patches"}}
+    assert run.metrics["stages"] == {"cut": {"done": 9, "total": 9, "unit": "patches"}}
 
 
 def test_time_in_the_model_is_a_share_of_the_run() -> None:
@@ -76,18 +76,18 @@ def test_time_in_the_model_is_a_share_of_the_run() -> None:
         with model_time():
             time.sleep(0.02)
         time.sleep(0.02)
-    figures = run.figures
-    assert 0.02 <= figures["model_seconds"] < figures["seconds"]
-    assert figures["model_busy_share"] == pytest.approx(figures["model_seconds"] / figures["seconds"], abs=2e-2)
-    assert figures["gpu_busy_share"] is None
+    metrics = run.metrics
+    assert 0.02 <= metrics["model_seconds"] < metrics["seconds"]
+    assert metrics["model_busy_share"] == pytest.approx(metrics["model_seconds"] / metrics["seconds"], abs=2e-2)
+    assert metrics["gpu_busy_share"] is None
 
 
 def test_what_was_not_done_has_no_figure() -> None:
     with metered() as run:
         pass
-    assert run.figures["pairs"] is None
-    assert run.figures["pairs_per_second"] is None
-    assert run.figures["model_busy_share"] is None
+    assert run.metrics["pairs"] is None
+    assert run.metrics["pairs_per_second"] is None
+    assert run.metrics["model_busy_share"] is None
 
 
 def test_a_name_that_nobody_shows_is_refused() -> None:
@@ -103,7 +103,7 @@ def test_counts_of_workers_are_added_once(config: ClusterConfig, tmp_path: Path)
     with metered() as run:
         found = dict(run_each(config, read_bytes, files))
     assert {file: len(content) for file, content in found.items()} == files
-    assert run.figures["bytes_read"] == 36
+    assert run.metrics["bytes_read"] == 36
 
 
 def test_threads_of_a_worker_tell_each_count_once() -> None:

@@ -15,11 +15,11 @@ def test_made_once_for_a_key(tmp_path: Path) -> None:
         made.append(1)
         return {"value": len(made)}
 
-    place = str(tmp_path / "r.json")
-    assert recorded(place, "a", make) == recorded(place, "a", make) == {"value": 1, "key": "a"}
-    assert recorded(place, "b", make)["value"] == 2
+    location = str(tmp_path / "r.json")
+    assert recorded(location, "a", make) == recorded(location, "a", make) == {"value": 1, "key": "a"}
+    assert recorded(location, "b", make)["value"] == 2
     (tmp_path / "r.json").write_text("{")
-    assert recorded(place, "b", make)["value"] == 3
+    assert recorded(location, "b", make)["value"] == 3
     assert recorded(None, "b", make)["value"] == 4
 
 

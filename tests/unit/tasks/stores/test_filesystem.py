@@ -19,9 +19,9 @@ from tasks.stores.io.listing import list_files
 @pytest.fixture
 def full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A file system of 64 KiB; where mounting is not allowed, one that finds out when it writes back."""
-    place = tmp_path / "tiny"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True)
+    location = tmp_path / "tiny"
+    location.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", location], capture_output=True)
     if mounted.returncode:
 
         def fsync(descriptor: int) -> None:
@@ -29,10 +29,10 @@ def full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "fsync", fsync)
-        yield place
+        yield location
         return
-    yield place
-    subprocess.run(["umount", place], check=True)
+    yield location
+    subprocess.run(["umount", location], check=True)
 
 
 def test_write_read_list_remove(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_a_file_is_created_once_also_where_there_are_no_links(tmp_path: Path, mo
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     for number in range(2):
-        place = tmp_path / f"{number}.json"
-        assert files.create_bytes(str(place), b"first")
-        assert not files.create_bytes(str(place), b"second")
-        assert place.read_bytes() == b"first"
+        location = tmp_path / f"{number}.json"
+        assert files.create_bytes(str(location), b"first")
+        assert not files.create_bytes(str(location), b"second")
+        assert location.read_bytes() == b"first"
         monkeypatch.setattr(os, "link", link)  # as exFAT and many network disks do
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.json", "1.json"]

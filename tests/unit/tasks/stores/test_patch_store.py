@@ -160,7 +160,7 @@ def test_statistics_are_those_of_the_pixels(patches: str) -> None:
     assert found.stored_bytes == sum(p.stat().st_size for p in objects)
     for k, row in enumerate(store.table.to_pylist()):
         np.testing.assert_allclose(row["noise_std"], (noisy[k] - clean[k]).std((1, 2)) / 255, rtol=1e-6)
-        assert row["full_scale"] == 255
+        assert row["data_range"] == 255
 
 
 @pytest.mark.parametrize("side", ["clean", "noisy"])
@@ -235,7 +235,7 @@ def test_deep_and_float_images(tmp_path: Path, pair: Callable, dtype: str, chann
             whole = np.moveaxis(read_one(rows[row["pair"]], side), -1, 0)
             np.testing.assert_array_equal(patch, whole[:, row["y"] : row["y"] + 32, row["x"] : row["x"] + 32])
         assert 0.001 < np.mean(row["noise_std"]) < 0.2
-        assert row["full_scale"] == (65535 if dtype == "uint16" else rows[row["pair"]]["full_scale"])
+        assert row["data_range"] == (65535 if dtype == "uint16" else rows[row["pair"]]["data_range"])
     assert verify(url)["verified"]
 
 
@@ -249,8 +249,8 @@ def test_catalogues_of_several_kinds_are_cut_by_filters(
     url = itertools.count()
 
     def cut(**select: Any) -> dict[str, Any]:
-        place = str(tmp_path / f"p{next(url)}")
-        return extract_patches(str(tmp_path / "c"), place, geometry=SMALL, shard=8, select=Selection(**select))
+        location = str(tmp_path / f"p{next(url)}")
+        return extract_patches(str(tmp_path / "c"), location, geometry=SMALL, shard=8, select=Selection(**select))
 
     with pytest.raises(UserError, match=r"1 of 1 x uint8 \(clean and noisy\); 4 of 3 x uint8.*--channels"):
         cut()

@@ -94,20 +94,20 @@ def shard(request: pytest.FixtureRequest) -> tuple[ChunkCodec, bytes, int]:
 def test_no_changed_bit_changes_pixels_in_silence(shard: tuple[ChunkCodec, bytes, int]) -> None:
     codec, whole, slots = shard
     payload = len(whole) - index_size(slots)
-    places = [e for e in read_index(whole[payload:], slots, payload) if e is not None]
+    locations = [e for e in read_index(whole[payload:], slots, payload) if e is not None]
     silent = 0
-    for place in range(len(whole)):
+    for location in range(len(whole)):
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << place % 8
+        damaged[location] ^= 1 << location % 8
         try:
             index = read_index(bytes(damaged[payload:]), slots, payload)
             found = [codec.decode(bytes(damaged[slice(*e)])) for e in index if e is not None]
         except DamagedShard:
             continue
         silent += 1  # zstd's frame header has bits that mean nothing
-        for image, entry in zip(found, places, strict=True):
+        for image, entry in zip(found, locations, strict=True):
             np.testing.assert_array_equal(image, codec.decode(whole[slice(*entry)]))
-    assert silent <= (len(places) if codec.encoding == "delta" else 0)
+    assert silent <= (len(locations) if codec.encoding == "delta" else 0)
 
 
 def test_cut_and_foreign_indices_are_damage(shard: tuple[ChunkCodec, bytes, int]) -> None:
@@ -132,8 +132,8 @@ def test_zarr_opens_the_folder(tmp_path: Path) -> None:
     stack = np.random.default_rng(1).integers(0, 65536, (4, 3, 16, 16)).astype(np.uint16)
     (tmp_path / "zarr.json").write_bytes(codec.array_document((6,), 3))
     for k in range(2):
-        place = tmp_path / f"c/{k}/0/0/0"
-        place.parent.mkdir(parents=True)
-        place.write_bytes(assemble([codec.encode(image) for image in stack[2 * k : 2 * k + 2]], 3))
+        location = tmp_path / f"c/{k}/0/0/0"
+        location.parent.mkdir(parents=True)
+        location.write_bytes(assemble([codec.encode(image) for image in stack[2 * k : 2 * k + 2]], 3))
     found = np.asarray(zarr.open_array(tmp_path, mode="r")[:])
     np.testing.assert_array_equal(found[[0, 1, 3, 4]], stack)

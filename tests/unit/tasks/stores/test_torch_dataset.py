@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from pngmodel.errors import IntegrityError, UserError
 from tasks.datasets.extraction import Geometry, extract_patches
 from tasks.stores import reader
-from tasks.stores.io.read_ranges import Span, use_spans
+from tasks.stores.io.read_ranges import ByteRange, read_ranges
 from tasks.stores.layout import shard_object
 from tasks.stores.patch_store import PatchStore
 from tasks.stores.torch_dataset import PatchDataset, ShardBatches, ShuffledOrder
@@ -81,11 +81,11 @@ def test_both_sides_of_a_shard_are_fetched_at_once_and_once(patches: str, monkey
     data = PatchDataset(patches, whole_shards=True)
     requests: list[list[str]] = []
 
-    def counted(spans: list[Span], use: Callable[[int, bytes], Any]) -> list[Any]:
-        requests.append([span.url for span in spans if "/c/" in span.url])
-        return use_spans(spans, use)
+    def counted(ranges: list[ByteRange], use: Callable[[int, bytes], Any]) -> list[Any]:
+        requests.append([span.url for span in ranges if "/c/" in span.url])
+        return read_ranges(ranges, use)
 
-    monkeypatch.setattr(reader, "use_spans", counted)
+    monkeypatch.setattr(reader, "read_ranges", counted)
     batch = [35, 0, 9, 1, 0, 20, 30]  # more shards than are kept
     found = data.__getitems__(batch)
     assert [int(item["index"]) for item in found] == batch

@@ -159,11 +159,11 @@ def bundles(configuration: Configure, tmp_path: Path) -> list[str]:
 
 
 def test_several_models_stand_in_one_table(bundles: list[str], patches: str, tmp_path: Path) -> None:
-    parameters = EvaluateParameters(model="awgn", also=bundles, references=patches, limit=2, baselines=False)
+    parameters = EvaluateParameters(model="awgn", compare=bundles, references=patches, limit=2, baselines=False)
     evaluation = evaluate_noise(parameters)
     record = evaluation.record
-    assert [*record["figures"]] == ["model", "flow_srgb", "second", "c2n", "floor"]
-    assert record["also"] == {
+    assert [*record["metrics"]] == ["model", "flow_srgb", "second", "c2n", "floor"]
+    assert record["compare"] == {
         row: model_digest(bundle) for row, bundle in zip(("flow_srgb", "second", "c2n"), bundles, strict=True)
     }
     assert set(record["simplifications"]) == {"flow_srgb", "second", "c2n"}
@@ -172,9 +172,9 @@ def test_several_models_stand_in_one_table(bundles: list[str], patches: str, tmp
     assert "differ from their papers" in page
     assert "Flow-sRGB (ours): conditioned on" in page
     with_baselines = evaluate_noise(
-        EvaluateParameters(model=bundles[0], also=["awgn"], references=patches, limit=1, baselines=True)
+        EvaluateParameters(model=bundles[0], compare=["awgn"], references=patches, limit=1, baselines=True)
     ).record
-    assert [*with_baselines["figures"]][:3] == ["model", "awgn", "heteroscedastic"]
+    assert [*with_baselines["metrics"]][:3] == ["model", "awgn", "heteroscedastic"]
     assert set(with_baselines["simplifications"]) == {"model"}
     with pytest.raises(UserError, match=r"also: .*first/bundle' is measured already"):
         evaluate_noise(parameters.model_copy(update={"model": bundles[0]}))
@@ -200,11 +200,11 @@ def test_settings_are_cameras_with_iso(patches: str) -> None:
 def test_the_classifier_looks_at_them_too(bundles: list[str], catalogue: str) -> None:
     record = evaluate_c2st(
         C2stParameters(
-            model=bundles[0], also=bundles[2:], references=catalogue, steps=2, batch=4, seeds=1, hold_out="image",
+            model=bundles[0], compare=bundles[2:], references=catalogue, steps=2, batch=4, seeds=1, hold_out="image",
             baselines=False,
         )
     )  # fmt: skip
-    assert [*record["figures"]] == ["model", "c2n", "floor"]
+    assert [*record["metrics"]] == ["model", "c2n", "floor"]
     assert "| C2N (ours) |" in c2st_table(record)
     assert "differ from their papers" in c2st_table(record)
 

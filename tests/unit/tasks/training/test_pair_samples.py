@@ -25,7 +25,7 @@ def samples(real=(), synthetic=(), **changes) -> PairSamples:
 @pytest.fixture
 def corpus(made, parameters, patches: str, tmp_path: Path) -> str:
     """Two draws on the patches' own clean side."""
-    made(parameters(tmp_path / "corpus", clean=patches, assign="own", scale=2))
+    made(parameters(tmp_path / "corpus", clean=patches, reference_policy="own", scale=2))
     return str(tmp_path / "corpus")
 
 
@@ -33,15 +33,15 @@ def test_a_sample_is_a_window_of_a_pair(patches: str) -> None:
     store = PatchStore.open(patches)
     found = samples([RealPairs(patches, None)], flips=False).__getitems__([3])
     noisy, clean = (np.rint(x[0].numpy() * 255).astype(np.uint8) for x in (found.noisy, found.clean))
-    places = [
+    locations = [
         (row, y, x)
         for row in range(len(store))
         for y in range(0, 17)
         for x in range(0, 17)
         if np.array_equal(store.read(row)[0][:, y : y + 16, x : x + 16], clean)
     ]
-    assert len(places) == 1
-    row, y, x = places[0]
+    assert len(locations) == 1
+    row, y, x = locations[0]
     assert (y % 2, x % 2) == (0, 0)
     assert np.array_equal(store.read(row)[1][:, y : y + 16, x : x + 16], noisy)
 
@@ -63,15 +63,15 @@ def test_the_share_is_a_probability_whatever_the_sizes(patches: str, corpus: str
     real, synthetic = RealPairs(patches, "validation"), StoredPairs(corpus)
     assert len(synthetic) == 4 * len(real)
     mixed = samples([real], [synthetic], share=0.5)
-    kinds = [mixed._place(number)[0] is synthetic for number in range(1000)]
+    kinds = [mixed._location(number)[0] is synthetic for number in range(1000)]
     assert 0.45 < np.mean(kinds) < 0.55
-    assert all(samples([real], [synthetic], share=1.0)._place(n)[0] is synthetic for n in range(50))
-    assert not any(samples([real], [synthetic], share=0.0)._place(n)[0] is synthetic for n in range(50))
+    assert all(samples([real], [synthetic], share=1.0)._location(n)[0] is synthetic for n in range(50))
+    assert not any(samples([real], [synthetic], share=0.0)._location(n)[0] is synthetic for n in range(50))
 
 
 def test_sources_of_one_side_are_drawn_by_size(patches: str) -> None:
     small, large = RealPairs(patches, "validation"), RealPairs(patches, None)
-    drawn = [samples([small, large])._place(n)[:2] for n in range(4000)]
+    drawn = [samples([small, large])._location(n)[:2] for n in range(4000)]
     share = np.mean([source is small for source, _ in drawn])
     assert share == pytest.approx(len(small) / (len(small) + len(large)), abs=0.03)
     assert {index for source, index in drawn if source is large} == set(range(len(large)))
@@ -79,7 +79,7 @@ def test_sources_of_one_side_are_drawn_by_size(patches: str) -> None:
 
 def test_trainings_of_one_seed_see_the_same_clean_windows(patches: str, corpus: str) -> None:
     real = samples([RealPairs(patches, None)]).__getitems__(range(24))
-    for source in (GeneratedPairs(patches, None, "awgn"), StoredPairs(corpus), StoredPairs(corpus, draws=1)):
+    for source in (GeneratedPairs(patches, None, "awgn"), StoredPairs(corpus), StoredPairs(corpus, repeats=1)):
         made = samples(synthetic=[source], share=1.0).__getitems__(range(24))
         assert torch.equal(real.clean, made.clean)
         assert not torch.equal(real.noisy, made.noisy)
@@ -99,14 +99,14 @@ def test_noise_on_the_fly_is_new_for_every_sample_and_on_levels(patches: str) ->
 
 
 def test_the_first_draws_of_a_corpus(corpus: str) -> None:
-    whole, first = StoredPairs(corpus), StoredPairs(corpus, draws=1)
+    whole, first = StoredPairs(corpus), StoredPairs(corpus, repeats=1)
     rows = Corpus.open(corpus).manifest()
-    draws = np.concatenate([part.column("draw").to_numpy() for part in rows])
+    repeats = np.concatenate([part.column("repeat").to_numpy() for part in rows])
     assert (len(whole), len(first)) == (72, 36)
-    assert set(draws[first._data.pairs]) == {0}
+    assert set(repeats[first._data.pairs]) == {0}
     assert len({whole.digest, first.digest}) == 2
     with pytest.raises(UserError, match="has 2 draws of each clean image, 3 are asked for"):
-        StoredPairs(corpus, draws=3)
+        StoredPairs(corpus, repeats=3)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -141,8 +141,8 @@ def test_the_usual_names_need_no_rules(
 ) -> None:
     # words of the convention inside ordinary names must not mislead
     for seed, name in enumerate(("a_1", "low_light", "high-rise", "street_raw")):
-        for place, image in zip(LAYOUTS[layout], pair(seed, 48, 48), strict=True):
-            save(tmp_path / "set" / place.format(name), image)
+        for location, image in zip(LAYOUTS[layout], pair(seed, 48, 48), strict=True):
+            save(tmp_path / "set" / location.format(name), image)
     save(tmp_path / "set" / "notes.png", pair(9, 8, 8)[0])
     (tmp_path / "set" / "notes.txt").write_text("")
     found = ingested(tmp_path / "set", "folders", licence="mine")
@@ -162,9 +162,9 @@ def test_the_usual_names_need_no_rules(
 
 
 def test_mixed_layouts_and_missing_partners(tmp_path: Path, pair: Callable, save: Callable, ingested: Callable) -> None:
-    places = ["noisy/a.png", "clean/a.png", "more/b_noisy.png", "more/b_clean.png", "noisy/c.png", "more/d_gt.png"]
-    for seed, place in enumerate(places):
-        save(tmp_path / "set" / place, pair(seed // 2, 48, 48)[seed % 2])
+    locations = ["noisy/a.png", "clean/a.png", "more/b_noisy.png", "more/b_clean.png", "noisy/c.png", "more/d_gt.png"]
+    for seed, location in enumerate(locations):
+        save(tmp_path / "set" / location, pair(seed // 2, 48, 48)[seed % 2])
     found = ingested(tmp_path / "set", "folders")
     assert sorted(found.rows) == ["a", "more/b"]
     assert "clean image is missing beside noisy/c.png" in found.reasons["c"]
@@ -178,8 +178,8 @@ def test_images_of_no_side_are_refused_with_the_convention(tmp_path: Path, pair:
 
 
 def test_residuals_beside_noisy_images_are_no_noisy_images(tmp_path: Path, pair: Callable, save: Callable) -> None:
-    for place in ("a_noise.png", "a_noisy.png", "a_clean.png", "noise/b.png", "noisy/b.png", "gt/b.png"):
-        save(tmp_path / "set" / place, pair(0, 48, 48)[0])
+    for location in ("a_noise.png", "a_noisy.png", "a_clean.png", "noise/b.png", "noisy/b.png", "gt/b.png"):
+        save(tmp_path / "set" / location, pair(0, 48, 48)[0])
     found = find("folders", tmp_path / "set")
     assert {Path(str(r.noisy)).relative_to(tmp_path / "set").as_posix() for r in found.records} == {
         "a_noisy.png",

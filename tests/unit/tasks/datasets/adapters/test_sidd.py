@@ -34,7 +34,7 @@ def test_small_is_catalogued_with_its_facts_and_every_level(sidd_small: Path, in
         "0002_001_GP_00800_00350_3200_N_010": ("001", "GP", 800, "train", "MIT (SIDD)"),
         "0003_002_IP_00400_00350_5500_H_010": ("002", "IP", 400, "train", "MIT (SIDD)"),
     }
-    assert {(r["dataset"], r["dtype"], r["full_scale"]) for r in found.rows.values()} == {("sidd_small", "uint8", 255)}
+    assert {(r["dataset"], r["dtype"], r["data_range"]) for r in found.rows.values()} == {("sidd_small", "uint8", 255)}
     assert (found.reasons, found.ignored) == ({}, 1)
     for side, kind in (("noisy", "NOISY"), ("clean", "GT")):
         for pair, image in found.pixels(side):

@@ -53,7 +53,7 @@ def test_pairs_keep_every_level(
     found = ingested(tmp_path, "tiff")
     row = found.rows["a"]
     assert (row["dtype"], row["height"], row["width"], row["channels"]) == (dtype, 48, 56, channels)
-    assert row["full_scale"] == {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
+    assert row["data_range"] == {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
     for side, pixels in sides.items():
         ((_, read),) = found.pixels(side)
         np.testing.assert_array_equal(read.reshape(pixels.shape), pixels)
@@ -106,7 +106,7 @@ def test_repeats_stand_against_their_mean(
         np.testing.assert_array_equal(read.reshape(scene.shape), mean)
     noise = (stack[2].astype(np.float64) - mean).reshape(48, 56, -1)
     row = sorted(found.rows.items())[2][1]
-    np.testing.assert_allclose(row["noise_std"], noise.std(axis=(0, 1)) / row["full_scale"], rtol=1e-5)
+    np.testing.assert_allclose(row["noise_std"], noise.std(axis=(0, 1)) / row["data_range"], rtol=1e-5)
 
 
 def test_files_that_cannot_be_used_are_told_and_the_rest_goes_on(
