@@ -20,7 +20,6 @@ from tasks.datasets.catalogue import COMMIT, SCHEMA, TABLE
 from tasks.stores.corpus_store import writer
 from tasks.stores.io.filesystem import sha256, write_bytes, write_json
 from tasks.stores.io.tables import encode_table
-from tasks.stores.plans import shard_key
 
 _CROP, _STRIDE, _WINDOWS = 256, 128, 40  # along a side
 _SIDE = _CROP + (_WINDOWS - 1) * _STRIDE
@@ -84,9 +83,9 @@ def worker(arguments: Sequence[str]) -> None:
     seconds["plan"] = time.perf_counter() - started
 
     started = time.perf_counter()
-    key = writer(parameters.output, plan.layout, plan.recipe).key
+    store = writer(parameters.output, plan.layout, plan.recipe)
     for index in range(plan.layout.shards):
-        shard_key(key, index)
+        store.part_key(index)
     seconds["keys of all shards"] = time.perf_counter() - started
     peak = memory()[1]
 

@@ -21,9 +21,10 @@ from tasks.corpus.plan import CorpusParameters, CorpusPlan, evaluated_pairs, pla
 from tasks.corpus.publish import judge, publish
 from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
 from tasks.runtime.clusters import ClusterConfig, open_cluster
+from tasks.stores.commits import part_name
 from tasks.stores.corpus_store import manifest_name, manifest_shards, shards_name
 from tasks.stores.io.filesystem import file_size, join, read_bytes
-from tasks.stores.layout import ARRAYS, part_name
+from tasks.stores.layout import ARRAYS
 
 _SIDE = 1024
 _KINDS = ("PUT", "GET", "HEAD", "LIST", "DELETE", "other")

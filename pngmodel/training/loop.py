@@ -83,7 +83,7 @@ _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": to
 def _optimiser(
     settings: StageSettings, parameters: dict[str, nn.Parameter], lr_multipliers: Mapping[str, float]
 ) -> torch.optim.Optimizer:
-    """One optimiser over all parameters. ``lr_multipliers`` scales the learning rate by prefix of the parameter name."""
+    """One optimiser over all parameters. ``lr_multipliers`` scales learning rates by prefix of parameter names."""
     kind = _OPTIMISERS[settings.optimiser]
     chosen = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
     groups: dict[float, list[nn.Parameter]] = {}

@@ -23,10 +23,11 @@ from tasks.runtime.pipelining import pipelined
 from tasks.runtime.run_metrics import PAIRS, count, model_time
 from tasks.runtime.steps import step
 from tasks.stores.aliases import refuse_shadows
+from tasks.stores.commits import part_name
 from tasks.stores.corpus_store import CLEAN_IMAGES, COMMIT, PLACES, SCHEMA, SURVEYED, published_corpus, writer
 from tasks.stores.io.filesystem import encode_json, join, remove, sha256, write_if_other
 from tasks.stores.io.listing import list_files
-from tasks.stores.layout import CLEAN, NOISY, part_name, peak
+from tasks.stores.layout import CLEAN, NOISY, peak
 from tasks.stores.prompt_bank import Entry
 from tasks.stores.shard_file import Pixels
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from pngmodel.bundle import bundle_config, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
-from tasks.corpus.exports.receipts import COMMIT as EXPORT
-from tasks.corpus.exports.receipts import PLAN as EXPORT_PLAN
-from tasks.corpus.exports.receipts import open_export, verify_export
+from tasks.corpus.exports.export import COMMIT as EXPORT
+from tasks.corpus.exports.export import open_export, verify_export
+from tasks.corpus.exports.protocol import FOLDER as EXPORT_FOLDER
 from tasks.corpus.exports.records import ExportRecord
 from tasks.corpus.maintenance import verify_corpus
 from tasks.datasets.catalogue import COMMIT as CATALOGUE
@@ -19,10 +19,10 @@ from tasks.datasets.catalogue import REJECTED, CatalogueRecord, load_catalogue
 from tasks.models.generators import bundle_folder
 from tasks.runtime.clusters import ClusterConfig, open_cluster
 from tasks.stores.aliases import resolve_alias
+from tasks.stores.commits import PLAN
 from tasks.stores.corpus_store import COMMIT as CORPUS
 from tasks.stores.corpus_store import Corpus
 from tasks.stores.io.filesystem import exists, join, read_json
-from tasks.stores.layout import PLAN
 from tasks.stores.model_registry import resolve as resolve_version
 from tasks.stores.patch_store import COMMIT as PATCHES
 from tasks.stores.patch_store import PatchStore
@@ -65,7 +65,7 @@ def kind_of(url: str) -> str:
     for kind, commit in _COMMITS.items():
         if exists(join(url, commit)):
             return kind
-    plan = next((plan for plan in (PLAN, EXPORT_PLAN) if exists(join(url, plan))), None)
+    plan = next((plan for plan in (PLAN, EXPORT_FOLDER + PLAN) if exists(join(url, plan))), None)
     if plan is not None:
         kind = read_json(join(url, plan)).get("kind", "store")
         raise UserError(
@@ -146,7 +146,8 @@ def _bank_facts(bank: PromptBank) -> dict[str, Any]:
     record = bank.record
     counts = _counts(bank.rows) | {"iso": dict(sorted(Counter(str(r["iso"]) for r in bank.rows).items()))}
     facts = {name: getattr(record, name) for name in ("entries", "model", "licence", "recipe", "digest")}
-    sizes = {"shards": len(record.shards), "stored_bytes": sum(shard.bytes for shard in record.shards)}
+    stored = sum(fact.bytes for part in record.parts for fact in part.objects.values())
+    sizes = {"shards": len(record.parts), "stored_bytes": stored}
     return {"kind": record.kind} | counts | facts | sizes
 
 

@@ -15,7 +15,7 @@ from tasks.runtime.clusters import Cluster
 from tasks.runtime.configuration import validate
 from tasks.runtime.steps import step
 from tasks.stores.aliases import resolve_alias
-from tasks.stores.commits import SIGNATURE
+from tasks.stores.commits import PLAN, SIGNATURE, part_name
 from tasks.stores.corpus_store import (
     COMMIT,
     GATE,
@@ -29,7 +29,7 @@ from tasks.stores.corpus_store import (
 )
 from tasks.stores.io.filesystem import exists, join, read_json, remove
 from tasks.stores.io.listing import list_files
-from tasks.stores.layout import GROUP, PLAN, array_document, part_name
+from tasks.stores.layout import GROUP, array_document
 from tasks.stores.writer import ShardWriter
 
 Progress = Callable[[int, int], None]
@@ -59,9 +59,9 @@ def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:
 
 
 def _refuse_foreign(location: str, recorded: dict[str, Any], given: set[str]) -> None:
-    """A corpus may come from anyone, and so may the file at ``location``. It records how the corpus was made and where its
-    sources were; digests tell whether those are unchanged. It must not choose where to write, who computes, or which
-    web address is requested.
+    """A corpus may come from anyone, and so may the file at ``location``. It records how the corpus was made and where
+    its sources were; digests tell whether those are unchanged. It must not choose where to write, who computes, or
+    which web address is requested.
 
     Raises:
         IntegrityError: it says more. UserError: a source has to be confirmed.
@@ -85,7 +85,8 @@ def _override(url: str) -> str | None:
 
 def require_parts(url: str) -> None:
     """Raise a UserError that names the shards that a corpus made in ``--parts`` still lacks."""
-    ShardWriter.planned(url).require_parts()
+    store = ShardWriter.planned(url)
+    store.require_parts(store.layout.shards)
 
 
 def require_same_recipe(recipe: str, plan: CorpusPlan) -> list[str]:

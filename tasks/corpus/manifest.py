@@ -110,7 +110,7 @@ def compact(task: CompactWork) -> Compacted:
     for index in task.shards:
         content, table, facts = store.part(index)
         tables.append(table)
-        shards.append(shard_row(index, sha256(content), facts))
+        shards.append(shard_row(task.job.layout, index, sha256(content), facts))
     rows = pa.concat_tables(tables)
     found = reasons(rows, task.rules)
     files = {manifest_name(task.number): _write(url, task.number, rows, found, task.published)}
@@ -174,7 +174,7 @@ def compact_all(
         UserError: parts are missing; they are named.
     """
     url = plan.parameters.output
-    writer(url, plan.layout, plan.recipe).require_parts()
+    writer(url, plan.layout, plan.recipe).require_parts(plan.layout.shards)
     record = published_corpus(url)
     files = record.record.files if record is not None else {}
     tasks = []

@@ -286,7 +286,6 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         dtype=first.dtype,
         arrays=ARRAYS_OF_MODE[parameters.mode],
         repeats=parameters.scale,
-        encoding="registered",  # strangers read corpora
     )
     recipe = {
         "model": model,

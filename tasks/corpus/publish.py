@@ -23,6 +23,7 @@ from tasks.runtime.clusters import Cluster
 from tasks.runtime.run_metrics import REJECTS, count
 from tasks.runtime.steps import step
 from tasks.stores.aliases import write_alias
+from tasks.stores.commits import object_problem
 from tasks.stores.corpus_store import (
     CARD,
     CLEAN_IMAGES,
@@ -99,7 +100,7 @@ def refuse_other_rules(plan: CorpusPlan, rules: GateRules) -> None:
     gate, mode = join(url, GATE), corpus.record.mode
     if mode != plan.parameters.mode:
         raise UserError(f"{url}: holds a corpus of mode {mode!r}, {plan.parameters.mode!r} asked for; choose another")
-    if next(corpus.problem(GATE, corpus.record.files.get(GATE, "")), None) is not None:
+    if next(object_problem(gate, corpus.record.files.get(GATE, "")), None) is not None:
         return  # lost or damaged: it is judged anew
     if read_json(gate).get("rules") != rules.model_dump(mode="json"):
         raise UserError(
@@ -170,7 +171,7 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
         "files": dict(sorted(files.items())),
         "digest": corpus_digest(store.key, layout, judged.manifest.parts if judged.manifest else ()),
     }
-    found = _summary(url, store.record(COMMIT, CorpusRecord, record, arrays=mode != "recipe"))
+    found = _summary(url, store.commit_images(COMMIT, CorpusRecord, record, arrays=mode != "recipe"))
     name_alias(plan, found)
     return found
 

@@ -24,12 +24,13 @@ from tasks.datasets.catalogue import COMMIT as CATALOGUE
 from tasks.datasets.catalogue import load_catalogue, read_catalogued
 from tasks.runtime.clusters import ClusterConfig, run_each
 from tasks.runtime.steps import step
+from tasks.stores.commits import part_name, refuse_missing
 from tasks.stores.io.filesystem import exists, join, read_json
-from tasks.stores.layout import ARRAYS, Layout, part_name, peak
+from tasks.stores.layout import ARRAYS, Layout, peak
 from tasks.stores.patch_store import COMMIT, KIND, PAIR_COLUMNS, schema
 from tasks.stores.records import PatchStoreRecord
 from tasks.stores.shard_file import Pixels
-from tasks.stores.writer import ShardWriter, refuse_missing
+from tasks.stores.writer import ShardWriter
 
 PRESETS = {"sidd-512": (512, 384), "sidd-256": (256, 256)}
 """(size, stride) by name: how SIDD is usually cut for training, overlapping and not."""
@@ -355,7 +356,7 @@ def finalise(
     store = ShardWriter.planned(url)
     if store.kind != KIND:
         raise UserError(f"{url}: holds a {store.kind} and no {KIND}; give the place of one")
-    store.require_parts()
+    store.require_parts(store.layout.shards)
     checks = [ShardCheck(url, store.key, index) for index in range(store.layout.shards)]
     damaged = []
     for done, (check, whole) in enumerate(run_each(cluster, check_shard, checks)):
@@ -369,7 +370,7 @@ def finalise(
 
 def publish(store: ShardWriter) -> str:
     """Statistics and the commit record of a patch store, out of the parts alone; returns the store's digest."""
-    store.require_parts()
+    store.require_parts(store.layout.shards)
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("dataset", "camera", "iso", "split")}
     licences: set[str] = set()
     sums, stored = [], 0
@@ -379,7 +380,7 @@ def publish(store: ShardWriter) -> str:
             counter.update(str(value) for value in table.column(name).to_pylist())
         licences |= set(table.column("licence").to_pylist())
         sums.append(facts.sums)
-        stored += sum(fact["bytes"] for fact in facts.objects.values())
+        stored += sum(fact.bytes for fact in facts.objects.values())
     statistics = {
         "patches": {name: dict(sorted(counter.items())) for name, counter in counts.items()},
         **levels.pooled(levels.add(sums), store.layout.dtype),
@@ -389,10 +390,11 @@ def publish(store: ShardWriter) -> str:
     record = {
         "format": "pngnoise-patches",
         "licence": "; ".join(sorted(licences)),
+        "parts": store.list_parts(store.layout.shards),
         "rejected": store.notes["rejected"],
         "statistics": statistics,
     }
-    return store.commit(COMMIT, PatchStoreRecord, record).digest
+    return store.commit_images(COMMIT, PatchStoreRecord, record).digest
 
 
 task_extract_patches = step("extract_patches")(extract_patches)

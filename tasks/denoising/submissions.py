@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import base64
 import csv
-import hashlib
 import io
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,17 +32,18 @@ from tasks.denoising.unpaired import denoised
 from tasks.models.denoisers import CLASSICAL, denoiser_digest, load_denoiser
 from tasks.models.generators import one_thread
 from tasks.runtime.clusters import ClusterConfig, run_each
-from tasks.runtime.provenance import content_key, device_name
+from tasks.runtime.provenance import device_name
 from tasks.runtime.steps import step
-from tasks.stores.io.filesystem import exists, local_path, read_json, remove, sweep, write_bytes, write_json
-from tasks.stores.plans import begin
+from tasks.stores.commits import ObjectFact, PartWriter
+from tasks.stores.io.filesystem import exists, file_size, join, local_path, read_json, remove, sweep, write_json
+from tasks.stores.io.read_ranges import file_sha256
 
 Benchmark = Literal["sidd", "dnd"]
 Form = Literal["mat", "kaggle"]
 SIDD_IMAGES, SIDD_BLOCKS = 40, 32
 DND_IMAGES, DND_BOXES = 50, 20
-COMMIT, PLAN = "submission.json", "submission-plan.json"  # plan.json is what stores of images have
-_UPLOAD, _PIECES = "upload", "pieces"
+COMMIT = "submission.json"
+_UPLOAD, _FOLDER = "upload", ".submission/"
 _SHOWN = 3
 _EVALUATION = "1.0"  # eval_version of DND's kit
 
@@ -76,13 +76,18 @@ class SubmitParameters(BaseModel):
 class ImageTask:
     """One image of the benchmark: its blocks or boxes. Travels to workers."""
 
-    benchmark: Benchmark
     output: str
+    plan: dict[str, Any]
     catalogue: str
-    digest: str
     denoiser: tuple[str, str, str]
     number: int
-    """From 0 of SIDD, from 1 of DND, as the owners count."""
+    """Counts from 0 in SIDD and from 1 in DND, as in the benchmarks."""
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """The benchmark."""
+        found: Benchmark = self.plan["benchmark"]
+        return found
 
 
 def expected_ids(benchmark: Benchmark) -> dict[int, list[str]]:
@@ -148,6 +153,7 @@ def submit(
     described |= {"PaperTitle": p.paper_title, "Venue": p.venue}
     plan: dict[str, Any] = {
         "kind": "submission",
+        "format_version": 2,
         "benchmark": p.benchmark,
         "form": p.form,
         "catalogue": catalogue,
@@ -155,35 +161,34 @@ def submit(
         "device": device_name(p.device),
         "description": described,
     }
-    begin(p.output, PLAN, plan, content_key(plan))
+    _writer(p.output, plan).begin()
     if (finished := _finished(root)) is not None:
         return finished
     sweep(p.output)
     todo = [
-        ImageTask(p.benchmark, p.output, p.catalogue, catalogue, (p.denoiser, p.device, digest), number)
+        ImageTask(p.output, plan, p.catalogue, (p.denoiser, p.device, digest), number)
         for number in expected_ids(p.benchmark)
     ]
     progress(0, len(todo))
     for done, _ in enumerate(run_each(p.cluster, denoise_image, todo), 1):
         progress(done, len(todo))
-    facts = _assemble_sidd(root, p.form, described) if p.benchmark == "sidd" else {}
+    facts = _assemble_sidd(root, _writer(p.output, plan), p.form, described) if p.benchmark == "sidd" else {}
     names = sorted(path.name for path in (root / _UPLOAD).iterdir())
     record = plan | {
         "format": "pngnoise-submission",
-        "format_version": 1,
         "images": len(todo),
-        "files": {name: _digest(root / _UPLOAD / name) for name in names},
+        "files": {name: file_sha256(str(root / _UPLOAD / name)) for name in names},
         **facts,
     }
     write_json(str(root / COMMIT), record)
-    if p.benchmark == "sidd":  # of DND they are receipts of the files
-        remove(str(root / _PIECES))
+    for number in expected_ids(p.benchmark) if p.benchmark == "sidd" else ():
+        remove(str(root / _blocks(number)))  # the result has them all
     return record
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _writer(output: str, plan: dict[str, Any]) -> PartWriter:
+    """Writes a submission; a part is an image of the benchmark."""
+    return PartWriter(output, plan, folder=_FOLDER)
 
 
 def _finished(root: Path) -> dict[str, Any] | None:
@@ -192,7 +197,8 @@ def _finished(root: Path) -> dict[str, Any] | None:
         return None
     record = read_json(str(root / COMMIT))
     files = record.get("files", {})
-    whole = all((root / _UPLOAD / name).is_file() and _digest(root / _UPLOAD / name) == d for name, d in files.items())
+    paths = {root / _UPLOAD / name: digest for name, digest in files.items()}
+    whole = all(path.is_file() and file_sha256(str(path)) == digest for path, digest in paths.items())
     return record if whole and files else None
 
 
@@ -203,26 +209,27 @@ def denoise_image(task: ImageTask) -> None:
     With one thread: pixels do not depend on the machine's cores, and the time is that of one.
     """
     rows, digest = _rows(task.catalogue, task.benchmark)
-    if digest != task.digest:
+    if digest != task.plan["catalogue"]:
         raise IntegrityError(f"{task.catalogue}: changed since this run was planned; run the same command again")
     members = [rows[name] for name in expected_ids(task.benchmark)[task.number]]
     root = Path(str(local_path(task.output)))
+    writer = _writer(task.output, task.plan)
+    if writer.done(task.number):
+        return
+    images, seconds = _denoised(task, members)
     if task.benchmark == "sidd":
-        if _piece(root, task.number, len(members)) is None:
-            blocks, seconds = _denoised(task, members)
-            content = io.BytesIO()
-            np.savez(content, blocks=np.stack(blocks), seconds=np.float64(seconds))
-            write_bytes(str(_piece_path(root, task.number)), content.getvalue())
-        return
-    target, receipt = root / _UPLOAD / f"{task.number:04d}.mat", root / _PIECES / f"{task.number:04d}.json"
-    if target.is_file() and receipt.is_file() and read_json(str(receipt)).get("sha256") == _digest(target):
-        return
-    boxes, _ = _denoised(task, members)
-    with matlab73(target) as file:
-        file.cell("Idenoised", 1, len(boxes), boxes)
-        file.logical("israw", False)
-        file.text("eval_version", _EVALUATION)
-    write_json(str(receipt), {"sha256": _digest(target)})
+        content = io.BytesIO()
+        np.savez(content, blocks=np.stack(images))
+        objects = writer.write_objects({_blocks(task.number): content.getvalue()})
+    else:
+        name = f"{_UPLOAD}/{task.number:04d}.mat"
+        with matlab73(root / name) as file:
+            file.cell("Idenoised", 1, len(images), images)
+            file.logical("israw", False)
+            file.text("eval_version", _EVALUATION)
+        location = str(root / name)
+        objects = {name: ObjectFact(sha256=file_sha256(location), bytes=file_size(location))}
+    writer.write_part(task.number, pa.table({"seconds": [seconds]}), objects)
 
 
 def _denoised(task: ImageTask, rows: list[dict[str, Any]]) -> tuple[list[Pixels], float]:
@@ -245,33 +252,36 @@ def _denoised(task: ImageTask, rows: list[dict[str, Any]]) -> tuple[list[Pixels]
     return found, seconds
 
 
-def _piece_path(root: Path, number: int) -> Path:
-    return root / _PIECES / f"{number:04d}.npz"
+def _blocks(number: int) -> str:
+    """Path of the denoised blocks of an image of SIDD in the submission."""
+    return f"{_FOLDER}blocks/{number:04d}.npz"
 
 
-def _piece(root: Path, number: int, count: int) -> tuple[Pixels, float] | None:
-    """Blocks (count, H, W, C) and seconds of an image that was denoised before; None where it is not whole."""
-    try:
-        with np.load(_piece_path(root, number), allow_pickle=False) as piece:
-            blocks, seconds = piece["blocks"], float(piece["seconds"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return (blocks, seconds) if len(blocks) == count else None
+def _read_blocks(writer: PartWriter, number: int) -> tuple[Pixels, float]:
+    """Denoised blocks (count, H, W, C) of an image, and the seconds that they took.
+
+    Raises:
+        IntegrityError: they are missing or damaged.
+    """
+    if not writer.done(number):
+        location = join(writer.url, _blocks(number))
+        raise IntegrityError(f"{location}: is missing or damaged; run the same command again")
+    seconds = writer.part(number)[1]["seconds"][0].as_py()
+    with np.load(join(writer.url, _blocks(number)), allow_pickle=False) as found:
+        return found["blocks"], float(seconds)
 
 
-def _assemble_sidd(root: Path, form: Form, description: dict[str, str]) -> dict[str, Any]:
+def _assemble_sidd(root: Path, writer: PartWriter, form: Form, description: dict[str, str]) -> dict[str, Any]:
     """Write SubmitSrgb.mat or SubmitSrgb.csv out of the pieces, an image at a time."""
     seconds, pixels = 0.0, 0
 
     def blocks() -> Iterator[Pixels]:
         nonlocal seconds, pixels
         for number in range(SIDD_IMAGES):
-            piece = _piece(root, number, SIDD_BLOCKS)
-            if piece is None:
-                raise IntegrityError(f"{_piece_path(root, number)}: is missing or damaged; run the same command again")
-            seconds += piece[1]
-            pixels += piece[0].shape[0] * piece[0].shape[1] * piece[0].shape[2]
-            yield from piece[0]
+            images, taken = _read_blocks(writer, number)
+            seconds += taken
+            pixels += images.shape[0] * images.shape[1] * images.shape[2]
+            yield from images
 
     (root / _UPLOAD).mkdir(exist_ok=True)
     if form == "mat":
@@ -282,10 +292,10 @@ def _assemble_sidd(root: Path, form: Form, description: dict[str, str]) -> dict[
     else:
         working = root / _UPLOAD / ".SubmitSrgb.csv.writing"
         with working.open("w", newline="") as table:
-            writer = csv.writer(table, lineterminator="\n")
-            writer.writerow(["ID", "BLOCK"])
+            rows = csv.writer(table, lineterminator="\n")
+            rows.writerow(["ID", "BLOCK"])
             for number, block in enumerate(blocks()):
-                writer.writerow([number, base64.b64encode(block.tobytes()).decode("ascii")])
+                rows.writerow([number, base64.b64encode(block.tobytes()).decode("ascii")])
         working.replace(root / _UPLOAD / "SubmitSrgb.csv")
     return {"seconds_per_megapixel": seconds / (pixels / 1e6)}
 

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from pngmodel.images import to_unit
 from pngmodel.network.model import Precision
 from pngmodel.statistics import whitening
-from tasks.datasets.reference_pairs import SHIPPED, Reference, ReferenceSource, open_pairs, planned_references
+from tasks.datasets.reference_pairs import SHIPPED, ReferenceSource, open_pairs, planned_references
 from tasks.models.generators import SHIPPED_MODEL, load_generator, model_digest, one_thread
 from tasks.runtime.clusters import ClusterConfig, run_each
 from tasks.runtime.provenance import code_version, content_key, device_name, packages
 from tasks.runtime.steps import step
-from tasks.stores.io.filesystem import (
-    exists,
-    join,
-    read_bytes,
-    remove,
-    sha256,
-    sweep,
-    write_bytes,
-    write_inside,
-    write_json,
-)
-from tasks.stores.io.tables import encode_table
-from tasks.stores.layout import PLAN
-from tasks.stores.plans import begin
-from tasks.stores.prompt_bank import (
-    COMMIT,
-    FORMAT_VERSION,
-    KIND,
-    SCHEMA,
-    TABLE,
-    BankShard,
-    Entry,
-    PromptBankRecord,
-    bank_digest,
-    encode_shard,
-    header,
-    shard_digests,
-    shard_file,
-)
+from tasks.stores.commits import PartWriter
+from tasks.stores.io.filesystem import join, remove
+from tasks.stores.prompt_bank import COMMIT, Entry, PromptBankRecord, bank_writer, write_entries
 
 Name = tuple[str, str, str]
 """Model, device and digest: what names a generator in any process."""
@@ -73,46 +46,42 @@ class BankParameters(BaseModel):
 
 
 @dataclass(frozen=True)
-class BankTask:
-    """What a worker needs to make one shard."""
-
-    output: str
-    key: str
-    generator: Name
-    source: Location
-    index: int
-    first: int
-    references: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class BankPlan:
-    """Everything about a bank before any prompt of it exists."""
+    """Everything about a bank before any prompt is extracted; small enough to travel to workers."""
 
     parameters: BankParameters
     recipe: dict[str, Any]
     source: Location
     picks: tuple[int, ...]
-    references: tuple[Reference, ...]
 
     @property
-    def content(self) -> dict[str, Any]:
-        """plan.json without its key."""
-        sizes = {"entries": len(self.picks), "shard": self.parameters.shard}
-        return {"kind": KIND, "format_version": FORMAT_VERSION, "layout": sizes, "recipe": self.recipe}
+    def writer(self) -> PartWriter:
+        """The writer of the bank."""
+        layout = {"entries": len(self.picks), "shard": self.parameters.shard}
+        return bank_writer(self.parameters.output, {"layout": layout, "recipe": self.recipe})
 
     @property
-    def key(self) -> str:
-        """Digest of the plan."""
-        return content_key(self.content)
+    def parts(self) -> int:
+        """Number of parts."""
+        return -(-len(self.picks) // self.parameters.shard)
 
     @property
-    def tasks(self) -> Iterator[BankTask]:
-        """Work of every shard."""
-        p = self.parameters
-        for index, first in enumerate(range(0, len(self.picks), p.shard)):
-            name = (p.model, p.device, self.recipe["model"])
-            yield BankTask(p.output, self.key, name, self.source, index, first, self.picks[first : first + p.shard])
+    def generator(self) -> Name:
+        """The generator that extracts the prompts."""
+        return self.parameters.model, self.parameters.device, self.recipe["model"]
+
+    def entries(self, index: int) -> range:
+        """Entries of one part."""
+        size = self.parameters.shard
+        return range(index * size, min((index + 1) * size, len(self.picks)))
+
+
+@dataclass(frozen=True)
+class BankTask:
+    """One part of a bank, for a worker."""
+
+    plan: BankPlan
+    index: int
 
 
 KEPT_ENTRIES = 1024
@@ -155,7 +124,7 @@ def plan_bank(parameters: BankParameters) -> BankPlan:
             )
     if parameters.limit and parameters.limit < len(picks):
         picks = [picks[int(i)] for i in np.linspace(0, len(picks) - 1, parameters.limit).round()]
-    references = tuple(source.references[k] for k in picks)
+    references = [source.references[k] for k in picks]
     recipe = {
         "model": model_digest(parameters.model),
         "references": content_key([[r.id, r.content] for r in references]),
@@ -164,111 +133,69 @@ def plan_bank(parameters: BankParameters) -> BankPlan:
         "device": device_name(parameters.device),
         **parameters.model_dump(include={"split", "camera", "limit"}),
     }
-    return BankPlan(parameters, recipe, (parameters.references, source.digest), tuple(picks), references)
+    return BankPlan(parameters, recipe, (parameters.references, source.digest), tuple(picks))
 
 
 @one_thread()
-def make_bank_shard(task: BankTask) -> int:
-    """Extract and publish one shard; returns its index. Nothing happens when somebody else has done it."""
-    location = join(task.output, shard_file(task.index))
-    if _done(location, task):
+def make_bank_part(task: BankTask) -> int:
+    """Extract and publish one part; returns its index. Keeps a part that is done."""
+    plan, writer = task.plan, task.plan.writer
+    if writer.done(task.index):
         return task.index
-    source = planned_references(*task.source)
-    entries = [extracted(task.generator, source, k) for k in task.references]
-    write_inside(task.output, shard_file(task.index), encode_shard(entries, task.first, task.key))
+    source, rows, entries = planned_references(*plan.source), [], []
+    for entry in plan.entries(task.index):
+        k = plan.picks[entry]
+        rows.append(vars(source.references[k]) | {"entry": entry, "model": plan.recipe["model"]})
+        entries.append(extracted(plan.generator, source, k))
+    write_entries(writer, task.index, rows, entries)
     return task.index
-
-
-def _done(location: str, task: BankTask) -> bool:
-    if not exists(location):
-        return False
-    digests = shard_digests(read_bytes(location), task.first, task.key)
-    return digests is not None and len(digests) == len(task.references)
 
 
 def build_bank(
     parameters: BankParameters, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """Make the shards that are not there yet, then table and commit record. Returns place, entries, shards, digest.
+    """Make the missing parts of a prompt bank, then commit it. Returns location, entries, parts, size, digest.
 
-    Killed at any moment and run again it makes the same bytes.
+    If interrupted, run it again: it resumes and the result is byte-identical.
 
     Raises:
         UserError: the references or the model cannot be used, or the output holds something else.
     """
     plan = plan_bank(parameters)
-    begin(parameters.output, PLAN, plan.content, plan.key)
-    tasks = list(plan.tasks)
-    todo = [task for task in tasks if not _done(join(task.output, shard_file(task.index)), task)]
+    writer = plan.writer
+    writer.begin()
+    todo = [BankTask(plan, index) for index in range(plan.parts) if not writer.done(index)]
     if todo:
-        remove(join(parameters.output, COMMIT))  # a bank that is being mended is not published
-    finished = len(plan.picks) - sum(len(task.references) for task in todo)
+        remove(join(parameters.output, COMMIT))  # a bank that is being repaired is not published
+    finished = len(plan.picks) - sum(len(plan.entries(task.index)) for task in todo)
     progress(finished, len(plan.picks))
-    for task, _ in run_each(parameters.cluster, make_bank_shard, todo):
-        finished += len(task.references)
+    for task, _ in run_each(parameters.cluster, make_bank_part, todo):
+        finished += len(plan.entries(task.index))
         progress(finished, len(plan.picks))
-    record = _commit(plan, tasks)
+    record = _commit(plan)
     return {
         "bank": parameters.output,
         "entries": record.entries,
-        "shards": {"made": len(todo), "kept": len(tasks) - len(todo)},
-        "bytes": sum(shard.bytes for shard in record.shards),
+        "shards": {"made": len(todo), "kept": plan.parts - len(todo)},
+        "bytes": sum(fact.bytes for part in record.parts for fact in part.objects.values()),
         "model": record.model,
         "licence": record.licence,
         "digest": record.digest,
     }
 
 
-def _commit(plan: BankPlan, tasks: list[BankTask]) -> PromptBankRecord:
-    url = plan.parameters.output
-    sweep(url)
-    shards, digests = [], []
-    for task in tasks:
-        content = read_bytes(join(url, shard_file(task.index)))
-        found = shard_digests(content, task.first, task.key)
-        if found is None or len(found) != len(task.references):
-            raise UserError(
-                f"{join(url, shard_file(task.index))}: was changed during the run; run the same command again"
-            )
-        digests += found
-        start = header(content)[1]
-        shards.append(
-            BankShard(
-                file=shard_file(task.index),
-                entries=len(found),
-                bytes=len(content),
-                sha256=sha256(content),
-                header_bytes=start,
-                header_sha256=sha256(content[:start]),
-            )
-        )
-    table = encode_table(pa.Table.from_pylist(_rows(plan, digests), SCHEMA))
-    write_bytes(join(url, TABLE), table)
-    whole: dict[str, Any] = {
+def _commit(plan: BankPlan) -> PromptBankRecord:
+    references = planned_references(*plan.source).references
+    record = {
         "format": "pngnoise-prompt-bank",
-        "format_version": FORMAT_VERSION,
-        "kind": KIND,
         "entries": len(plan.picks),
         "shard": plan.parameters.shard,
         "model": plan.recipe["model"],
         "recipe": plan.recipe,
-        "licence": "; ".join(sorted({reference.licence for reference in plan.references})),
-        "packages": packages(),
-        "shards": [shard.model_dump() for shard in shards],
-        "table_sha256": sha256(table),
-        "digest": bank_digest(plan.key, shards, sha256(table)),
+        "licence": "; ".join(sorted({references[k].licence for k in plan.picks})),
+        "parts": plan.writer.list_parts(plan.parts),
     }
-    whole["record_sha256"] = content_key(whole)
-    record = PromptBankRecord.model_validate(whole)
-    write_json(join(url, COMMIT), whole)
-    return record
-
-
-def _rows(plan: BankPlan, digests: list[str]) -> list[dict[str, Any]]:
-    return [
-        vars(reference) | {"entry": k, "model": plan.recipe["model"], "sha256": digest}
-        for k, (reference, digest) in enumerate(zip(plan.references, digests, strict=True))
-    ]
+    return plan.writer.commit(COMMIT, PromptBankRecord, record)
 
 
 task_build_bank = step("build_prompt_bank")(build_bank)

@@ -11,12 +11,11 @@ from prefect.client.schemas.objects import State
 from prefect.tasks import Task
 
 from pngmodel.errors import TransientError
+from tasks.runtime.retries import TASK_DELAYS, TASK_RETRIES
 from tasks.runtime.run_metrics import count
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_TRIES = 2
-_WAITS = [10.0, 60.0]  # seconds: a server that restarts, then one that is repaired
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
@@ -32,8 +31,8 @@ def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
             task_run_name=name,
             cache_policy=NO_CACHE,
             persist_result=False,
-            retries=_TRIES,
-            retry_delay_seconds=_WAITS,
+            retries=TASK_RETRIES,
+            retry_delay_seconds=TASK_DELAYS,
             retry_condition_fn=_may_pass,
         )(function)
 
@@ -45,7 +44,7 @@ def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
     try:
         state.result()
     except TransientError:
-        if run.run_count <= _TRIES:
+        if run.run_count <= TASK_RETRIES:
             count("retries")
         return True
     except Exception:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pngmodel.errors import IntegrityError, TransientError, UserError
 from pngmodel.jsontext import decode_json
+from tasks.stores.commits import PLAN
 from tasks.stores.io.filesystem import exists, join, read_if_there, write_json
-from tasks.stores.layout import PLAN
 
 _KIND = "alias"
 

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from pngmodel.errors import IntegrityError, UserError
 from tasks.runtime.provenance import content_key
 from tasks.stores.aliases import resolve_alias
+from tasks.stores.commits import ObjectFact, Part, PartFacts, object_problem, part_name, stored_plan_key
 from tasks.stores.io.filesystem import exists, join, read_bytes, sha256
 from tasks.stores.io.tables import decode_table
-from tasks.stores.layout import CLEAN, NOISY, Layout, part_name
-from tasks.stores.parts import Facts
+from tasks.stores.layout import CLEAN, NOISY, Layout
 from tasks.stores.reader import ShardReader
-from tasks.stores.records import CorpusRecord, Part, ShardObject
+from tasks.stores.records import CorpusRecord
 from tasks.stores.writer import ShardWriter
 
 COMMIT = "corpus.json"
@@ -65,7 +65,7 @@ clean then noisy bytes (C, H, W)."""
 MANIFEST_SCHEMA = pa.schema([*SCHEMA, ("accepted", pa.bool_()), ("reason", pa.string())])
 """The same with what the quality gate says."""
 
-_FACTS = ("sha256", "index_sha256", "bytes")
+_FACTS = ("sha256", "bytes")
 SHARD_SCHEMA = pa.schema(
     [
         ("shard", pa.int64()),
@@ -103,10 +103,12 @@ def manifest_shards(layout: Layout) -> list[range]:
     ]
 
 
-def shard_row(index: int, part_sha256: str, facts: Facts) -> dict[str, Any]:
+def shard_row(layout: Layout, index: int, part_sha256: str, facts: PartFacts) -> dict[str, Any]:
     """A row of :data:`SHARD_SCHEMA`."""
-    row: dict[str, Any] = {"shard": index, "key": facts.shard, "part_sha256": part_sha256}
-    return row | {f"{array}_{name}": fact[name] for array, fact in facts.objects.items() for name in _FACTS}
+    row: dict[str, Any] = {"shard": index, "key": facts.key, "part_sha256": part_sha256}
+    for array, path in layout.objects(index).items():
+        row |= {f"{array}_{name}": getattr(facts.objects[path], name) for name in _FACTS}
+    return row
 
 
 def corpus_digest(key: str | None, layout: Layout, parts: Iterable[str]) -> str:
@@ -178,8 +180,8 @@ class Corpus(ShardReader[CorpusRecord]):
         row = self._row_of(index)
         try:
             objects = {
-                array: ShardObject(**{name: row[f"{array}_{name}"] for name in _FACTS})
-                for array in self.layout.objects(index)
+                path: ObjectFact(**{name: row[f"{array}_{name}"] for name in _FACTS})
+                for array, path in self.layout.objects(index).items()
             }
             return Part(part=part_name(index), sha256=row["part_sha256"], objects=objects)
         except ValidationError as error:
@@ -199,7 +201,7 @@ class Corpus(ShardReader[CorpusRecord]):
     def parts_digest(self) -> str:
         """See :meth:`ShardReader.parts_digest`."""
         parts = (digest for table in self.shards() for digest in table.column("part_sha256").to_pylist())
-        return corpus_digest(self.plan_key(), self.layout, parts)
+        return corpus_digest(stored_plan_key(self.url), self.layout, parts)
 
     def _read_table(self) -> pa.Table:
         return pa.concat_tables(list(self.manifest()))
@@ -227,7 +229,7 @@ class Corpus(ShardReader[CorpusRecord]):
     def verify_files(self) -> Iterator[str]:
         """Check every published file that is no shard; yields one line per problem."""
         for name, expected in self.record.files.items():
-            yield from self.problem(name, expected)
+            yield from object_problem(join(self.url, name), expected)
 
     def verify(self, shards: Sequence[int] | None = None) -> Iterator[str]:
         """As :meth:`ShardReader.verify`, with every published file."""

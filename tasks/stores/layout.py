@@ -1,12 +1,8 @@
-"""Sizes and names of a sharded store of images: what lies where, before and after any pixel of it exists.
+"""Sizes and names of a sharded store of images: which object holds which image.
 
-A folder or prefix with one or two Zarr v3 arrays ``clean`` (N, C, H, W) and ``noisy`` (the same, or in a corpus with
-its draws before it), one Parquet part per shard and a commit record written last:
-
-    plan.json               what is being made, written first; another plan at the same place is refused
-    clean/ noisy/           chunk = one image, shard = many
-    parts/00000.parquet     one row per pair of that shard; its metadata holds the digests of its objects
-    <commit>.json           the digests of all parts; a store without it is not readable
+A store is a folder or prefix with one or two Zarr v3 arrays ``clean`` (N, C, H, W) and ``noisy`` (the same, or with
+the repeats of a corpus in front). A chunk is one image, a shard holds many. :mod:`tasks.stores.commits` describes the
+files beside the arrays.
 """
 
 from __future__ import annotations
@@ -21,14 +17,14 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict
 
-from tasks.stores.shard_file import DTYPES, ChunkCodec, Encoding
+from tasks.stores.shard_file import DTYPES, ChunkCodec
 
 CLEAN, NOISY = ARRAYS = ("clean", "noisy")
-PLAN, GROUP = "plan.json", "zarr.json"
+GROUP = "zarr.json"
 _MAX_IMAGE, _MAX_PAIRS, _MAX_SHARDS, _MAX_SLOTS = 1 << 30, 1 << 40, 1 << 26, 1 << 24
 """Beyond any store that can be made: what a record says must not become memory or time before it is checked."""
-FORMAT_VERSION = 3
-"""Of patch stores and corpora. 1 had no padded layout; 2 had no draws, and one encoding for both."""
+FORMAT_VERSION = 4
+"""Of patch stores, corpora and prompt banks."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +37,6 @@ class Layout:
     With ``repeats`` (a corpus): all clean images once, N = pairs / draws of them, and ``noisy`` is (draws, N, C, H, W).
     Pair d * N + i is draw d of clean image i. A shard belongs to one draw, the clean images to the shards of draw 0,
     so that more draws add objects and change none.
-
-    ``encoding``: of the chunks (:data:`~tasks.stores.shard_file.Encoding`).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -56,7 +50,6 @@ class Layout:
     arrays: tuple[str, ...] = ARRAYS
     filled: tuple[int, ...] | None = None
     repeats: int | None = None
-    encoding: Encoding = "delta"
 
     @property
     def images(self) -> int:
@@ -140,7 +133,7 @@ class Layout:
     @property
     def codec(self) -> ChunkCodec:
         """How one image becomes a chunk."""
-        return ChunkCodec(self.channels, self.height, self.width, self.dtype, self.encoding)
+        return ChunkCodec(self.channels, self.height, self.width, self.dtype)
 
     @property
     def bytes_per_image(self) -> int:
@@ -185,11 +178,6 @@ class Layout:
 def peak(dtype: str) -> float:
     """Full scale of integer levels; floats in a store without a ``data_range`` of their own have 1."""
     return float(np.iinfo(dtype).max) if np.dtype(dtype).kind == "u" else 1.0
-
-
-def part_name(index: int) -> str:
-    """Path of a shard's Parquet part in its store."""
-    return f"parts/{index:05d}.parquet"
 
 
 def array_document(array: str) -> str:

@@ -15,28 +15,23 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from pngmodel.errors import IntegrityError, UserError
+from tasks.stores.commits import SHA256, StrictModel, read_record
 from tasks.stores.io.filesystem import create_bytes, encode_json, join, read_bytes, read_json, sha256, write_json
 from tasks.stores.io.listing import list_files
 from tasks.stores.io.relative_path import Digest, RelativePath
-from tasks.stores.records import SHA256
 
 Model = TypeVar("Model", bound=BaseModel)
 CHAMPION = "champion"
 FORMAT_VERSION = 1
-_SHOWN = 200  # characters of a key, which may be anybody's
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MEANT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)@(?P<which>champion|[1-9]\d*)")
 _NUMBERED = re.compile(r"(\d{6,})\.json")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Version(_Record):
+class Version(StrictModel):
     """versions/N.json."""
 
     format: Literal["pngnoise-registry-version"] = "pngnoise-registry-version"
@@ -50,7 +45,7 @@ class Version(_Record):
     added: str = Field(description="time, UTC, ISO 8601")
 
 
-class Move(_Record):
+class Move(StrictModel):
     """champion/N.json: from then on this version is the champion."""
 
     format: Literal["pngnoise-registry-champion"] = "pngnoise-registry-champion"
@@ -224,19 +219,7 @@ class Registered:
 
 
 def _read(location: str, model: type[Model]) -> Model:
-    content = read_json(location)
-    found = content.get("format_version")
-    if isinstance(found, int) and found != FORMAT_VERSION:
-        raise UserError(
-            f"{location}: key 'format_version' is {found}, this version reads {FORMAT_VERSION}; update pngnoise"
-        )
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise IntegrityError(
-            f"{location}: key '{'.'.join(map(str, first['loc']))[:_SHOWN]}': {first['msg']}; it is damaged"
-        ) from None
+    return read_record(location, model, FORMAT_VERSION, remedy="register the model again")
 
 
 def names(registry: str) -> list[str]:

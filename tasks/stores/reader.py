@@ -11,22 +11,30 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 
 from pngmodel.errors import IntegrityError, UserError
-from pngmodel.jsontext import decode_json
-from tasks.runtime.provenance import content_key
-from tasks.stores.commits import open_commit
-from tasks.stores.io.filesystem import exists, join, read_bytes, read_if_there, read_json, sha256
+from tasks.stores.commits import (
+    PLAN,
+    ObjectFact,
+    Part,
+    commit_problems,
+    decode_part,
+    object_problem,
+    open_commit,
+    part_name,
+    part_problems,
+    parts_digest,
+    stored_plan_key,
+)
+from tasks.stores.io.filesystem import exists, join, read_bytes, sha256
 from tasks.stores.io.read_ranges import ByteRange, read_ranges
-from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, PLAN, Layout, part_name
-from tasks.stores.parts import decode_part
-from tasks.stores.plans import plan_key
-from tasks.stores.records import Part, PartsRecord, ShardObject, StoreRecord
+from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, Layout
+from tasks.stores.records import ImageStoreRecord, PatchStoreRecord
 from tasks.stores.shard_file import DamagedShard, Pixels, index_size, read_index
 
 _KEPT_INDICES = 4096
 _Location = tuple[str, int, int]
 """Of an image: array, shard, slot."""
-Record = TypeVar("Record", bound=StoreRecord)
-Listed = TypeVar("Listed", bound=PartsRecord)
+Record = TypeVar("Record", bound=ImageStoreRecord)
+Listed = TypeVar("Listed", bound=PatchStoreRecord)
 
 
 class ShardReader(ABC, Generic[Record]):
@@ -172,12 +180,10 @@ class ShardReader(ABC, Generic[Record]):
     def _url(self, name: str, index: int) -> str:
         return join(self.url, self.layout.objects(index)[name])
 
-    def _fact(self, name: str, index: int) -> ShardObject:
-        return self.part(index).objects[name]
+    def _fact(self, name: str, index: int) -> ObjectFact:
+        return self.part(index).objects[self.layout.objects(index)[name]]
 
     def _index(self, key: tuple[str, int], content: bytes) -> list[tuple[int, int] | None]:
-        if sha256(content) != self._fact(*key).index_sha256:
-            raise self._damaged(*key, "its index has another sha256")
         size = index_size(self.layout.shard)
         try:
             return read_index(content, self.layout.shard, self._fact(*key).bytes - size)
@@ -202,51 +208,20 @@ class ShardReader(ABC, Generic[Record]):
             "the command that made the store mends it"
         )
 
-    def plan_key(self) -> str | None:
-        """The key of plan.json as it lies there; None when it is missing or makes no sense."""
-        content = read_if_there(join(self.url, PLAN))
-        try:
-            return None if content is None else plan_key(decode_json(content))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return ""
-
     def verify(self, shards: Sequence[int] | None = None) -> Iterator[str]:
-        """Check every object against the records; yields one line per problem, none when all is well.
+        """Check every object against the records; yields one line per problem.
 
-        ``shards``: only these, with everything that is no shard.
+        ``shards``: check only these, and everything that is not a shard.
         """
-        raw = read_json(join(self.url, self._commit))
-        if content_key({k: v for k, v in raw.items() if k != "record_sha256"}) != self.record.record_sha256:
-            yield f"{join(self.url, self._commit)}: does not fit its own digest; it was edited"
-        plan, key = join(self.url, PLAN), self.plan_key()
-        if key is None:
-            yield f"{plan}: missing"
-        elif self.parts_digest() != self.digest:
-            yield f"{plan}: does not fit the digest of the commit record; one of them was edited"
-        for location, digest in self.record.arrays.items():
-            yield from self.problem(location, digest)
+        yield from commit_problems(self.url, self._commit, self.record, self.parts_digest())
+        for path, digest in self.record.arrays.items():
+            yield from object_problem(join(self.url, path), digest)
         for index in range(self.layout.shards) if shards is None else shards:
             yield from self.verify_shard(index)
 
     def verify_shard(self, index: int) -> Iterator[str]:
         """As :meth:`verify`, of one shard: its part and its objects."""
-        part, paths = self.part(index), self.layout.objects(index)
-        yield from self.problem(part.part, part.sha256)
-        for name, fact in part.objects.items():
-            yield from self.problem(paths[name], fact.sha256)
-
-    def problem(self, location: str, digest: str) -> Iterator[str]:
-        """What is wrong with a file of the store, which should have this sha256."""
-        target = join(self.url, location)
-        try:
-            content = read_if_there(target)
-        except IntegrityError as error:
-            yield str(error)
-            return
-        if content is None:
-            yield f"{target}: missing"
-        elif sha256(content) != digest:
-            yield f"{target}: sha256 differs from the commit record"
+        yield from part_problems(self.url, self.part(index))
 
 
 class PartsReader(ShardReader[Listed]):
@@ -256,7 +231,7 @@ class PartsReader(ShardReader[Listed]):
         super().__init__(url, commit, model, kept_shards=kept_shards)
         parts, layout = self.record.parts, self.layout
         listed = len(parts) == layout.shards  # before a list is made of as many as a record asks for
-        wanted = ((part_name(k), set(layout.objects(k))) for k in range(layout.shards))
+        wanted = ((part_name(k), set(layout.objects(k).values())) for k in range(layout.shards))
         if not listed or any(
             (part.part, set(part.objects)) != names for part, names in zip(parts, wanted, strict=True)
         ):
@@ -269,7 +244,7 @@ class PartsReader(ShardReader[Listed]):
 
     def parts_digest(self) -> str:
         """See :meth:`ShardReader.parts_digest`."""
-        return content_key([self.plan_key(), [part.model_dump() for part in self.record.parts]])
+        return parts_digest(stored_plan_key(self.url), self.record.parts)
 
     def _read_table(self) -> pa.Table:
         tables = [self._rows(part.part, part.sha256) for part in self.record.parts]

@@ -1,75 +1,43 @@
-"""What store.json and corpus.json hold: one model each, checked on writing and on opening, printed as JSON schema."""
+"""Commit records of patch stores and corpora; `pngnoise schema` prints them."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from tasks.stores.commits import SHA256, CommitRecord, PartsRecord, StrictModel
 from tasks.stores.io.relative_path import RelativePath
 from tasks.stores.layout import Layout
 
-SHA256 = "sha256, hexadecimal"
 
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ShardObject(_Record):
-    """One object: a shard of one array."""
-
-    sha256: str = Field(description=f"{SHA256}, of the whole object")
-    index_sha256: str = Field(description=f"{SHA256}, of the index at its end, checksum included")
-    bytes: int = Field(ge=1, description="size of the object")
-
-
-class Part(_Record):
-    """One shard."""
-
-    part: RelativePath = Field(description="path of its Parquet table in the store")
-    sha256: str = Field(description=f"{SHA256}, of that table's file")
-    objects: dict[str, ShardObject] = Field(description="by array: clean, noisy")
-
-
-class Levels(_Record):
-    """Mean and standard deviation over all pixels, a value per channel, fractions of full scale."""
+class Moments(StrictModel):
+    """Mean and standard deviation over all pixels, per channel, as fractions of the data range."""
 
     mean: list[float]
     std: list[float]
 
 
-class Statistics(_Record):
-    """What is in a patch store. Exact for integers: made of sums of integers."""
+class Statistics(StrictModel):
+    """Statistics of a patch store. Exact for integer images."""
 
     patches: dict[str, dict[str, int]] = Field(description="patches by dataset, camera, iso and split")
-    levels: dict[str, Levels] = Field(description="by kind: clean and noise (noisy - clean); or image, of one array")
-    saturated: float = Field(ge=0, le=1, description="share of values at 0 or full scale; of noisy where it is there")
+    levels: dict[str, Moments] = Field(description="by kind: clean and noise (noisy - clean); or image, of one array")
+    saturated: float = Field(ge=0, le=1, description="share of values at 0 or the maximum; of noisy if present")
     raw_bytes: int = Field(description="uncompressed bytes of all arrays")
     stored_bytes: int = Field(description="bytes of all shard objects")
 
 
-class StoreRecord(_Record):
+class ImageStoreRecord(CommitRecord):
     """What the commit records of patch stores and corpora have in common."""
 
-    kind: str
-    format_version: Literal[3]
+    format_version: Literal[4]
     layout: Layout
-    recipe: dict[str, Any] = Field(description="everything that decides the content")
-    licence: str = Field(description="licences of the sources, separated by '; '")
-    packages: dict[str, str] = Field(description="versions of what decides the bytes")
+    recipe: dict[str, Any] = Field(description="everything that determines the content")
     arrays: dict[RelativePath, str] = Field(description=f"{SHA256}, of every array's zarr.json, by path")
-    digest: str = Field(description="over plan and parts: equal content has equal digests")
-    record_sha256: str = Field(description=f"{SHA256}, of this record without this key: JSON, sorted keys, no spaces")
 
 
-class PartsRecord(StoreRecord):
-    """A record that lists its shards; a corpus has too many of them for that."""
-
-    parts: list[Part] = Field(description="in order of the shards")
-
-
-class PatchStoreRecord(PartsRecord):
+class PatchStoreRecord(ImageStoreRecord, PartsRecord):
     """store.json, the commit record of a patch store."""
 
     format: Literal["pngnoise-patches"]
@@ -77,16 +45,18 @@ class PatchStoreRecord(PartsRecord):
     statistics: Statistics
 
 
-class CorpusRecord(StoreRecord):
+class CorpusRecord(ImageStoreRecord):
     """corpus.json, the commit record of a corpus."""
 
     format: Literal["pngnoise-corpus"]
-    mode: Literal["pairs", "noisy", "recipe"] = Field(description="what is stored of the pairs")
+    mode: Literal["pairs", "noisy", "recipe"] = Field(description="which images are stored")
     accepted: int = Field(ge=0, description="pairs that passed the quality gate")
-    rejected: dict[str, int] = Field(description="pairs that did not, by reason; the manifest and the gate say which")
-    override: str | None = Field(description="why it was published although the quality gate failed; null: it passed")
-    unused_clean: int = Field(ge=0, description="clean images that were not used; clean.parquet says why")
-    metrics: dict[str, dict[str, float]] = Field(description="protocol figures of model, baselines and floor")
+    rejected: dict[str, int] = Field(description="rejected pairs by reason; the manifest lists them")
+    override: str | None = Field(
+        description="reason for publishing although the quality gate failed; null if it passed"
+    )
+    unused_clean: int = Field(ge=0, description="clean images that were not used; clean.parquet has the reasons")
+    metrics: dict[str, dict[str, float]] = Field(description="metrics of model, baselines and floor")
     protocol: str
     stored_bytes: int = Field(ge=0, description="bytes of all shard objects")
-    files: dict[RelativePath, str] = Field(description=f"{SHA256}, of every file that is no shard, by path")
+    files: dict[RelativePath, str] = Field(description=f"{SHA256}, of every file that is not a shard, by path")

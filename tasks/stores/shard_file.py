@@ -1,26 +1,21 @@
-"""One shard object of a Zarr v3 array, encoded and decoded here: chunks, then an index of where they lie.
+"""Encodes and decodes the shard objects of a Zarr v3 array: chunks, then an index of their offsets.
 
-zarr-python gives the array's metadata and reads what is written here, but it writes a third as fast and fetches the
-index again for every chunk. docs/formats/patch-store.md describes the bytes.
+zarr-python writes the array's metadata and reads these objects. It is not used for writing them, because it is three
+times slower and reads the index again for every chunk. docs/formats/patch-store.md specifies the bytes.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import google_crc32c
 import imagecodecs
 import numpy as np
 import zarr
-from numcodecs.shuffle import Shuffle
-from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, ZstdCodec
-from zarr.codecs.numcodecs import Delta as ZarrDelta
-from zarr.codecs.numcodecs import Shuffle as ZarrShuffle
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 from zarr.storage import MemoryStore
 
 Pixels = NDArray[Any]
@@ -31,32 +26,24 @@ _ABSENT = 2**64 - 1
 _LEVEL = 1
 _CHECKSUM_BYTES = 4
 _BLOSC_HEADER, _BLOSC_ZSTD, _BLOSC_COPIED = 16, 4, 2  # bytes; a number in three bits of the flags; a bit of the flags
-_ZSTD = b"\x28\xb5\x2f\xfd"
 _ENTRY = np.dtype("<u8")
 
 
-class DamagedShard(ValueError):  # noqa: N818 - it says what is the matter, the reader says where
-    """A shard's bytes are not what a writer wrote; the caller knows the file's name."""
-
-
-Encoding = Literal["delta", "registered"]
-"""How images become chunks.
-
-delta: wrapping difference to the previous value (integers), bytes shuffled by significance where a value has more than
-one, zstd with its checksum. The smaller one, but only zarr-python reads it.
-registered: Blosc with zstd, shuffled likewise, then a crc32c: codecs that Zarr libraries in other languages know.
-"""
+class DamagedShard(ValueError):  # noqa: N818 - describes the damage; the reader adds the file
+    """The bytes of a shard are damaged. The caller knows the file."""
 
 
 @dataclass(frozen=True)
 class ChunkCodec:
-    """The codec pipeline of one array: a chunk is one image (C, H, W)."""
+    """The codec pipeline of one array: Blosc with zstd, then crc32c. A chunk is one image (C, H, W).
+
+    Zarr libraries in other languages read both codecs.
+    """
 
     channels: int
     height: int
     width: int
     dtype: str
-    encoding: Encoding = "delta"
 
     @property
     def _little(self) -> np.dtype[Any]:
@@ -64,99 +51,54 @@ class ChunkCodec:
 
     @property
     def _bytes(self) -> int:
-        """Of an image."""
         return self.channels * self.height * self.width * self._little.itemsize
 
     def encode(self, image: Pixels) -> bytes:
-        """The chunk of one image; asserts that the image fits, as what does not would be stored as something else."""
+        """The chunk of one image. Asserts shape and dtype: anything else would be stored as another image."""
         assert image.shape == (self.channels, self.height, self.width), image.shape
         assert image.dtype == self.dtype, image.dtype
-        flat = np.ascontiguousarray(image).reshape(-1)
-        size = flat.dtype.itemsize
-        if self.encoding == "registered":
-            packed = _blosc(flat.astype(self._little, copy=False).tobytes(), size)
-            return packed + _checksum(packed)
-        if flat.dtype.kind == "u":
-            difference = np.empty_like(flat)
-            difference[0] = flat[0]
-            np.subtract(flat[1:], flat[:-1], out=difference[1:])
-            flat = difference
-        flat = flat.astype(self._little, copy=False)
-        return bytes(compress(Shuffle(size).encode(flat) if size > 1 else flat, _LEVEL, True))
+        packed = _blosc(np.ascontiguousarray(image).astype(self._little, copy=False).tobytes(), self._little.itemsize)
+        return packed + _checksum(packed)
 
     def decode(self, chunk: bytes) -> Pixels:
         """The image of a chunk.
 
         Raises:
-            DamagedShard: the checksum does not hold, or the size is another.
+            DamagedShard: the checksum or the size is wrong.
         """
-        content = self._unblosced(chunk) if self.encoding == "registered" else self._unzstded(chunk)
-        if len(content) != self._bytes:
-            raise DamagedShard(f"a chunk has {len(content)} bytes where {self._bytes} belong")
-        size = self._little.itemsize
-        if self.encoding == "delta" and size > 1:
-            content = Shuffle(size).decode(content)
-        values = np.frombuffer(content, self._little).astype(self.dtype, copy=False)
-        if self.encoding == "delta" and values.dtype.kind == "u":
-            # imagecodecs adds up several times as fast as NumPy's cumsum
-            values = imagecodecs.delta_decode(values)
-        image: Pixels = (values if values.flags.writeable else np.array(values)).reshape(
-            self.channels, self.height, self.width
-        )
-        return image
-
-    def _unblosced(self, chunk: bytes) -> Any:
         packed = chunk[:-_CHECKSUM_BYTES]
         if chunk[-_CHECKSUM_BYTES:] != _checksum(packed):
-            raise DamagedShard("a chunk does not fit its checksum")
+            raise DamagedShard("a chunk does not match its checksum")
         if (size := int.from_bytes(packed[4:8], "little")) != self._bytes:
-            raise DamagedShard(f"a chunk has {size} bytes where {self._bytes} belong")
+            raise DamagedShard(f"a chunk has {size} bytes, expected {self._bytes}")
         if not _is_framed(packed):
-            raise DamagedShard("a chunk's header contradicts its size")
+            raise DamagedShard("the header of a chunk contradicts its size")
         try:
-            return imagecodecs.blosc_decode(packed, numthreads=1)
+            content = imagecodecs.blosc_decode(packed, numthreads=1)
         except (RuntimeError, ValueError) as error:
-            raise DamagedShard(f"a chunk does not decode ({error})") from None
-
-    def _unzstded(self, chunk: bytes) -> Any:
-        # It is given the memory that a chunk asks for, which may be any amount.
-        if (size := _zstd_size(chunk)) is not None and size != self._bytes:
-            raise DamagedShard(f"a chunk has {size} bytes where {self._bytes} belong")
-        try:
-            return decompress(chunk)
-        except (RuntimeError, ValueError) as error:
-            raise DamagedShard(f"a chunk does not decode ({error})") from None
+            raise DamagedShard(f"a chunk cannot be decoded ({error})") from None
+        if len(content) != self._bytes:
+            raise DamagedShard(f"a chunk has {len(content)} bytes, expected {self._bytes}")
+        values = np.frombuffer(bytearray(content), self._little).astype(self.dtype, copy=False)
+        return values.reshape(self.channels, self.height, self.width)
 
     def array_document(self, leading: tuple[int, ...], slots: int) -> bytes:
-        """The metadata (zarr.json), by zarr, of an array (\\*leading, C, H, W) with ``slots`` of its last leading axis
-        in a shard."""
+        """zarr.json of an array (\\*leading, C, H, W) with ``slots`` images of its last leading axis per shard."""
         memory: dict[str, Any] = {}
         image, ones = (self.channels, self.height, self.width), (1,) * (len(leading) - 1)
-        with warnings.catch_warnings():
-            # zarr warns that its own wrappers of numcodecs are no part of the specification: docs/design.md says why
-            warnings.simplefilter("ignore")
-            filters, compressors = self._zarr_codecs()
-            zarr.create_array(
-                MemoryStore(memory),
-                shape=(*leading, *image),
-                dtype=self.dtype,
-                chunks=(*ones, 1, *image),
-                shards=(*ones, slots, *image),
-                filters=filters,
-                compressors=compressors,
-                fill_value=0,
-            )
-        return bytes(memory["zarr.json"].to_bytes())
-
-    def _zarr_codecs(self) -> tuple[list[Any], list[Any]]:
-        """Filters and compressors as zarr calls them."""
         size = self._little.itemsize
-        if self.encoding == "registered":
-            shuffle = BloscShuffle.shuffle if size > 1 else BloscShuffle.noshuffle
-            return [], [BloscCodec(typesize=size, cname="zstd", clevel=_LEVEL, shuffle=shuffle), Crc32cCodec()]
-        filters = [ZarrDelta(dtype=self._little.str)] if np.dtype(self.dtype).kind == "u" else []
-        shuffles = [ZarrShuffle(elementsize=size)] if size > 1 else []
-        return filters, [*shuffles, ZstdCodec(level=_LEVEL, checksum=True)]
+        shuffle = BloscShuffle.shuffle if size > 1 else BloscShuffle.noshuffle
+        zarr.create_array(
+            MemoryStore(memory),
+            shape=(*leading, *image),
+            dtype=self.dtype,
+            chunks=(*ones, 1, *image),
+            shards=(*ones, slots, *image),
+            filters=[],
+            compressors=[BloscCodec(typesize=size, cname="zstd", clevel=_LEVEL, shuffle=shuffle), Crc32cCodec()],
+            fill_value=0,
+        )
+        return bytes(memory["zarr.json"].to_bytes())
 
 
 def _blosc(content: bytes, size: int) -> bytes:
@@ -182,20 +124,6 @@ def _is_framed(packed: bytes) -> bool:
         return False
     starts = np.frombuffer(packed[_BLOSC_HEADER:first], "<u4")
     return bool(((starts >= first) & (starts.astype(np.int64) + 4 <= length)).all())
-
-
-def _zstd_size(chunk: bytes) -> int | None:
-    """What a zstd frame says that it unpacks to (RFC 8878, 3.1.1.1); None where it is no frame.
-
-    A frame that does not say it may unpack to anything: 0, which no image has.
-    """
-    if chunk[:4] != _ZSTD or len(chunk) < 6:
-        return None
-    descriptor = chunk[4]
-    single = descriptor >> 5 & 1
-    start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
-    width = (single, 2, 4, 8)[descriptor >> 6]
-    return int.from_bytes(chunk[start : start + width], "little") + (256 if width == 2 else 0)
 
 
 def _checksum(content: bytes) -> bytes:

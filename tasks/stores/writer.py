@@ -1,8 +1,4 @@
-"""Write a sharded store: plan first, shards with their parts, the commit record last.
-
-A shard is done when its part names the same plan and its rows and objects have the recorded digests. So a killed run is
-finished by running the same command again, and done shards are not made twice.
-"""
+"""Writes a sharded store of images."""
 
 from __future__ import annotations
 
@@ -14,156 +10,92 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.runtime.provenance import content_key, packages
-from tasks.stores.io.filesystem import (
-    exists,
-    file_size,
-    join,
-    read_bytes,
-    read_if_whole,
-    read_json,
-    sha256,
-    size_if_there,
-    sweep,
-    write_inside,
-    write_json,
-)
-from tasks.stores.io.listing import list_files
+from tasks.stores.commits import PLAN, PartWriter
+from tasks.stores.io.filesystem import exists, file_size, join, read_json, sha256, write_inside, write_json
 from tasks.stores.io.read_ranges import ByteRange, read_ranges
-from tasks.stores.layout import FORMAT_VERSION, PLAN, Layout, part_name
-from tasks.stores.parts import Facts, decode_part, encode_part, is_whole, rows_digest
-from tasks.stores.plans import begin, plan_key, shard_key
-from tasks.stores.records import StoreRecord
+from tasks.stores.layout import FORMAT_VERSION, Layout
+from tasks.stores.records import ImageStoreRecord
 from tasks.stores.shard_file import DamagedShard, Pixels, assemble, index_size, read_index
 
-Record = TypeVar("Record", bound=StoreRecord)
-_SHOWN = 10
+Record = TypeVar("Record", bound=ImageStoreRecord)
 
 
-class ShardWriter:
-    """Writes one store. Several processes may write different shards of one store at once.
+class ShardWriter(PartWriter):
+    """Writes one store of images; a part is a shard.
 
-    ``notes`` belong to the plan but decide no content: what a later step, which sees the store alone, has to know.
+    ``notes`` belong to the plan but do not determine content: facts that later steps need and cannot recompute.
     """
 
     def __init__(
         self, url: str, kind: str, layout: Layout, recipe: dict[str, Any], notes: dict[str, Any] | None = None
     ) -> None:
         if problem := layout.problem():
-            raise UserError(f"{url}: this {kind} cannot be laid out: {problem}")
-        self.url, self.kind, self.layout, self.recipe, self.notes = url, kind, layout, recipe, notes or {}
-        self._plan = {
-            "kind": kind,
-            "format_version": FORMAT_VERSION,
-            "layout": layout.as_json(),
-            "recipe": recipe,
-            "notes": self.notes,
-        }
-        self.key = plan_key(self._plan)
+            raise UserError(f"{url}: this {kind} has an impossible layout: {problem}")
+        self.layout, self.recipe, self.notes = layout, recipe, notes or {}
+        plan = {"kind": kind, "format_version": FORMAT_VERSION, "layout": layout.as_json(), "recipe": recipe}
+        super().__init__(url, plan | {"notes": self.notes})
 
     @classmethod
     def planned(cls, url: str) -> ShardWriter:
-        """The writer of a store that was begun: what workers and ``finalise`` use.
+        """The writer of a store whose plan exists, for workers and ``finalise``.
 
         Raises:
-            UserError: nothing was begun there, or by another version. IntegrityError: the plan is damaged.
+            UserError: there is no plan, or it is of another version. IntegrityError: it is damaged.
         """
         location = join(url, PLAN)
         if not exists(location):
-            raise UserError(f"{location}: missing; no store was begun at {url}, check the path")
+            raise UserError(f"{location}: missing; no store was started at {url}, check the path")
         plan = read_json(location)
         if plan.get("format_version") != FORMAT_VERSION:
             raise UserError(
-                f"{location}: key 'format_version' is {plan.get('format_version')!r}, this version writes "
-                f"{FORMAT_VERSION}; make the store again in another place"
+                f"{location}: format_version is {plan.get('format_version')!r}, this release writes {FORMAT_VERSION}; "
+                "make the store again in another location"
             )
         try:
             layout = TypeAdapter(Layout).validate_python(plan["layout"])
             writer = cls(url, plan["kind"], layout, plan["recipe"], plan["notes"])
         except (ValidationError, KeyError, TypeError) as error:
-            raise IntegrityError(f"{location}: is damaged ({error}); make the store again in another place") from None
+            raise IntegrityError(
+                f"{location}: is damaged ({error}); make the store again in another location"
+            ) from None
         if writer.key != plan.get("key"):
-            raise IntegrityError(f"{location}: does not fit its own key; it was edited, make the store again elsewhere")
+            raise IntegrityError(f"{location}: does not match its key; it was edited, make the store again elsewhere")
         return writer
 
-    def shard_key(self, index: int) -> str:
-        """What identifies a shard: everything that decides its content, and its place."""
-        return shard_key(self.key, index)
-
     def prepare(self) -> None:
-        """Create the store, or accept the one that is there if it has the same plan, or the same with fewer draws.
+        """Create the store, or accept an existing one with the same plan or with fewer repeats.
 
         Raises:
-            UserError: the place holds another store, or files that are no store.
+            UserError: the location holds a different store, or files that are not a store.
         """
-        there = begin(self.url, PLAN, self._plan, self.key)
-        if there is None:
+        existing = self.begin()
+        if existing is None:
             return
-        repeats, started = self.layout.repeats or 1, there["layout"]["repeats"] or 1
-        if repeats > started:  # what is published of fewer draws stays so until the new record replaces it
-            write_json(join(self.url, PLAN), self._plan | {"key": self.key})
-        elif repeats < started:
+        requested, there = self.layout.repeats or 1, existing["layout"]["repeats"] or 1
+        if requested > there:  # the published corpus stays until the new record replaces it
+            write_json(join(self.url, PLAN), self.plan | {"key": self.key})
+        elif requested < there:
             raise UserError(
-                f"{self.url}: holds {started} draws of each clean image, {repeats} asked for; it contains those "
-                f"(column 'draw' below {repeats}), so use it as it is or choose another output"
+                f"{self.url}: holds {there} samples of each clean image, {requested} requested; it contains those "
+                f"(column 'repeat' below {requested}), so use it as it is or choose another output"
             )
-
-    def done(self, index: int, *, sizes_only: bool = False) -> bool:
-        """Whether the shard is published whole: its part and its objects' checksums hold.
-
-        ``sizes_only``: of the objects only the sizes are looked at, for stores that are too large to read again.
-        """
-        location = join(self.url, part_name(index))
-        content = read_if_whole(location)
-        facts = None if content is None else is_whole(content, location, self.shard_key(index))
-        objects = self.layout.objects(index)
-        if facts is None or set(facts.objects) != set(objects):
-            return False
-        return all(self._holds(join(self.url, objects[name]), fact, sizes_only) for name, fact in facts.objects.items())
-
-    @staticmethod
-    def _holds(location: str, fact: dict[str, Any], sizes_only: bool) -> bool:
-        if sizes_only:
-            return bool(size_if_there(location) == fact["bytes"])
-        content = read_if_whole(location)
-        return content is not None and sha256(content) == fact["sha256"]
 
     def write(
         self, index: int, chunks: Mapping[str, Sequence[bytes]], table: pa.Table, sums: dict[str, Any] | None = None
     ) -> None:
-        """Publish one whole shard: its objects, then its part. ``chunks`` are images encoded by the layout's codec."""
-        rows, locations = self.layout.rows(index), self.layout.objects(index)
+        """Publish one whole shard. ``chunks``: by array, the images encoded by the layout's codec."""
+        rows, paths = self.layout.rows(index), self.layout.objects(index)
         # One writer per shard, one write per shard: partial writes of shared shards lose data silently.
-        assert set(chunks) == set(locations), sorted(chunks)
-        assert {len(images) for images in chunks.values()} == {len(rows)}, (len(rows), "a whole shard or nothing")
+        assert set(chunks) == set(paths), sorted(chunks)
+        assert {len(images) for images in chunks.values()} == {len(rows)}, (len(rows), "a shard is written whole")
         assert table.num_rows == len(rows)
-        objects = {}
-        for name, images in chunks.items():
-            content = assemble(images, self.layout.shard)
-            write_inside(self.url, locations[name], content)
-            objects[name] = {
-                "sha256": sha256(content),
-                "index_sha256": sha256(content[-index_size(self.layout.shard) :]),
-                "bytes": len(content),
-            }
-        facts = Facts(self.shard_key(index), rows_digest(table), objects, sums or {})
-        write_inside(self.url, part_name(index), encode_part(table, facts))
-
-    def part(self, index: int) -> tuple[bytes, pa.Table, Facts]:
-        """A published part: its file, its rows, its facts.
-
-        Raises:
-            UserError: it is missing. IntegrityError: it is damaged, or belongs to another plan.
-        """
-        location = join(self.url, part_name(index))
-        content = read_bytes(location)
-        table, facts = decode_part(content, location)
-        if facts.shard != self.shard_key(index):
-            raise IntegrityError(f"{location}: belongs to another {self.kind}; two runs wrote to one place")
-        return content, table, facts
+        objects: dict[str, Any] = {}
+        for name, images in chunks.items():  # one at a time: each may have a hundred megabytes
+            objects |= self.write_objects({paths[name]: assemble(images, self.layout.shard)})
+        self.write_part(index, table, objects, sums)
 
     def image(self, pair: int, array: str) -> Pixels:
-        """One image of a published shard, for pictures of a store before it is committed.
+        """One image of a published shard, before the store is committed.
 
         Raises:
             IntegrityError: it is damaged.
@@ -185,46 +117,19 @@ class ShardWriter:
             raise IntegrityError(f"{location}: is damaged (slot {position} is absent); run the same command again")
         return read_ranges([ByteRange(location, *entry)], decoded)[0]
 
-    def require_parts(self) -> None:
-        """Raise a UserError that names the parts that are missing."""
-        there = set(list_files(join(self.url, "parts")))
-        names = [part_name(index) for index in range(self.layout.shards)]
-        refuse_missing(self.url, [name for name in names if name.removeprefix("parts/") not in there], len(names))
+    def commit_images(
+        self, name: str, model: type[Record], record: Mapping[str, Any], *, arrays: bool = True
+    ) -> Record:
+        """Write the metadata of the arrays and the commit record, once all shards exist.
 
-    def commit(self, name: str, model: type[Record], record: dict[str, Any]) -> Record:
-        """Write the arrays' metadata and the commit record, the record last; returns it.
-
-        Raises:
-            UserError: shards are missing.
+        ``arrays``: False for a store without arrays.
         """
-        self.require_parts()
-        parts = []
-        for index in range(self.layout.shards):
-            content, _, facts = self.part(index)
-            parts.append({"part": part_name(index), "sha256": sha256(content), "objects": facts.objects})
-        return self.record(name, model, record | {"parts": parts, "digest": content_key([self.key, parts])})
-
-    def record(self, name: str, model: type[Record], record: dict[str, Any], *, arrays: bool = True) -> Record:
-        """Write arrays' metadata and the commit record, once all shards are known to be there.
-
-        ``arrays``: False for a store that will have none.
-        """
-        sweep(self.url)
         documents = self.layout.documents() if arrays else {}
-        for location, content in documents.items():
-            write_inside(self.url, location, content)
-        whole = record | {
-            "kind": self.kind,
-            "format_version": FORMAT_VERSION,
-            "layout": self.layout.as_json(),
-            "recipe": self.recipe,
-            "packages": packages(),
-            "arrays": {location: sha256(content) for location, content in documents.items()},
-        }
-        whole["record_sha256"] = content_key(whole)
-        checked = model.model_validate(whole)  # the printed schema is true of what is written
-        write_json(join(self.url, name), whole)
-        return checked
+        for path, content in documents.items():
+            write_inside(self.url, path, content)
+        digests = {path: sha256(content) for path, content in documents.items()}
+        facts = {"layout": self.layout.as_json(), "recipe": self.recipe, "arrays": digests}
+        return self.commit(name, model, dict(record) | facts)
 
 
 @contextmanager
@@ -233,13 +138,3 @@ def _damage_at(location: str) -> Iterator[None]:
         yield
     except DamagedShard as error:
         raise IntegrityError(f"{location}: is damaged ({error}); run the same command again") from None
-
-
-def refuse_missing(url: str, missing: Sequence[str], total: int) -> None:
-    """Raise a UserError that names parts that are not there or not whole; nothing happens when there are none."""
-    if missing:
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        raise UserError(
-            f"{url}: {len(missing)} of {total} parts are missing or damaged: {', '.join(missing[:_SHOWN])}{more}; "
-            "run the command that makes them again (with the same --parts, if it was shared out), then finish"
-        )

@@ -6,31 +6,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from tasks.corpus.exports import FORMATS
 from tasks.corpus.exports.images import refuse_codec
 from tasks.corpus.exports.pairs import CorpusPairs, planned_pairs
-from tasks.corpus.exports.protocol import ExportTask, Settings, Written
-from tasks.corpus.exports.receipts import (
-    COMMIT,
-    FORMAT_VERSION,
-    KIND,
-    PLAN,
-    done,
-    parse_receipt,
-    plan_content,
-    publish,
-    receipt_name,
-    write_receipt,
-)
+from tasks.corpus.exports.protocol import FOLDER, FORMAT_VERSION, ExportTask, Settings, Written, export_writer
 from tasks.corpus.exports.records import ExportPart, ExportRecord
 from tasks.runtime.clusters import ClusterConfig, run_each
-from tasks.runtime.provenance import content_key, packages
 from tasks.runtime.steps import step
-from tasks.stores.io.filesystem import join, read_bytes, remove, sha256, sweep, write_json
-from tasks.stores.plans import begin
+from tasks.stores.commits import (
+    PartWriter,
+    commit_problems,
+    decode_part,
+    object_problem,
+    open_commit,
+    parts_digest,
+    stored_plan_key,
+)
+from tasks.stores.io.filesystem import join, read_bytes, remove, sha256
+
+COMMIT = "export.json"
 
 
 class ExportParameters(BaseModel):
@@ -68,20 +66,19 @@ def export_corpus(
     """
     pairs = CorpusPairs(parameters.corpus)
     settings = _settings(parameters, pairs)
-    content = plan_content(settings, pairs.digest)
-    key = content_key(content)
-    begin(parameters.output, PLAN, content, key)
-    tasks = list(_works(parameters, settings, pairs, key))
-    todo = [task for task in tasks if not done(task.output, task.index, task.key)]
+    writer = export_writer(parameters.output, settings, pairs.digest)
+    writer.begin()
+    tasks = list(_tasks(parameters, settings, pairs))
+    todo = [task for task in tasks if not writer.done(task.index)]
     if todo:
-        remove(join(parameters.output, COMMIT))  # an export that is being mended is not published
+        remove(join(parameters.output, COMMIT))  # an export that is being repaired is not published
     total = sum(_images(task) for task in tasks)
     finished = total - sum(_images(task) for task in todo)
     progress(finished, total)
     for task, _ in run_each(parameters.cluster, write_share, todo):
         finished += _images(task)
         progress(finished, total)
-    record = _commit(parameters.output, settings, pairs, tasks)
+    record = _commit(writer, settings, pairs, len(tasks))
     return {
         "export": parameters.output,
         "format": record.format,
@@ -96,11 +93,10 @@ def export_corpus(
 
 
 def write_share(task: ExportTask) -> int:
-    """Publish the files of one share and its receipt; returns its index. Nothing happens when somebody has done it."""
-    if not done(task.output, task.index, task.key):
-        pairs = planned_pairs(task.corpus, task.digest)
-        written = FORMATS[task.settings.format].write(task, pairs)
-        write_receipt(task.output, task.index, task.key, written)
+    """Publish the files of one share, then its part; returns its index. Keeps a share that is done."""
+    if not task.writer.done(task.index):
+        written = FORMATS[task.settings.format].write(task, planned_pairs(task.corpus, task.digest))
+        task.writer.write_part(task.index, pa.table({"pairs": [written.pairs]}), written.files)
     return task.index
 
 
@@ -132,41 +128,33 @@ def _settings(parameters: ExportParameters, pairs: CorpusPairs) -> Settings:
     return settings
 
 
-def _works(parameters: ExportParameters, settings: Settings, pairs: CorpusPairs, key: str) -> Iterator[ExportTask]:
+def _tasks(parameters: ExportParameters, settings: Settings, pairs: CorpusPairs) -> Iterator[ExportTask]:
     for index, share in enumerate(FORMATS[settings.format].shares(settings, pairs)):
-        yield ExportTask(parameters.corpus, pairs.digest, parameters.output, key, settings, index, share)
+        yield ExportTask(parameters.corpus, pairs.digest, parameters.output, settings, index, share)
 
 
 def _images(task: ExportTask) -> int:
     return (task.share.stop - task.share.start) * len(task.share.arrays)
 
 
-def _commit(output: str, settings: Settings, pairs: CorpusPairs, tasks: list[ExportTask]) -> ExportRecord:
-    """Files over the whole export, then export.json."""
-    chosen = FORMATS[settings.format]
-
-    def written() -> Iterator[Written]:
-        for task in tasks:
-            location = join(output, receipt_name(task.index))
-            yield parse_receipt(read_bytes(location), location).written()
-
-    sweep(output)
-    closing = chosen.closing(output, settings, pairs, written())
-    beside = {name: publish(output, name, content) for name, content in closing.items()}
-    listed = dict(beside)
-    parts: list[ExportPart] = []
-    for task, share in zip(tasks, written(), strict=True):
-        name = receipt_name(task.index)
-        size = sum(file.bytes for file in share.files.values())
-        digest = sha256(read_bytes(join(output, name)))
-        parts.append(ExportPart(receipt=name, sha256=digest, pairs=share.pairs, bytes=size))
-        if not chosen.file_per_image:
-            listed |= share.files
-    listed_parts = [part.model_dump() for part in parts]
+def _commit(writer: PartWriter, settings: Settings, pairs: CorpusPairs, count: int) -> ExportRecord:
+    """Write the files that belong to no share, then export.json."""
+    writer.require_parts(count)
+    closing = FORMATS[settings.format].closing(writer.url, settings, pairs, _written(writer, count))
+    files = writer.write_objects(dict(sorted(closing.items())))
+    parts = []
+    for index in range(count):
+        content, table, facts = writer.part(index)
+        parts.append(
+            ExportPart(
+                part=writer.part_path(index),
+                sha256=sha256(content),
+                pairs=table["pairs"][0].as_py(),
+                bytes=sum(fact.bytes for fact in facts.objects.values()),
+            )
+        )
     exported = pairs.accepted if settings.accepted_only else len(pairs)
-    whole: dict[str, Any] = {
-        "kind": KIND,
-        "format_version": FORMAT_VERSION,
+    record = {
         "format": settings.format,
         "settings": asdict(settings),
         "corpus": pairs.digest,
@@ -176,16 +164,48 @@ def _commit(output: str, settings: Settings, pairs: CorpusPairs, tasks: list[Exp
         "dtype": pairs.dtype,
         "pairs": exported,
         "skipped": len(pairs) - exported,
-        "bytes": sum(part.bytes for part in parts) + sum(fact.bytes for fact in beside.values()),
-        "packages": {name: packages()[name] for name in ("pngnoise", "imagecodecs", "tifffile", "pyarrow")},
-        "parts": listed_parts,
-        "files": {name: asdict(fact) for name, fact in sorted(listed.items())},
-        "digest": content_key([plan_content(settings, pairs.digest), listed_parts]),
+        "bytes": sum(part.bytes for part in parts) + sum(fact.bytes for fact in files.values()),
+        "parts": parts,
+        "files": {path: fact.model_dump() for path, fact in files.items()},
     }
-    whole["record_sha256"] = content_key(whole)
-    record = ExportRecord.model_validate(whole)
-    write_json(join(output, COMMIT), whole)
-    return record
+    return writer.commit(COMMIT, ExportRecord, record)
+
+
+def _written(writer: PartWriter, count: int) -> Iterator[Written]:
+    for index in range(count):
+        _, table, facts = writer.part(index)
+        yield Written(table["pairs"][0].as_py(), facts.objects)
+
+
+def open_export(url: str) -> ExportRecord:
+    """The commit record of an export.
+
+    Raises:
+        UserError: it is missing or of another version. IntegrityError: it is damaged.
+    """
+    return open_commit(
+        url,
+        COMMIT,
+        ExportRecord,
+        FORMAT_VERSION,
+        absent="there is no export, or it is not finished; run `pngnoise export` again",
+        remedy="export again in another location",
+    )
+
+
+def verify_export(url: str) -> Iterator[str]:
+    """Check every file of an export; yields one line per problem."""
+    record = open_export(url)
+    yield from commit_problems(url, COMMIT, record, parts_digest(stored_plan_key(url, FOLDER), record.parts))
+    for path, fact in record.files.items():
+        yield from object_problem(join(url, path), fact.sha256)
+    for part in record.parts:
+        location = join(url, part.part)
+        problems = list(object_problem(location, part.sha256))
+        yield from problems
+        if not problems:
+            for path, fact in decode_part(read_bytes(location), location)[1].objects.items():
+                yield from object_problem(join(url, path), fact.sha256)
 
 
 task_export_corpus = step("export_corpus")(export_corpus)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from tasks.corpus.exports.images import CODECS, encode_image
 from tasks.corpus.exports.pairs import CorpusPairs
 from tasks.corpus.exports.protocol import ExportTask, Settings, Share, Written, ranges
-from tasks.corpus.exports.receipts import publish
+from tasks.stores.commits import ObjectFact
 from tasks.stores.layout import CLEAN, NOISY
 
 BASICSR, NAFNET, RESTORMER = "basicsr", "nafnet", "restormer"
@@ -38,11 +38,12 @@ class Folders:
 
     def write(self, task: ExportTask, pairs: CorpusPairs) -> Written:
         """Publish both images of every pair."""
-        folders, files, count = FOLDERS[str(task.settings.layout)], {}, 0
+        folders, count = FOLDERS[str(task.settings.layout)], 0
+        files: dict[str, ObjectFact] = {}
         for pair in task.read(pairs):
             for array, folder in folders.items():
                 name = f"{folder}/{pair.key}.{task.settings.codec}"
-                files[name] = publish(task.output, name, encode_image(pair.images[array], task.settings.codec))
+                files |= task.publish(name, encode_image(pair.images[array], task.settings.codec))
             count += 1
         return Written(count, files)
 

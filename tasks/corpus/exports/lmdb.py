@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import shutil
@@ -17,9 +16,11 @@ from pngmodel.errors import UserError
 from tasks.corpus.exports.folders import BASICSR, FOLDERS, META, NAFNET, shape_words
 from tasks.corpus.exports.images import PNG, PNG_LEVEL, encode_image
 from tasks.corpus.exports.pairs import CorpusPairs
-from tasks.corpus.exports.protocol import ExportTask, FileFact, Settings, Share, Written
+from tasks.corpus.exports.protocol import ExportTask, Settings, Share, Written
 from tasks.runtime.progress import reporter
+from tasks.stores.commits import ObjectFact
 from tasks.stores.io.filesystem import local_path
+from tasks.stores.io.read_ranges import file_sha256
 
 _DATA = "data.mdb"
 _PAGE = 4096
@@ -130,6 +131,5 @@ def _expected(task: ExportTask, pairs: CorpusPairs) -> int:
     return pairs.accepted if task.settings.accepted_only else len(pairs)
 
 
-def _fact(path: Path) -> FileFact:
-    with path.open("rb") as file:
-        return FileFact(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+def _fact(path: Path) -> ObjectFact:
+    return ObjectFact(sha256=file_sha256(str(path)), bytes=path.stat().st_size)

@@ -13,10 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pngmodel.errors import IntegrityError, UserError
+from tasks.stores.commits import decode_part
 from tasks.stores.corpus_store import COMMIT, Corpus
 from tasks.stores.io.filesystem import join, read_bytes, sha256
 from tasks.stores.layout import CLEAN, NOISY
-from tasks.stores.parts import decode_part
 from tasks.stores.shard_file import Pixels
 
 _VERDICT = (pa.field("accepted", pa.bool_()), pa.field("reason", pa.string()))

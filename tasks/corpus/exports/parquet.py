@@ -14,7 +14,6 @@ from tasks.corpus.exports.card import dataset_card
 from tasks.corpus.exports.images import CODECS, encode_image
 from tasks.corpus.exports.pairs import CorpusPairs, ExportPair
 from tasks.corpus.exports.protocol import ExportTask, Settings, Share, Written, ranges
-from tasks.corpus.exports.receipts import publish
 
 CARD = "README.md"
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -57,7 +56,7 @@ class Parquet:
                 count += len(rows)
         shares = -(-len(pairs) // (task.settings.pairs_per_file or pairs.shard))
         name = f"data/train-{task.index:05d}-of-{shares:05d}.parquet"
-        return Written(count, {name: publish(task.output, name, bytes(sink.getvalue().to_pybytes()))})
+        return Written(count, task.publish(name, bytes(sink.getvalue().to_pybytes())))
 
     def closing(
         self, output: str, settings: Settings, pairs: CorpusPairs, written: Iterable[Written]

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from tasks.corpus.exports.pairs import CorpusPairs, ExportPair
+from tasks.stores.commits import ObjectFact, PartWriter
+
+KIND = "export"
+FORMAT_VERSION = 2
+FOLDER = ".export/"
+"""Holds plan and parts, so that users see their own files only."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,18 @@ class ExportTask:
     corpus: str
     digest: str
     output: str
-    key: str
-    """Digest of the export's plan."""
     settings: Settings
     index: int
     share: Share
+
+    @property
+    def writer(self) -> PartWriter:
+        """Writes the export; a share is a part."""
+        return export_writer(self.output, self.settings, self.digest)
+
+    def publish(self, name: str, content: bytes) -> dict[str, ObjectFact]:
+        """Write one file of the share; returns its facts by path."""
+        return self.writer.write_objects({name: content})
 
     def read(self, pairs: CorpusPairs) -> Iterator[ExportPair]:
         """The pairs of this share."""
@@ -50,20 +63,18 @@ class ExportTask:
 
 
 @dataclass(frozen=True)
-class FileFact:
-    """One published file."""
-
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
 class Written:
-    """What became of a share."""
+    """The files of a share."""
 
     pairs: int
-    files: dict[str, FileFact]
+    files: dict[str, ObjectFact]
     """By path in the export."""
+
+
+def export_writer(output: str, settings: Settings, corpus: str) -> PartWriter:
+    """The writer of an export; ``corpus`` is the digest of the corpus."""
+    plan = {"kind": KIND, "format_version": FORMAT_VERSION, "corpus": corpus, **asdict(settings)}
+    return PartWriter(output, plan, folder=FOLDER)
 
 
 class ExportFormat(Protocol):
@@ -79,7 +90,7 @@ class ExportFormat(Protocol):
 
     @property
     def file_per_image(self) -> bool:
-        """Whether there are too many files for one record: their digests stay in the receipts."""
+        """Whether every image is a file."""
 
     def refuse(self, output: str, settings: Settings, pairs: CorpusPairs) -> None:
         """Raise a UserError when this corpus cannot be exported so, before anything is written."""

@@ -12,7 +12,6 @@ from typing import Any
 from tasks.corpus.exports.images import CODECS, encode_image
 from tasks.corpus.exports.pairs import CorpusPairs
 from tasks.corpus.exports.protocol import ExportTask, Settings, Share, Written, ranges
-from tasks.corpus.exports.receipts import publish
 
 
 class WebDataset:
@@ -41,7 +40,7 @@ class WebDataset:
                 _add(tar, f"{pair.key}.json", encode_row(pair.row))
                 count += 1
         name = f"corpus-{task.index:06d}.tar"
-        return Written(count, {name: publish(task.output, name, sink.getvalue())})
+        return Written(count, task.publish(name, sink.getvalue()))
 
     def closing(
         self, output: str, settings: Settings, pairs: CorpusPairs, written: Iterable[Written]

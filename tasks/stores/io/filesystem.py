@@ -21,6 +21,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from pngmodel.errors import IntegrityError, TransientError, UserError
 from pngmodel.jsontext import decode_json
+from tasks.runtime.retries import REQUEST
 from tasks.runtime.run_metrics import BYTES_READ, BYTES_WRITTEN, count
 from tasks.stores.io import objects
 from tasks.stores.io.urls import LEAVES, check_url, leaves
@@ -29,15 +30,6 @@ _TEMPORARY = ".writing"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # exFAT, SMB, some FUSE mounts
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ATTEMPTS = 5  # at a file that another run sweeps
-_S3_ROUNDS = 3  # of s3fs' own, each of botocore's tries: five made a silent server cost half an hour
-# Adaptive: retries back off with jitter, and a server that says SlowDown is asked less often from then on. Outages of a
-# few tens of seconds are survived; a wrong endpoint still fails within a minute or so.
-_S3_CONFIG = {
-    "retries": {"max_attempts": 12, "mode": "adaptive"},
-    "connect_timeout": 5,
-    "read_timeout": 30,
-    "max_pool_connections": 32,  # requests of a process at once
-}
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -47,14 +39,14 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     check_url(url)
     chain = url.split("::")
-    s3: dict[str, Any] = {"config_kwargs": _S3_CONFIG} if chain[-1].startswith("s3://") else {}
+    s3: dict[str, Any] = {"config_kwargs": REQUEST} if chain[-1].startswith("s3://") else {}
     options = s3 if len(chain) == 1 else {"s3": s3} if s3 else {}
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
         raise UserError(f"{url}: this kind of URL cannot be opened ({error}); use a path, file:// or s3://") from None
     if "s3" in fs.protocol:
-        fs.retries = _S3_ROUNDS
+        fs.retries = 1  # botocore retries requests, and nothing else does
     return fs, str(path)
 
 
@@ -329,5 +321,5 @@ def open_array(url: str) -> zarr.Array[Any]:
         path = local_path(url)
         if path is not None:
             return zarr.open_array(LocalStore(path, read_only=True), mode="r", zarr_format=3)
-        store = FsspecStore.from_url(url, storage_options={"config_kwargs": _S3_CONFIG}, read_only=True)
+        store = FsspecStore.from_url(url, storage_options={"config_kwargs": REQUEST}, read_only=True)
         return zarr.open_array(store, mode="r", zarr_format=3)

@@ -14,9 +14,8 @@ from fsspec.asyn import sync
 from fsspec.exceptions import FSTimeoutError
 
 from pngmodel.errors import IntegrityError, TransientError
+from tasks.runtime.retries import CONTENT_ATTEMPTS
 
-ATTEMPTS = 5
-"""How often is asked for what arrives damaged."""
 _TAGS_FIT: set[str] = set()
 """Buckets whose server is known to give the MD5 of the content as its tag."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -42,11 +41,11 @@ def fetch(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
             answer["Body"].close()
 
     damaged: set[str] = set()
-    for attempt in range(ATTEMPTS):
+    for attempt in range(CONTENT_ATTEMPTS):
         fetched: tuple[dict[str, Any], bytes | Exception] = sync(fs.loop, ask)
         answer, content = fetched
         if isinstance(content, Exception):
-            if attempt == ATTEMPTS - 1:
+            if attempt == CONTENT_ATTEMPTS - 1:
                 raise content
             continue
         if _is_tagged(answer, content):
@@ -59,7 +58,9 @@ def fetch(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
                 raise IntegrityError(f"s3://{path}: is damaged where it lies: it is not what its tag says")
             return content  # of a server whose tags are something else
         damaged.add(digest)
-    raise TransientError(f"s3://{path}: {ATTEMPTS} times arrived damaged, each time otherwise; look at the network")
+    raise TransientError(
+        f"s3://{path}: arrived damaged {CONTENT_ATTEMPTS} times, each time differently; check the network"
+    )
 
 
 def _is_tagged(answer: dict[str, Any], content: bytes) -> bool:

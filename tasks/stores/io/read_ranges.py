@@ -1,7 +1,8 @@
-"""Parts of files: spans that a record names, ranges, and files that are read by slice."""
+"""Parts of files: byte ranges, and files that are read by slice."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +14,13 @@ from typing import Any, BinaryIO, TypeVar, cast
 from fsspec.implementations.local import LocalFileSystem
 
 from pngmodel.errors import IntegrityError, TransientError
+from tasks.runtime.retries import CONTENT_ATTEMPTS
 from tasks.stores.io.filesystem import explained, filesystem, is_local
-from tasks.stores.io.objects import ATTEMPTS, http_status
+from tasks.stores.io.objects import http_status
 
 Found = TypeVar("Found")
-_BEYOND_THE_END = 416  # HTTP: a file ends before a span begins
+_BLOCK = 4 << 20  # bytes
+_BEYOND_THE_END = 416  # HTTP: the file ends before the range starts
 
 
 @dataclass(frozen=True)
@@ -30,67 +33,78 @@ class ByteRange:
 
 
 def read_ranges(ranges: Sequence[ByteRange], use: Callable[[int, bytes], Found]) -> list[Found]:
-    """What ``use`` makes of the number and the bytes of every span; object storage is asked for all at once.
+    """Reads byte ranges and returns ``use(k, content)`` of each; object storage serves them in parallel.
 
-    What ``use`` refuses by an IntegrityError is fetched again from object storage, a few times: parts of objects have
-    no tag, and what was damaged on its way is whole where it lies.
+    Ranges carry no checksum of their own. A range of object storage that cannot be read, or that ``use`` rejects with
+    an IntegrityError, is read again (:mod:`tasks.runtime.retries`).
 
     Raises:
-        IntegrityError: a file is missing or too short: who asks for a span knows that it should be there. Or what
-            ``use`` raised last.
+        IntegrityError: a file is missing or too short, or ``use`` still rejects its content.
+        TransientError: storage fails.
     """
     found: dict[int, Found] = {}
     waiting = list(range(len(ranges)))
-    for attempt in range(ATTEMPTS):
-        refused: dict[int, IntegrityError] = {}
-        for k, content in zip(waiting, _contents([ranges[k] for k in waiting]), strict=True):
+    for attempt in range(CONTENT_ATTEMPTS):
+        failed: dict[int, IntegrityError | TransientError] = {}
+        contents = _contents([ranges[k] for k in waiting])
+        for k, content in zip(waiting, contents, strict=True):
             try:
+                if isinstance(content, Exception):
+                    raise content
                 if len(content) != ranges[k].stop - ranges[k].start:
                     raise IntegrityError(
                         f"{ranges[k].url}: is damaged (shorter than recorded); `pngnoise verify` lists all damage"
                     )
                 found[k] = use(k, content)
-            except IntegrityError as error:
-                refused[k] = error
-        waiting = list(refused)
-        if waiting and (attempt == ATTEMPTS - 1 or is_local(ranges[waiting[0]].url)):
-            raise refused[waiting[0]]
+            except (IntegrityError, TransientError) as error:
+                failed[k] = error
+        waiting = list(failed)
+        if waiting and (attempt == CONTENT_ATTEMPTS - 1 or is_local(ranges[waiting[0]].url)):
+            raise failed[waiting[0]]
         if not waiting:
             break
     return [found[k] for k in range(len(ranges))]
 
 
-def _contents(ranges: Sequence[ByteRange]) -> list[bytes]:
-    """What there is of every span."""
+def _contents(ranges: Sequence[ByteRange]) -> list[bytes | TransientError]:
+    """Content of every range; shorter where the file ends, an error where storage failed."""
     if not ranges:
         return []
-    for span in ranges:
-        if not 0 <= span.start <= span.stop:
-            raise IntegrityError(f"{span.url}: is damaged (a record names bytes {span.start} to {span.stop} of it)")
+    for wanted in ranges:
+        if not 0 <= wanted.start <= wanted.stop:
+            raise IntegrityError(
+                f"{wanted.url}: is damaged (a record names its bytes {wanted.start} to {wanted.stop}); make it again"
+            )
     fs, _ = filesystem(ranges[0].url)
     if isinstance(fs, LocalFileSystem):
-        found: list[Any] = [_read_local(span) for span in ranges]
+        found: list[Any] = [_read_local(wanted) for wanted in ranges]
     else:
-        paths = [filesystem(span.url)[1] for span in ranges]
-        starts, stops = [s.start for s in ranges], [s.stop for s in ranges]
+        paths = [filesystem(wanted.url)[1] for wanted in ranges]
+        starts, stops = [r.start for r in ranges], [r.stop for r in ranges]
         found = fs.cat_ranges(paths, starts, stops, on_error="return")
-    for k, (span, content) in enumerate(zip(ranges, found, strict=True)):
-        if isinstance(content, FileNotFoundError):
-            raise IntegrityError(f"{span.url}: is missing; `pngnoise verify` lists what else is")
-        if isinstance(content, BaseException):
-            if http_status(content) != _BEYOND_THE_END:
-                with explained(span.url, "reading"):
-                    raise content
-            found[k] = b""
-    return [bytes(content) for content in found]
+    return [_content(wanted.url, content) for wanted, content in zip(ranges, found, strict=True)]
 
 
-def _read_local(span: ByteRange) -> bytes | OSError:
+def _content(url: str, content: Any) -> bytes | TransientError:
+    if isinstance(content, FileNotFoundError):
+        raise IntegrityError(f"{url}: is missing; `pngnoise verify` lists all damage")
+    if not isinstance(content, BaseException):
+        return bytes(content)
+    if http_status(content) == _BEYOND_THE_END:
+        return b""
     try:
-        with Path(filesystem(span.url)[1]).open("rb", buffering=0) as file:
-            if span.stop > os.fstat(file.fileno()).st_size:
+        with explained(url, "reading"):
+            raise content
+    except TransientError as error:
+        return error
+
+
+def _read_local(wanted: ByteRange) -> bytes | OSError:
+    try:
+        with Path(filesystem(wanted.url)[1]).open("rb", buffering=0) as file:
+            if wanted.stop > os.fstat(file.fileno()).st_size:
                 return b""  # too short; pread would first take the memory that a damaged record asks for
-            return os.pread(file.fileno(), span.stop - span.start, span.start)
+            return os.pread(file.fileno(), wanted.stop - wanted.start, wanted.start)
     except OSError as error:
         return error
 
@@ -102,8 +116,17 @@ def read_range(url: str, start: int, stop: int) -> bytes:
         return bytes(fs.cat_file(path, start=start, end=stop)) if stop > start else b""
 
 
+def file_sha256(url: str) -> str:
+    """sha256 of a file of any size, hexadecimal; holds a few MB in memory."""
+    found = hashlib.sha256()
+    with open_file(url) as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
 @contextmanager
-def open_file(url: str, block: int = 4 << 20) -> Iterator[BinaryIO]:
+def open_file(url: str, block: int = _BLOCK) -> Iterator[BinaryIO]:
     """A seekable binary file for the block, for formats that are read by slice.
 
     Object storage is asked for ``block`` bytes ahead of what is read. Its failures leave the block as a

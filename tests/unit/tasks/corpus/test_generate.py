@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pngmodel.errors import IntegrityError, UserError
+from tasks.stores.commits import part_name
 from tasks.stores.io.filesystem import open_array, sha256
-from tasks.stores.layout import Layout, part_name, shard_object
+from tasks.stores.layout import Layout, shard_object
 from tasks.stores.patch_store import PatchStore
 from tasks.stores.reader import PartsReader
 from tasks.stores.records import PartsRecord

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from tasks.stores.parts import encode_part, rows_digest
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.corpus.gate import GateRules
@@ -21,10 +22,9 @@ from tasks.corpus.manifest import Compacted, compact_all
 from tasks.corpus.plan import CorpusParameters, CorpusPlan, plan_corpus
 from tasks.runtime.clusters import ClusterConfig, open_cluster
 from tasks.stores import corpus_store as corpus_format
+from tasks.stores.commits import part_name
 from tasks.stores.corpus_store import Corpus, writer
 from tasks.stores.io.filesystem import write_bytes
-from tasks.stores.layout import part_name
-from tasks.stores.parts import encode_part, rows_digest
 
 Make = Callable[..., CorpusParameters]
 Made = Callable[[CorpusParameters], Any]

@@ -19,8 +19,9 @@ from tasks.datasets.catalogue import load_catalogue, read_one
 from tasks.datasets.extraction import Geometry, corners, extract_patches
 from tasks.datasets.formats import tiff_pages as tiffpages
 from tasks.datasets.ingest import ingest
+from tasks.stores.commits import part_name
 from tasks.stores.io.listing import list_files
-from tasks.stores.layout import part_name, shard_object
+from tasks.stores.layout import shard_object
 from tasks.stores.patch_store import PatchStore
 
 Tree = Callable[[str], dict[str, bytes]]

@@ -23,8 +23,8 @@ from tasks.denoising import unpaired
 from tasks.denoising.unpaired import EstimateParameters, ShardTask, denoised, estimate_clean, make_shard
 from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
 from tasks.models.denoisers import denoiser_digest, load_denoiser
+from tasks.stores.commits import part_name
 from tasks.stores.io.listing import list_files
-from tasks.stores.layout import part_name
 from tasks.stores.patch_store import PatchStore
 from tasks.training.samples import StoreSamples
 

@@ -24,7 +24,8 @@ from tasks.datasets.extraction import PRESETS, Geometry, Selection, extract_patc
 from tasks.datasets.ingest import ingest
 from tasks.datasets.reference_pairs import open_references
 from tasks.runtime.clusters import ClusterConfig
-from tasks.stores.layout import part_name, shard_object
+from tasks.stores.commits import part_name
+from tasks.stores.layout import shard_object
 from tasks.stores.patch_store import PatchStore
 from tasks.stores.records import PatchStoreRecord
 
