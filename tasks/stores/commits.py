@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.jsontext import decode_json
@@ -93,6 +93,9 @@ class PartsRecord(CommitRecord):
     parts: list[Part] = Field(description="in order")
 
 
+_OBJECTS = TypeAdapter(dict[RelativePath, ObjectFact])
+
+
 @dataclass(frozen=True)
 class PartFacts:
     """Metadata of a part's table."""
@@ -121,7 +124,7 @@ def decode_part(content: bytes, location: str) -> tuple[pa.Table, PartFacts]:
     try:
         table = decode_table(content, location)
         found = decode_json((table.schema.metadata or {})[_FACTS])
-        objects = {path: ObjectFact.model_validate(fact) for path, fact in found["objects"].items()}
+        objects = _OBJECTS.validate_python(found["objects"])
         facts = PartFacts(str(found["key"]), objects, dict(found["sums"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{location}: is damaged ({error}); run the same command again") from None
@@ -139,10 +142,9 @@ def plan_key(plan: Mapping[str, Any]) -> str:
     The number of repeats of a corpus is excluded: a corpus with more repeats is the same corpus, extended.
     """
     content = {name: value for name, value in plan.items() if name != "key"}
-    layout = dict(content.get("layout", {}))
-    if layout.get("repeats"):
-        layout |= {"pairs": layout["pairs"] // layout["repeats"], "repeats": 1}
-        content["layout"] = layout
+    layout = content.get("layout")
+    if isinstance(layout, dict) and layout.get("repeats"):
+        content["layout"] = layout | {"pairs": layout["pairs"] // layout["repeats"], "repeats": 1}
     return content_key(content)
 
 

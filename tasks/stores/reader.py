@@ -27,14 +27,14 @@ from tasks.stores.commits import (
 from tasks.stores.io.filesystem import exists, join, read_bytes, sha256
 from tasks.stores.io.read_ranges import ByteRange, read_ranges
 from tasks.stores.layout import CLEAN, FORMAT_VERSION, NOISY, Layout
-from tasks.stores.records import ImageStoreRecord, PatchStoreRecord
+from tasks.stores.records import ImageStoreRecord, ShardsRecord
 from tasks.stores.shard_file import DamagedShard, Pixels, index_size, read_index
 
 _KEPT_INDICES = 4096
 _Location = tuple[str, int, int]
 """Of an image: array, shard, slot."""
 Record = TypeVar("Record", bound=ImageStoreRecord)
-Listed = TypeVar("Listed", bound=PatchStoreRecord)
+Listed = TypeVar("Listed", bound=ShardsRecord)
 
 
 class ShardReader(ABC, Generic[Record]):

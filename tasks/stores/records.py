@@ -37,7 +37,11 @@ class ImageStoreRecord(CommitRecord):
     arrays: dict[RelativePath, str] = Field(description=f"{SHA256}, of every array's zarr.json, by path")
 
 
-class PatchStoreRecord(ImageStoreRecord, PartsRecord):
+class ShardsRecord(ImageStoreRecord, PartsRecord):
+    """The record of a store of images that lists its shards."""
+
+
+class PatchStoreRecord(ShardsRecord):
     """store.json, the commit record of a patch store."""
 
     format: Literal["pngnoise-patches"]

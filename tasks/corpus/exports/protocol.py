@@ -73,7 +73,7 @@ class Written:
 
 def export_writer(output: str, settings: Settings, corpus: str) -> PartWriter:
     """The writer of an export; ``corpus`` is the digest of the corpus."""
-    plan = {"kind": KIND, "format_version": FORMAT_VERSION, "corpus": corpus, **asdict(settings)}
+    plan = {"kind": KIND, "format_version": FORMAT_VERSION, "corpus": corpus, "settings": asdict(settings)}
     return PartWriter(output, plan, folder=FOLDER)
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flows.exporter import gauges
-from tasks.runtime.run_records import newest_records
 
 from pngmodel.baselines.trained import load_baseline
 from pngmodel.bundle import bundle_config, bundle_digest, load_bundle, verify_bundle
@@ -22,7 +20,7 @@ from pngmodel.denoisers import Denoiser
 from pngmodel.errors import UserError
 from pngmodel.training import checkpoints
 from tasks.corpus.clean_index import CleanQuery, survey
-from tasks.corpus.exports.receipts import done, verify_export
+from tasks.corpus.exports.export import verify_export
 from tasks.corpus.inspection import inspect, verify
 from tasks.corpus.maintenance import compare_corpora, orphans, recorded_parameters, unfinished
 from tasks.corpus.torch_dataset import CorpusDataset
@@ -34,7 +32,7 @@ from tasks.stores.aliases import resolve_alias
 from tasks.stores.corpus_store import Corpus, manifest_name, shards_name
 from tasks.stores.model_registry import Registered
 from tasks.stores.patch_store import PatchStore
-from tasks.stores.prompt_bank import PromptBank, header
+from tasks.stores.prompt_bank import PromptBank, decode_entry
 from tasks.stores.shard_file import ChunkCodec, DamagedShard, index_size
 from tasks.stores.writer import ShardWriter
 from tests.faults.fuzz.ground import Ground
@@ -145,17 +143,11 @@ def _in_catalogue(root: Path, content: bytes) -> None:
 
 
 def _in_bank(root: Path, content: bytes) -> None:
-    _changed(root / "bank.json", lambda record: record.update(table_sha256=sha(content)))
+    _changed(root / "bank.json", lambda record: record["parts"][0].update(sha256=sha(content)))
 
 
-def _in_bank_shard(root: Path, content: bytes) -> None:
-    def change(record: dict[str, Any]) -> None:
-        with contextlib.suppress(ValueError, RecursionError):
-            size = header(content)[1]
-            facts = {"header_bytes": size, "header_sha256": sha(content[:size])}
-            record["shards"][0] |= facts | {"sha256": sha(content), "bytes": len(content)}
-
-    _changed(root / "bank.json", change)
+def _in_export(root: Path, content: bytes) -> None:
+    _changed(root / "export.json", lambda record: record["parts"][0].update(sha256=sha(content)))
 
 
 def _in_bundle(root: Path, content: bytes) -> None:
@@ -176,32 +168,40 @@ def _shard_object(ground: Ground) -> Target:
         index = entries + int(google_crc32c.value(entries)).to_bytes(4, "little")
         whole = content[: -index_size(slots)] + index
         path.write_bytes(whole)
-        facts = {"sha256": sha(whole), "index_sha256": sha(index), "bytes": max(1, len(whole))}
-        _changed(root / "store.json", lambda record: record["parts"][0]["objects"]["noisy"].update(facts))
+        facts = {"sha256": sha(whole), "bytes": max(1, len(whole))}
+        _changed(root / "store.json", lambda record: record["parts"][0]["objects"]["noisy/c/0/0/0/0"].update(facts))
         _patches(str(root))
 
     return Target((path.read_bytes(),), read)
 
 
-def _chunks(encoding: Any) -> Build:
-    def build(ground: Ground) -> Target:
-        import google_crc32c
-        import numpy as np
+def _chunks(ground: Ground) -> Target:
+    import google_crc32c
+    import numpy as np
 
-        codecs = [ChunkCodec(3, 8, 9, dtype, encoding) for dtype in ("uint8", "uint16", "float32")]
-        seeds = tuple(codec.encode(np.arange(216).reshape(3, 8, 9).astype(codec.dtype)) for codec in codecs)
+    codecs = [ChunkCodec(3, 8, 9, dtype) for dtype in ("uint8", "uint16", "float32")]
+    seeds = tuple(codec.encode(np.arange(216).reshape(3, 8, 9).astype(codec.dtype)) for codec in codecs)
 
-        def read(content: bytes) -> None:
-            if encoding == "registered":
-                packed = content[:-4]
-                content = packed + int(google_crc32c.value(packed)).to_bytes(4, "little")
-            for codec in codecs:
-                with contextlib.suppress(DamagedShard):  # what the reader of a store puts into words
-                    assert codec.decode(content).shape == (3, 8, 9)
+    def read(content: bytes) -> None:
+        packed = content[:-4]
+        content = packed + int(google_crc32c.value(packed)).to_bytes(4, "little")
+        for codec in codecs:
+            with contextlib.suppress(DamagedShard):  # the reader of a store reports it
+                assert codec.decode(content).shape == (3, 8, 9)
 
-        return Target(seeds, read)
+    return Target(seeds, read)
 
-    return build
+
+def _entry(ground: Ground) -> Target:
+    """A prompt bank's entry whose digest is put right."""
+    bank = PromptBank(str(ground.bank))
+    content = (ground.bank / "prompts/00000.bin").read_bytes()
+
+    def read(content: bytes) -> None:
+        with contextlib.suppress(ValueError):  # the reader of a bank reports it
+            decode_entry(content)
+
+    return Target((content[bank.rows[0]["start"] : bank.rows[0]["stop"]],), read)
 
 
 def _survey(ground: Ground) -> Target:
@@ -298,18 +298,6 @@ def _checkpoint(part: str) -> Build:
     return build
 
 
-def _run_records(ground: Ground) -> Target:
-    folder = ground.new("runs")
-    (folder / "flow").mkdir()
-
-    def read(content: bytes) -> None:
-        (folder / "flow" / "latest.json").write_bytes(content)
-        list(gauges(newest_records(str(folder), ["flow"])))
-
-    seed = {"format_version": 1, "flow": "flow", "run": "r", "state": "completed", "seconds": 1.5, "stages": {}}
-    return Target((json.dumps(seed).encode(),), read, "json")
-
-
 def _bundle(url: str) -> None:
     every(lambda: load_bundle(url), lambda: bundle_config(url), lambda: verify_bundle(url), lambda: inspect(url))
 
@@ -323,15 +311,14 @@ def _no_draw(load: Callable[[str], object]) -> Callable[[str], None]:
 
 
 def _export(url: str) -> None:
-    every(lambda: verify_export(url), lambda: done(url, 0, "key"), lambda: inspect(url), lambda: verify(url))
+    every(lambda: list(verify_export(url)), lambda: inspect(url), lambda: verify(url))
 
 
 STORES: dict[str, Build] = {
     "store.json": _store("patches", "store.json", _patches),
     "store-part": _store("patches", "parts/00000.parquet", _patches, "bytes", _in_store),
     "store-shard": _shard_object,
-    "chunk-delta": _chunks("delta"),
-    "chunk-registered": _chunks("registered"),
+    "chunk": _chunks,
     "plan.json": _store("corpus", "plan.json", _planned),
     "corpus.json": _store("corpus", "corpus.json", _corpus),
     "corpus-manifest": _store("corpus", manifest_name(0), _corpus, "bytes", _in_files(manifest_name(0))),
@@ -344,8 +331,8 @@ STORES: dict[str, Build] = {
     "catalogue-table": _store("catalogue", "catalogue.parquet", _catalogue, "bytes", _in_catalogue),
     "catalogue-rejected": _store("catalogue", "rejected.json", _catalogue),
     "bank.json": _store("bank", "bank.json", _bank),
-    "bank-table": _store("bank", "bank.parquet", _bank, "bytes", _in_bank),
-    "bank-shard": _store("bank", "shards/00000.safetensors", _bank, "bytes", _in_bank_shard),
+    "bank-part": _store("bank", "parts/00000.parquet", _bank, "bytes", _in_bank),
+    "bank-entry": _entry,
     "bundle-config": _store("bundle", "config.json", _bundle, "json", _in_bundle),
     "bundle-digest": _store("bundle", "digest.json", _bundle),
     "bundle-weights": _store("bundle", "model.safetensors", _bundle, "bytes", _in_bundle),
@@ -357,6 +344,5 @@ STORES: dict[str, Build] = {
     "checkpoint-state": _checkpoint("state.json"),
     "checkpoint-tensors": _checkpoint("tensors.safetensors"),
     "export.json": _store("export", "export.json", _export),
-    "export-receipt": _store("export", ".export/00000.json", _export),
-    "run-record": _run_records,
+    "export-part": _store("export", ".export/parts/00000.parquet", _export, "bytes", _in_export),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tasks.datasets.catalogue import read_one
 from tasks.models.generators import bundle_folder
 from tasks.models.prompt_bank import BankParameters, build_bank
 from tasks.models.registry import add_version, check_files, fetch_version
+from tasks.stores.commits import ObjectFact, decode_part, encode_part
 from tasks.stores.corpus_store import Corpus
 from tasks.stores.model_registry import Registered
 from tasks.stores.patch_store import PatchStore
@@ -63,8 +65,8 @@ def test_other_records_name_files_of_their_own_only(patches: str, corpus: Path, 
     edits: dict[Path, Callable[[dict[str, Any], str], Any]] = {
         Path(patches) / "store.json": lambda record, name: record["arrays"].update({name: "0" * 64}),
         corpus / "corpus.json": lambda record, name: record["files"].update({name: "0" * 64}),
-        tmp_path / "bank" / "bank.json": lambda record, name: record["shards"][0].update(file=name),
-        tmp_path / "export" / "export.json": lambda record, name: record["parts"][0].update(receipt=name),
+        tmp_path / "bank" / "bank.json": lambda record, name: record["parts"][0].update(part=name),
+        tmp_path / "export" / "export.json": lambda record, name: record["parts"][0].update(part=name),
     }
     for record, change in edits.items():
         whole = record.read_bytes()
@@ -75,18 +77,18 @@ def test_other_records_name_files_of_their_own_only(patches: str, corpus: Path, 
                 verify(str(record.parent))
 
 
-def test_a_receipt_of_an_export_names_files_of_its_own_only(corpus: Path, tmp_path: Path) -> None:
-    asked = ExportParameters(corpus=str(corpus), output=str(tmp_path / "export"), format="folders")
-    export_corpus(asked)
-    receipt = tmp_path / "export" / ".export" / "00000.json"
-    content = json.loads(receipt.read_text())
-    content["files"]["../../secret"] = {"sha256": "0" * 64, "bytes": 1}
-    receipt.write_text(json.dumps(content))
+def test_a_part_names_files_of_its_own_store_only(corpus: Path, tmp_path: Path) -> None:
+    parameters = ExportParameters(corpus=str(corpus), output=str(tmp_path / "export"), format="folders")
+    export_corpus(parameters)
+    part = tmp_path / "export" / ".export" / "parts" / "00000.parquet"
+    table, facts = decode_part(part.read_bytes(), str(part))
+    outside = ObjectFact(sha256="0" * 64, bytes=1)
+    part.write_bytes(encode_part(table, replace(facts, objects=facts.objects | {"../../secret": outside})))
     record = tmp_path / "export" / "export.json"
-    told = json.loads(record.read_text())
-    told["parts"][0]["sha256"] = hashlib.sha256(receipt.read_bytes()).hexdigest()
-    record.write_text(json.dumps(told))
-    with pytest.raises(IntegrityError, match=r"00000\.json: is damaged \(.*no path inside of it"):
+    content = json.loads(record.read_text())
+    content["parts"][0]["sha256"] = hashlib.sha256(part.read_bytes()).hexdigest()
+    record.write_text(json.dumps(content))
+    with pytest.raises(IntegrityError, match=r"00000\.parquet: is damaged \((?s:.*)no path inside of it"):
         verify(str(tmp_path / "export"))
 
 

@@ -288,16 +288,16 @@ def test_another_export_at_the_same_place_is_refused(rgb8: Corpus, tmp_path: Pat
     export(rgb8, tmp_path / "e", "webdataset")
     before = tree(tmp_path / "e")
     for changes, words in (
-        ({"form": "parquet"}, r"format \('webdataset' there, 'parquet' asked for\)"),
-        ({"form": "webdataset", "codec": "tiff"}, r"codec \('png' there, 'tiff' asked for\)"),
-        ({"form": "webdataset", "accepted_only": False}, r"accepted_only \(True there, False asked for\)"),
+        ({"form": "parquet"}, r"settings\.format \('webdataset' exists, 'parquet' requested\)"),
+        ({"form": "webdataset", "codec": "tiff"}, r"settings\.codec \('png' exists, 'tiff' requested\)"),
+        ({"form": "webdataset", "accepted_only": False}, r"settings\.accepted_only \(True exists, False requested\)"),
     ):
-        with pytest.raises(UserError, match=f"holds another export; it differs in {words}"):
+        with pytest.raises(UserError, match=f"holds a different export; different settings: {words}"):
             export(rgb8, tmp_path / "e", **changes)
     plan = json.loads((tmp_path / "e" / ".export" / "plan.json").read_text())
     other = plan | {"corpus": "0" * 64, "key": "of another corpus"}
     (tmp_path / "e" / ".export" / "plan.json").write_text(json.dumps(other))
-    with pytest.raises(UserError, match=r"differs in corpus \('0+\.* there, .* asked for\)"):
+    with pytest.raises(UserError, match=r"different settings: corpus \('0+\.* exists, .* requested\)"):
         export(rgb8, tmp_path / "e", "webdataset")
     (tmp_path / "e" / ".export" / "plan.json").write_bytes(before[".export/plan.json"])
     assert tree(tmp_path / "e") == before
@@ -341,7 +341,7 @@ def test_a_corpus_without_clean_images(rgb8: Corpus, tmp_path: Path) -> None:
     settings = Settings("webdataset", None, "png", True, None)
     share = next(iter(FORMATS["webdataset"].shares(settings, pairs)))
     assert share == Share(0, 3, ("noisy",))
-    task = ExportTask(pairs.url, pairs.digest, str(tmp_path / "e"), "key", settings, 0, share)
+    task = ExportTask(pairs.url, pairs.digest, str(tmp_path / "e"), settings, 0, share)
     FORMATS["webdataset"].write(task, pairs)
     with tarfile.open(tmp_path / "e" / "corpus-000000.tar") as tar:
         assert {name.split(".", 1)[1] for name in tar.getnames()} == {"noisy.png", "json"}

@@ -19,7 +19,7 @@ from tasks.stores.io.filesystem import open_array, sha256
 from tasks.stores.layout import Layout, shard_object
 from tasks.stores.patch_store import PatchStore
 from tasks.stores.reader import PartsReader
-from tasks.stores.records import PartsRecord
+from tasks.stores.records import ShardsRecord
 from tasks.stores.shard_file import assemble, index_size, read_index
 from tasks.stores.writer import ShardWriter
 
@@ -35,17 +35,22 @@ def fill(writer: ShardWriter, index: int) -> None:
     writer.write(index, chunks, pa.table({"row": list(rows)}))
 
 
+def commit(writer: ShardWriter) -> None:
+    record = {"licence": "CC0", "parts": writer.list_parts(writer.layout.shards)}
+    writer.commit_images(COMMIT, ShardsRecord, record)
+
+
 def made(url: str, layout: Layout = LAYOUT) -> str:
     writer = ShardWriter(url, "test store", layout, {"colour": "none"})
     writer.prepare()
     for index in (2, 0, 1):
         fill(writer, index)
-    writer.commit(COMMIT, PartsRecord, {"licence": "CC0"})
+    commit(writer)
     return url
 
 
-def opened(url: str, **options: Any) -> PartsReader[PartsRecord]:
-    return PartsReader(url, COMMIT, PartsRecord, **options)
+def opened(url: str, **options: Any) -> PartsReader[ShardsRecord]:
+    return PartsReader(url, COMMIT, ShardsRecord, **options)
 
 
 @pytest.fixture
@@ -140,7 +145,7 @@ def test_a_store_with_missing_shards_is_not_committed(tmp_path: Path) -> None:
     writer.prepare()
     fill(writer, 1)
     with pytest.raises(UserError, match=r"2 of 3 parts are missing.*parts/00000\.parquet, parts/00002\.parquet"):
-        writer.commit(COMMIT, PartsRecord, {"licence": "CC0"})
+        commit(writer)
     assert not (tmp_path / "s" / COMMIT).exists()
 
 
@@ -152,14 +157,14 @@ def test_order_and_processes_do_not_change_the_digest(
         writer = ShardWriter(url, "test store", LAYOUT, {"colour": "none"})
         writer.prepare()
         fill(writer, index)
-    writer.commit(COMMIT, PartsRecord, {"licence": "CC0"})
+    commit(writer)
     assert tree(url) == tree(store)
 
 
 def test_a_shard_of_another_plan_is_not_done(store: str) -> None:
     other = ShardWriter(store, "test store", LAYOUT, {"colour": "red"})
     assert not other.done(0)
-    with pytest.raises(UserError, match=r"recipe\.colour \('none' there, 'red' asked for\)"):
+    with pytest.raises(UserError, match=r"recipe\.colour \('none' exists, 'red' requested\)"):
         other.prepare()
 
 
@@ -181,7 +186,12 @@ def test_these_are_all_files(store: str, tree: Callable[[str], dict[str, bytes]]
 def test_verify_names_the_missing_file(store: str, name: str) -> None:
     (Path(store) / name).unlink()
     problems = list(opened(store).verify())
-    assert problems == [f"{store}/{name}: missing"]
+    if name == "plan.json":
+        assert problems == [
+            f"{store}/{COMMIT}: its digest does not match plan and parts; one of them is missing or was edited"
+        ]
+    else:
+        assert problems == [f"{store}/{name}: missing"]
 
 
 @pytest.mark.parametrize("name", EVERY_FILE[1:])
@@ -219,8 +229,8 @@ def test_an_edited_commit_record_is_found(store: str, key: str, value: Any) -> N
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format_version": 2}, r"'format_version' is 2.*reads 3; make it again"),
-        ({"format_version": 4}, r"'format_version' is 4.*update pngnoise"),
+        ({"format_version": 3}, r"format_version is 3, this release reads 4; make it again"),
+        ({"format_version": 5}, r"format_version is 5.*update pngnoise"),
         ({"format_version": None}, "'format_version'"),
         ({"layout": LAYOUT.as_json() | {"pairs": 7}}, "does not list every object"),
         ({"layout": LAYOUT.as_json() | {"filled": [2, 2]}}, "impossible layout|does not list"),
@@ -241,11 +251,7 @@ def rewritten(store: str, change: Callable[[bytes], bytes], *, digests: bool) ->
     path.write_bytes(change(path.read_bytes()))
     if digests:
         record, content = json.loads(commit.read_text()), path.read_bytes()
-        record["parts"][0]["objects"]["noisy"] = {
-            "sha256": sha256(content),
-            "index_sha256": sha256(content[-index_size(2) :]),
-            "bytes": len(content),
-        }
+        record["parts"][0]["objects"][shard_object("noisy", 0)] = {"sha256": sha256(content), "bytes": len(content)}
         commit.write_text(json.dumps(record))
 
 
@@ -267,8 +273,8 @@ def test_an_absent_chunk_is_an_error_and_not_zeros(store: str, kept_shards: int)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c[:-5] + bytes([c[-5] ^ 1]) + c[-4:], "sha256"),  # the index
-        (lambda c: c[:-1] + bytes([c[-1] ^ 1]), "sha256"),
+        (lambda c: c[:-5] + bytes([c[-5] ^ 1]) + c[-4:], "sha256|checksum"),  # the index
+        (lambda c: c[:-1] + bytes([c[-1] ^ 1]), "sha256|checksum"),
         (lambda c: c[:10] + bytes([c[10] ^ 255]) + c[11:], "sha256|chunk"),
         (lambda c: c[:-1], "shorter"),
         (lambda c: assemble([c[:40]] * 2, 2), "sha256|shorter"),
@@ -295,7 +301,7 @@ def test_one_sided_stores_say_so(tmp_path: Path) -> None:
     writer = ShardWriter(str(tmp_path / "s"), "test store", layout, {})
     writer.prepare()
     writer.write(0, {"noisy": [layout.codec.encode(np.ones((1, 8, 8), np.uint16))]}, pa.table({"row": [0]}))
-    writer.commit(COMMIT, PartsRecord, {"licence": "CC0"})
+    commit(writer)
     reader = opened(str(tmp_path / "s"))
     assert reader.read_image(0, "noisy").all()
     for look in (lambda: reader.read(0), lambda: reader.read_image(0, "clean")):
@@ -311,7 +317,7 @@ def test_a_plan_is_taken_up_by_its_place_alone(store: str, tmp_path: Path) -> No
     path = Path(store) / "plan.json"
     plan = json.loads(path.read_text())
     for change, words in (
-        ({"format_version": 1}, "'format_version' is 1"),
+        ({"format_version": 1}, "format_version is 1"),
         ({"recipe": {"colour": "blue"}}, "edited"),
         ({"layout": {}}, "damaged"),
     ):
@@ -325,7 +331,7 @@ def test_an_edited_plan_is_found(store: str) -> None:
     plan = json.loads(path.read_text())
     plan["recipe"]["colour"] = "blue"
     path.write_text(json.dumps(plan))
-    assert any("plan.json" in p and "edited" in p for p in opened(store).verify())
+    assert any("does not match plan and parts" in p for p in opened(store).verify())
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "", '{"layout": {}}'])

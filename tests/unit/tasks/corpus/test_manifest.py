@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from tasks.stores.parts import encode_part, rows_digest
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.corpus.gate import GateRules
@@ -22,9 +20,7 @@ from tasks.corpus.manifest import Compacted, compact_all
 from tasks.corpus.plan import CorpusParameters, CorpusPlan, plan_corpus
 from tasks.runtime.clusters import ClusterConfig, open_cluster
 from tasks.stores import corpus_store as corpus_format
-from tasks.stores.commits import part_name
 from tasks.stores.corpus_store import Corpus, writer
-from tasks.stores.io.filesystem import write_bytes
 
 Make = Callable[..., CorpusParameters]
 Made = Callable[[CorpusParameters], Any]
@@ -121,8 +117,7 @@ def rewrite(plan: CorpusPlan, digest: Callable[[int, str], str]) -> None:
         _, table, facts = store.part(index)
         rows = [row | {"noise_sha256": digest(row["sample"], row["noise_sha256"])} for row in table.to_pylist()]
         changed = pa.Table.from_pylist(rows, table.schema)
-        content = encode_part(changed, replace(facts, rows_sha256=rows_digest(changed)))
-        write_bytes(f"{store.url}/{part_name(index)}", content)
+        store.write_part(index, changed, facts.objects)
 
 
 @pytest.mark.parametrize("rows_per_file", [1 << 20, 8])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from pngmodel.bundle import save_bundle
 from pngmodel.errors import IntegrityError, UserError
@@ -26,7 +27,7 @@ from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
 from tasks.models import prompt_bank as promptbank
 from tasks.models.generators import load_generator, model_digest
 from tasks.models.prompt_bank import BankParameters, build_bank, plan_bank
-from tasks.stores.prompt_bank import PromptBank, entry_digest, header, shard_digests
+from tasks.stores.prompt_bank import PromptBank, decode_entry
 
 Tree = Callable[[Any], dict[str, bytes]]
 Make = Callable[..., CorpusParameters]
@@ -51,22 +52,24 @@ def test_what_a_bank_holds(patches: str, tmp_path: Path) -> None:
     result = build_bank(bank_of(patches, tmp_path / "bank"), lambda done, total: steps.append((done, total)))
     assert steps == [(0, 36), (10, 36), (20, 36), (30, 36), (36, 36)]
     assert (result["entries"], result["shards"]) == (36, {"made": 4, "kept": 0})
-    rows = pq.read_table(tmp_path / "bank" / "bank.parquet").to_pylist()
+    parts = sorted((tmp_path / "bank" / "parts").iterdir())
+    rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
     source = open_references(patches)
     assert [r["id"] for r in rows] == [r.id for r in source.references]
     assert {r["model"] for r in rows} == {model_digest("spectrum_matched")} == {result["model"]}
     assert {(r["dataset"], r["licence"]) for r in rows} == {("tiny_pairs", "CC0")}
     # Any reader of safetensors finds what the generator extracts.
     generator = load_generator("spectrum_matched", "cpu", model_digest("spectrum_matched"))
-    shard = load_file(tmp_path / "bank" / "shards" / "00001.safetensors")
+    content = (tmp_path / "bank" / "prompts" / "00001.bin").read_bytes()[rows[13]["start"] : rows[13]["stop"]]
+    stored = load(content)
     (expected,) = generator.prompts(*source.read(13))
     for name, value in expected.items():
-        assert torch.equal(shard[f"00000013/prompts/{name}"], value)
-    assert shard["00000013/moments/values"].shape == (3, 17, 2)
+        assert torch.equal(stored[f"prompts/{name}"], value)
+    assert stored["moments/values"].shape == (3, 17, 2)
     bank = PromptBank(str(tmp_path / "bank"))
     entry = bank.read(13)
     assert {n: v.tolist() for n, v in entry.prompts.items()} == {n: v.tolist() for n, v in expected.items()}
-    assert entry_digest(entry) == rows[13]["sha256"]
+    assert hashlib.sha256(content).hexdigest() == rows[13]["sha256"]
     with pytest.raises(UserError, match="no entry 36; it holds 36"):
         bank.read(36)
 
@@ -125,7 +128,8 @@ def test_the_references_are_not_needed(
 
 def test_selection(patches: str, tmp_path: Path) -> None:
     def ids(**changes: Any) -> list[str]:
-        return [r.id for r in plan_bank(bank_of(patches, tmp_path / "bank", **changes)).references]
+        plan = plan_bank(bank_of(patches, tmp_path / "bank", **changes))
+        return [open_references(patches).references[k].id for k in plan.picks]
 
     whole = ids()
     assert ids(camera="GP", split="train") == [i for i in whole if i.startswith("street_100_1")]
@@ -201,38 +205,37 @@ def test_damage_is_noticed_and_mended(offset: int, patches: str, tmp_path: Path,
     url = str(tmp_path / "bank")
     build_bank(bank_of(patches, tmp_path / "bank"))
     before = tree(url)
-    path = tmp_path / "bank" / "shards" / "00003.safetensors"
+    path = tmp_path / "bank" / "prompts" / "00003.bin"
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.write_bytes(content)
     bank = PromptBank(url)
     bank.read(0)
-    with pytest.raises(IntegrityError, match=r"00003\.safetensors: is damaged"):
+    with pytest.raises(IntegrityError, match=r"00003\.bin: is damaged"):
         bank.read(35)
     with pytest.raises(IntegrityError, match=str(path)):
         verify(url)
     assert build_bank(bank_of(patches, tmp_path / "bank"))["shards"] == {"made": 1, "kept": 3}
     assert tree(url) == before
     path.unlink()
-    with pytest.raises(IntegrityError, match=r"00003\.safetensors: is missing"):
+    with pytest.raises(IntegrityError, match=r"00003\.bin: is missing"):
         PromptBank(url).read(35)
 
 
-def test_any_damaged_byte_of_a_shard_is_noticed(patches: str, tmp_path: Path) -> None:
+def test_any_damaged_byte_of_an_entry_is_noticed(patches: str, tmp_path: Path) -> None:
     build_bank(bank_of(patches, tmp_path / "bank", model="awgn", limit=2))
-    content = (tmp_path / "bank" / "shards" / "00000.safetensors").read_bytes()
-    key = json.loads((tmp_path / "bank" / "plan.json").read_text())["key"]
-    rows = PromptBank(str(tmp_path / "bank")).rows
-    assert shard_digests(content, 0, key) == [row["sha256"] for row in rows]
-    assert shard_digests(content, 0, "another plan") is None
-    start = header(content)[1]
-    for at in [*range(0, start, 3), *range(start, len(content), 7)]:
+    path = tmp_path / "bank" / "prompts" / "00000.bin"
+    content, bank = path.read_bytes(), PromptBank(str(tmp_path / "bank"))
+    start = bank.rows[1]["start"]
+    for at in range(start, len(content), 5):
         damaged = bytearray(content)
         damaged[at] ^= 2
-        if bytes(damaged[8:start]).decode(errors="replace").split() != content[8:start].decode().split() or at >= start:
-            assert shard_digests(bytes(damaged), 0, key) is None, at
-    for length in (0, 4, 8, 100, len(content) - 1):
-        assert shard_digests(content[:length], 0, key) is None
+        path.write_bytes(damaged)
+        with pytest.raises(IntegrityError, match="entry 1 has another sha256"):
+            bank.read(1)
+    for length in (0, 4, 8, 100, len(content) - start - 1):
+        with pytest.raises(ValueError, match="not a safetensors file"):
+            decode_entry(content[start : start + length])
 
 
 def test_a_record_of_another_kind_is_refused(patches: str, tmp_path: Path) -> None:
@@ -241,21 +244,23 @@ def test_a_record_of_another_kind_is_refused(patches: str, tmp_path: Path) -> No
     location = tmp_path / "bank" / "bank.json"
     record = json.loads(location.read_text())
     for change, words in (
-        ({"format_version": 2}, "'format_version' is 2, this version of pngnoise reads 1"),
+        ({"format_version": 3}, "format_version is 3, this release reads 2; update pngnoise"),
         ({"surprise": 1}, "key 'surprise'"),
-        ({"entries": 3}, "its shards do not hold its entries"),
+        ({"entries": 3}, "its parts hold 2 entries, bank.json records 3"),
     ):
         location.write_text(json.dumps(record | change))
         with pytest.raises(UserError, match=words):
             open_references(url)
     location.write_text(json.dumps(record | {"licence": "mine"}))
-    with pytest.raises(IntegrityError, match="does not fit its own digest"):
+    with pytest.raises(IntegrityError, match="does not match its own digest"):
         verify(url)
 
 
 def test_other_contents_of_the_output_are_kept(patches: str, catalogue: str, tmp_path: Path) -> None:
     build_bank(bank_of(patches, tmp_path / "bank", limit=2))
-    with pytest.raises(UserError, match=r"holds another prompt bank; it differs in .*limit \(2 there, 3 asked for\)"):
+    with pytest.raises(
+        UserError, match=r"holds a different prompt bank; different settings: .*limit \(2 exists, 3 requested\)"
+    ):
         build_bank(bank_of(patches, tmp_path / "bank", limit=3))
     with pytest.raises(UserError, match="is not empty"):
         build_bank(bank_of(patches, Path(catalogue)))

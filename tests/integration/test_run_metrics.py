@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
+import re
 import threading
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flows.exporter import RunFigures
 from prefect import flow
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.parser import text_string_to_metric_families
-from tasks.runtime.run_records import newest_records
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.catch_up import CatchUpParameters, catch_up
 from flows.evaluate_noise import evaluate_noise
@@ -29,12 +27,6 @@ from tasks.runtime.steps import step
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-@pytest.fixture
-def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PNGNOISE_RUN_METRICS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
-
-
 def cut(catalogue: str, output: Path) -> None:
     cluster = ClusterConfig(kind="local", workers=2)
     parameters = PatchParameters(
@@ -43,51 +35,39 @@ def cut(catalogue: str, output: Path) -> None:
     extract_patches(parameters)
 
 
-def test_a_run_leaves_its_figures_also_those_of_its_workers(catalogue: str, records: Path, tmp_path: Path) -> None:
+def metrics_of(run: str) -> str:
+    """The artifact of the newest run of a flow."""
+    with get_client(sync_client=True) as client:
+        artifacts = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["run-metrics"])), sort=ArtifactSort.CREATED_DESC
+        )
+    found = [str(artifact.data) for artifact in artifacts]
+    return next(text for text in found if f"| flow | {run} |" in text)
+
+
+def test_a_run_shows_its_metrics_and_those_of_its_workers(catalogue: str, tmp_path: Path) -> None:
     cut(catalogue, tmp_path / "patches")
-    found = newest_records(str(records), ["extract_patches", "none"])["extract_patches"]
-    assert (found["state"], found["flow"]) == ("completed", "extract_patches")
-    assert found["name"] == f"patches {tmp_path.name}/patches: {tmp_path.name}/catalogue"
-    assert found["stages"]["patches"]["done"] == 8
+    found = metrics_of("extract_patches")
+    assert "| state | completed |" in found
+    assert f"| name | patches {tmp_path.name}/patches: {tmp_path.name}/catalogue |" in found
+    assert "| stages | patches: 8 of 8 shards |" in found
+    written = re.search(r"\| bytes_written \| ([\d.]+) \|", found)
     stored = sum(path.stat().st_size for path in (tmp_path / "patches").rglob("*") if path.is_file())
-    assert found["bytes_written"] >= stored
-    assert (records / "extract_patches" / f"{found['run']}.json").read_bytes() == (
-        records / "extract_patches/latest.json"
-    ).read_bytes()
+    assert written is not None
+    assert float(written[1]) >= stored
 
 
-def test_a_failed_run_leaves_its_figures_too(records: Path, tmp_path: Path) -> None:
+def test_a_failed_run_shows_its_metrics_too(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         evaluate_noise(EvaluateParameters(model="awgn", references=str(tmp_path / "nothing")))
-    found = newest_records(str(records), ["evaluate_noise"])["evaluate_noise"]
-    assert (found["state"], found["error"]) == ("failed", "UserError")
-
-
-def test_prometheus_reads_the_newest_runs(catalogue: str, records: Path, tmp_path: Path) -> None:
-    cut(catalogue, tmp_path / "patches")
-    registry = CollectorRegistry()
-    registry.register(RunFigures(str(records)))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server, _ = start_http_server(port, addr="127.0.0.1", registry=registry)
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-            families = {f.name: f for f in text_string_to_metric_families(answer.read().decode())}
-    finally:
-        server.shutdown()
-    seconds = {sample.labels["flow"]: sample.value for sample in families["pngnoise_seconds"].samples}
-    assert (
-        seconds["extract_patches"]
-        == newest_records(str(records), ["extract_patches", "none"])["extract_patches"]["seconds"]
-    )
-    failed = {sample.labels["flow"]: sample.value for sample in families["pngnoise_failed"].samples}
-    assert failed["extract_patches"] == 0.0
+    found = metrics_of("evaluate_noise")
+    assert "| state | failed |" in found
+    assert "| error | UserError |" in found
 
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "_WAITS", [0.0, 0.0])
+    monkeypatch.setattr(steps, "TASK_DELAYS", [0.0, 0.0])
 
 
 @pytest.mark.usefixtures("soon")
