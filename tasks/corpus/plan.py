@@ -28,6 +28,7 @@ from tasks.datasets.reference_pairs import SHIPPED, ReferenceSource, open_refere
 from tasks.models.generators import SHIPPED_MODEL, bundle_folder, model_digest
 from tasks.models.prompt_bank import KEPT_ENTRIES, Location, Name
 from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.parts import parse_parts
 from tasks.runtime.provenance import code_version, device_name, packages
 from tasks.runtime.steps import step
 from tasks.stores.corpus_store import ARRAYS_OF_MODE
@@ -227,17 +228,13 @@ class CorpusPlan:
 
 
 def part_of(parts: str | None, shards: int) -> range:
-    """Shards of part i of n (``"i/n"``, from 1).
+    """Shards of part i of n (``"i/n"``), every n-th one, so that parts take equally long.
 
     Raises:
-        UserError: ``parts`` is something else.
+        UserError: ``parts`` is invalid.
     """
-    if parts is None:
-        return range(shards)
-    part, _, of = parts.partition("/")
-    if not (part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of)):
-        raise UserError(f"--parts is {parts!r}; give the part and their number, e.g. 2/4 (1/4 is the first)")
-    return range(int(part) - 1, shards, int(of))
+    part, of = parse_parts(parts) if parts else (1, 1)
+    return range(part - 1, shards, of)
 
 
 @lru_cache(maxsize=4)

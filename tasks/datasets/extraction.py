@@ -23,6 +23,7 @@ from tasks.datasets import patch_statistics as levels
 from tasks.datasets.catalogue import COMMIT as CATALOGUE
 from tasks.datasets.catalogue import load_catalogue, read_catalogued
 from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.parts import parse_parts
 from tasks.runtime.steps import step
 from tasks.stores.commits import part_name, refuse_missing
 from tasks.stores.io.filesystem import exists, join, read_json
@@ -145,18 +146,13 @@ def pack(counts: Sequence[int], shard: int) -> tuple[list[Unit], tuple[int, ...]
 
 
 def share(units: Sequence[Shared], parts: str | None) -> Sequence[Shared]:
-    """The units of part i of n (``"i/n"``, from 1), in one run so that container files are opened by few.
+    """The units of part i of n (``"i/n"``), contiguous, so that few processes open the same container file.
 
     Raises:
-        UserError: ``parts`` is something else.
+        UserError: ``parts`` is invalid.
     """
-    if parts is None:
-        return units
-    part, _, of = parts.partition("/")
-    if not (part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of)):
-        raise UserError(f"--parts is {parts!r}; give the part and their number, e.g. 2/4 (1/4 is the first)")
-    k, n = int(part), int(of)
-    return units[len(units) * (k - 1) // n : len(units) * k // n]
+    part, of = parse_parts(parts) if parts else (1, 1)
+    return units[len(units) * (part - 1) // of : len(units) * part // of]
 
 
 def extract_patches(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import s3fs
+from tasks.stores.plans import begin
 from torch import nn
 
 from pngmodel.bundle import write_bundle
@@ -24,7 +25,6 @@ from tasks.stores.corpus_store import Corpus
 from tasks.stores.io import filesystem as files
 from tasks.stores.io import objects
 from tasks.stores.model_registry import Registered
-from tasks.stores.plans import begin
 from tests.faults.proxy import FAULTS, ROTTEN, FaultyProxy
 from tests.faults.results import keep
 from tests.servers import s3_on_loopback

@@ -65,7 +65,7 @@ def test_parts_are_all_units_once(count: int, n: int) -> None:
 
 @pytest.mark.parametrize("parts", ["0/4", "5/4", "1", "a/b", "1/0", "-1/4", "1/4/2", ""])
 def test_parts_that_make_no_sense_are_refused(parts: str) -> None:
-    with pytest.raises(UserError, match="--parts is"):
+    with pytest.raises(UserError, match="--parts: "):
         share([], parts)
 
 

@@ -51,7 +51,7 @@ def test_parts_share_out_every_shard_once_and_evenly(of: int) -> None:
 
 @pytest.mark.parametrize("parts", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3", " 1/2", ""])
 def test_a_part_that_is_none_is_named(parts: str) -> None:
-    with pytest.raises(UserError, match="--parts is "):
+    with pytest.raises(UserError, match="--parts: "):
         part_of(parts, 4)
 
 
