@@ -130,7 +130,7 @@ class _Index:
         return self._other_camera(k, target)
 
     def _drawn(self, choices: Sequence[Item], what: str, target: Reference) -> Item:
-        return choices[derive_seed("reference", self._protocol, what, self._seed, target.id) % len(choices)]
+        return choices[derive_seed("partner", self._protocol, what, self._seed, target.id) % len(choices)]
 
     def _patch_of(self, image: Image, target: Reference) -> int:
         return self._drawn(self._patches[target.split, image], "patch", target)
