@@ -14,6 +14,7 @@ from pngmodel.errors import IntegrityError
 
 _LIMITS = {"thrift_string_size_limit": 64 << 20, "thrift_container_size_limit": 1 << 20}
 _MAX_COLUMNS, _MAX_VALUES, _MAX_BYTES = 1000, 1 << 31, 4 << 30
+_MAGIC = b"PAR1"
 _ROWS_AT_ONCE = 1 << 16
 _SHOWN = 300  # characters of names
 
@@ -21,7 +22,7 @@ _SHOWN = 300  # characters of names
 def encode_table(table: pa.Table) -> bytes:
     """A Parquet file of ``table``; equal tables give equal bytes with one version of pyarrow."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue().to_pybytes())
 
 
@@ -30,13 +31,15 @@ def decode_table(content: bytes, location: str, schema: pa.Schema | None = None)
 
     Args:
         content: the file.
-        place: where it lies, for errors.
-        schema: the columns that it must have; any, where what they mean is checked by whoever reads them.
+        location: of the file, for error messages.
+        schema: the columns that it must have; None if the caller checks them.
 
     Raises:
         IntegrityError: it is damaged, has other columns, or unpacks to more than any table that is written here.
     """
     try:
+        if not content.startswith(_MAGIC):
+            raise ValueError("not a Parquet file")
         found = pq.ParquetFile(pa.BufferReader(content), **_LIMITS).schema_arrow
         if schema is not None and not found.equals(schema, check_metadata=False):
             raise ValueError(f"its columns are {', '.join(found.names)[:_SHOWN]}")
@@ -61,7 +64,7 @@ def _check_size(metadata: pq.FileMetaData) -> None:
 def _read(content: bytes, schema: pa.Schema) -> pa.Table:
     """All rows, texts first as the dictionaries that they are stored as: one of them may stand in every row."""
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, **_LIMITS)
+    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, page_checksum_verification=True, **_LIMITS)
     _check_size(file.metadata)
     batches, held = [], 0
     for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
@@ -79,8 +82,3 @@ def _unpacked(column: pa.Array) -> int:
         return int(column.nbytes)
     lengths = pc.binary_length(column.dictionary).cast(pa.int64()).take(column.indices)
     return 5 * len(column) + (pc.sum(lengths).as_py() or 0)
-
-
-def written_by(content: bytes) -> str:
-    """The library and version that wrote a Parquet file."""
-    return str(pq.ParquetFile(pa.BufferReader(content)).metadata.created_by)

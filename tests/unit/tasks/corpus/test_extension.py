@@ -105,7 +105,7 @@ def test_draws_that_the_gate_refuses_leave_the_corpus_as_it_was(
 def test_fewer_draws_are_refused_and_nothing_changes(parameters: Make, made: Made, tree: Tree, tmp_path: Path) -> None:
     made(parameters(tmp_path / "c", scale=2))
     before = tree(tmp_path / "c")
-    with pytest.raises(UserError, match=r"holds 2 draws of each clean image, 1 asked for.*column 'draw' below 1"):
+    with pytest.raises(UserError, match=r"holds 2 samples of each clean image, 1 requested.*column 'repeat' below 1"):
         made(parameters(tmp_path / "c", scale=1))
     assert tree(tmp_path / "c") == before
 

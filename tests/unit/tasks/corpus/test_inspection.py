@@ -63,8 +63,8 @@ def test_damage_is_named(locations: dict[str, Path]) -> None:
         ("corpus", "noisy/c/0/2/0/0/0"),
         ("corpus", "clean/zarr.json"),
         ("model bundle", "model.safetensors"),
-        ("prompt bank", "bank.parquet"),
-        ("prompt bank", "shards/00002.safetensors"),
+        ("prompt bank", "parts/00001.parquet"),
+        ("prompt bank", "prompts/00002.bin"),
     ):
         path = locations[kind] / name
         content = bytearray(path.read_bytes())

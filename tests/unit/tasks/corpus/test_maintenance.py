@@ -165,7 +165,7 @@ def test_garbage_is_listed_and_then_deleted(
     expected = {
         "corpora": 1,
         "orphans": [f"{corpus}/{n}" for n in ("noisy/c/2/0/0/0/0", "notes.txt", "parts/.00001.parquet.12ab.writing")],
-        "unfinished": [f"{location}/begun"],
+        "unfinished": [f"{location}/started"],
     }
     assert collect_garbage(location, delete=False) == expected | {"deleted": False}
     assert (corpus / "notes.txt").exists()
@@ -235,9 +235,8 @@ def test_sixteen_bits_in_another_library(
         np.testing.assert_array_equal(noisy[0, k], published.read(k)[1])
 
 
-def test_patch_stores_are_for_zarr_python(patches: str) -> None:
-    with pytest.raises(ValueError, match=r"numcodecs\.delta"):  # the smaller encoding is in no other library
-        opened(Path(patches) / "clean")
+def test_other_libraries_open_patch_stores(patches: str) -> None:
+    assert opened(Path(patches) / "clean").shape[0] == 64  # slots, by tensorstore
     group, store = zarr.open_consolidated(patches, mode="r"), PatchStore.open(patches)
     for k, slot in enumerate(store.table.column("slot").to_pylist()):
         for array, wanted in zip(("clean", "noisy"), store.read(k), strict=True):

@@ -73,7 +73,7 @@ def test_another_seed_is_another_corpus(parameters: Make, tmp_path: Path) -> Non
     plans = [plan_corpus(parameters(tmp_path / "c", seed=seed)) for seed in (0, 1)]
     assert not {plans[0].sample(k).seed for k in range(36)} & {plans[1].sample(k).seed for k in range(36)}
     make_corpus_shards(plans[0])
-    with pytest.raises(UserError, match=r"holds another corpus.*seed \(0 there, 1 asked for\)"):
+    with pytest.raises(UserError, match=r"holds a different corpus.*seed \(0 exists, 1 requested\)"):
         make_corpus_shards(plans[1])
     assert make_corpus_shards(plans[0]) == {"made": 0, "kept": 5}
 
@@ -82,7 +82,9 @@ def test_another_licence_is_another_corpus(parameters: Make, tmp_path: Path, row
     """Rows of shards that are kept would tell the old one."""
     make_corpus_shards(plan := plan_corpus(parameters(tmp_path / "c", clean_licence="CC-BY-4.0")))
     assert {row["clean_licence"] for row in rows_of(plan)} == {"CC-BY-4.0"}
-    with pytest.raises(UserError, match=r"holds another corpus.*clean_licence \('CC-BY-4.0' there, 'CC0' asked for\)"):
+    with pytest.raises(
+        UserError, match=r"a different corpus.*clean_licence \('CC-BY-4.0' exists, 'CC0' requested"
+    ):
         make_corpus_shards(plan_corpus(parameters(tmp_path / "c", clean_licence="CC0")))
 
 
@@ -168,7 +170,7 @@ def test_clean_images_replaced_in_the_same_process_are_another_corpus(
     old = plan_corpus(parameters(tmp_path / "c"))
     make_corpus_shards(old)
     save(folders[0] / "clean" / "street_100_1.png", pair(50)[1])
-    with pytest.raises(UserError, match=r"holds another corpus.*recipe\.clean"):
+    with pytest.raises(UserError, match=r"holds a different corpus.*recipe\.clean"):
         make_corpus_shards(plan_corpus(parameters(tmp_path / "c")))
     (tmp_path / "c" / "parts" / "00000.parquet").unlink()
     with pytest.raises(IntegrityError, match="changed"):  # the old plan cannot be finished with the new images
@@ -209,7 +211,7 @@ def test_code_packages_and_device_belong_to_the_recipe(
     ):
         with monkeypatch.context() as patch:
             patch.setattr(f"tasks.corpus.plan.{name}", lambda value=value: value)
-            with pytest.raises(UserError, match=r"holds another corpus; it differs in recipe\."):
+            with pytest.raises(UserError, match=r"holds a different corpus; different settings: recipe\."):
                 make_corpus_shards(plan_corpus(parameters(tmp_path / "c")))
 
 

@@ -119,7 +119,7 @@ def test_a_kill_before_the_first_byte_does_not_block_the_rerun(catalogue: str, t
 
 def test_another_recipe_at_the_same_place_is_refused(catalogue: str, patches: str, tree: Tree) -> None:
     before = tree(patches)
-    with pytest.raises(UserError, match=r"patches: holds another patch store.*height .32 there, 48 asked for"):
+    with pytest.raises(UserError, match=r"patches: holds a different patch store.*height .32 exists, 48 requested"):
         extract_patches(catalogue, patches, geometry=Geometry(size=48), shard=8)
     assert tree(patches) == before
 
@@ -210,7 +210,7 @@ def test_a_catalogue_made_anew_is_noticed_in_the_same_process(
     root, rules = folders
     save(root / "noisy" / "street_100_1.png", pair(99)[0])
     ingest(str(root), str(rules), catalogue)
-    with pytest.raises(UserError, match=r"another patch store.*catalogue"):
+    with pytest.raises(UserError, match=r"a different patch store.*catalogue"):
         extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=8)
     extract_patches(catalogue, str(tmp_path / "new"), geometry=Geometry(size=96))
     np.testing.assert_array_equal(np.moveaxis(PatchStore.open(str(tmp_path / "new")).read(0)[1], 0, -1), pair(99)[0])

@@ -200,11 +200,10 @@ def test_resuming(
         with pytest.raises(KeyboardInterrupt):
             submitted(benchmark, catalogue, output)
         assert not (output / "submission.json").exists()
-        pieces = sorted((output / "pieces").iterdir())
-        assert len(pieces) == 3
-        pieces[0].write_bytes(pieces[0].read_bytes()[:-30])  # of DND: a receipt that is no JSON any more
-        if benchmark == "dnd":
-            pieces[0].write_text("{}")
+        parts = sorted((output / ".submission" / "parts").iterdir())
+        assert len(parts) == 3
+        damaged = parts[0] if benchmark == "dnd" else next((output / ".submission" / "blocks").iterdir())
+        damaged.write_bytes(damaged.read_bytes()[:-30])
         calls[:] = [-1] * 10
         record = submitted(benchmark, catalogue, output)
         assert len(calls) - 10 == total - 2
@@ -237,7 +236,9 @@ def test_what_is_refused(sidd: tuple[str, np.ndarray], dnd: tuple[str, Any], cat
         submitted("sidd", str(tmp_path / "short-catalogue"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     submitted("sidd", sidd[0], tmp_path / "out")
-    with pytest.raises(UserError, match=r"holds another submission; it differs in denoiser \('half' there, 'nlm' ask"):
+    with pytest.raises(
+        UserError, match=r"a different submission; different settings: denoiser \('half' exists, 'nlm' req"
+    ):
         submitted("sidd", sidd[0], tmp_path / "out", denoiser="nlm")
     assert Path(sidd[0], COMMIT).exists()
 

@@ -153,7 +153,7 @@ def test_what_is_refused(patches: str, tmp_path: Path, catalogue: str) -> None:
     with pytest.raises(UserError, match=r"config\.json: format 'pngnoise-model'"):
         made(patches, tmp_path / "out", denoiser="shipped")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UserError, match=r"holds another patch store; it differs in .*recipe"):
+    with pytest.raises(UserError, match=r"holds a different patch store; different settings: .*recipe"):
         made(patches, patches)
     made(patches, tmp_path / "out")
     store = PatchStore.open(str(tmp_path / "out"))

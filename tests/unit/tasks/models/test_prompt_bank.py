@@ -212,7 +212,7 @@ def test_damage_is_noticed_and_mended(offset: int, patches: str, tmp_path: Path,
     bank = PromptBank(url)
     bank.read(0)
     with pytest.raises(IntegrityError, match=r"00003\.bin: is damaged"):
-        bank.read(35)
+        bank.read(30 if offset > 0 else 35)
     with pytest.raises(IntegrityError, match=str(path)):
         verify(url)
     assert build_bank(bank_of(patches, tmp_path / "bank"))["shards"] == {"made": 1, "kept": 3}
@@ -264,5 +264,5 @@ def test_other_contents_of_the_output_are_kept(patches: str, catalogue: str, tmp
         build_bank(bank_of(patches, tmp_path / "bank", limit=3))
     with pytest.raises(UserError, match="is not empty"):
         build_bank(bank_of(patches, Path(catalogue)))
-    with pytest.raises(UserError, match="holds a patch store and no prompt bank"):
+    with pytest.raises(UserError, match="holds a patch store, not a prompt bank"):
         build_bank(bank_of(patches, Path(patches)))

@@ -18,7 +18,6 @@ from tasks.stores.shard_file import DTYPES, ChunkCodec, DamagedShard, assemble, 
 
 shapes = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
 images = st.tuples(st.sampled_from(DTYPES), shapes).flatmap(lambda k: hnp.arrays(np.dtype(k[0]), k[1]))
-encodings = pytest.mark.parametrize("encoding", ["delta", "registered"])
 quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -32,13 +31,12 @@ def opened(memory: dict[str, Any], codec: ChunkCodec, length: int, slots: int) -
         return zarr.open_array(MemoryStore(memory), mode="r+")
 
 
-@encodings
 @quick
 @given(images, st.integers(0, 3))
-def test_zarr_reads_what_is_written_here(encoding: Any, stack: np.ndarray, spare: int) -> None:
+def test_zarr_reads_what_is_written_here(stack: np.ndarray, spare: int) -> None:
     from zarr.core.buffer import default_buffer_prototype
 
-    codec, slots = ChunkCodec(*stack.shape[1:], str(stack.dtype), encoding), len(stack) + spare
+    codec, slots = ChunkCodec(*stack.shape[1:], str(stack.dtype)), len(stack) + spare
     memory: dict[str, Any] = {}
     array = opened(memory, codec, slots, slots)
     whole = assemble([codec.encode(image) for image in stack], slots)
@@ -48,11 +46,10 @@ def test_zarr_reads_what_is_written_here(encoding: Any, stack: np.ndarray, spare
     assert not found[len(stack) :].any()  # absent chunks are the fill value to zarr; readers here refuse them
 
 
-@encodings
 @quick
 @given(images, st.integers(0, 3))
-def test_what_zarr_writes_is_read_here(encoding: Any, stack: np.ndarray, spare: int) -> None:
-    codec, slots = ChunkCodec(*stack.shape[1:], str(stack.dtype), encoding), len(stack) + spare
+def test_what_zarr_writes_is_read_here(stack: np.ndarray, spare: int) -> None:
+    codec, slots = ChunkCodec(*stack.shape[1:], str(stack.dtype)), len(stack) + spare
     memory: dict[str, Any] = {}
     array = opened(memory, codec, len(stack), slots)
     array.with_config({"write_empty_chunks": True})[:] = stack
@@ -65,11 +62,10 @@ def test_what_zarr_writes_is_read_here(encoding: Any, stack: np.ndarray, spare: 
         assert codec.decode(content[slice(*entry)]).tobytes() == image.tobytes()
 
 
-@encodings
 @quick
 @given(images)
-def test_an_image_survives_and_may_be_written_to(encoding: Any, stack: np.ndarray) -> None:
-    codec = ChunkCodec(*stack.shape[1:], str(stack.dtype), encoding)
+def test_an_image_survives_and_may_be_written_to(stack: np.ndarray) -> None:
+    codec = ChunkCodec(*stack.shape[1:], str(stack.dtype))
     for image in (stack[0], stack[-1][:, ::-1][:, ::-1]):
         found = codec.decode(codec.encode(image))
         assert found.tobytes() == np.ascontiguousarray(image).tobytes()
@@ -84,9 +80,9 @@ def test_an_image_of_another_kind_is_an_assertion(image: np.ndarray) -> None:
         ChunkCodec(1, 5, 4, "uint8").encode(image)
 
 
-@pytest.fixture(params=["delta", "registered"])
-def shard(request: pytest.FixtureRequest) -> tuple[ChunkCodec, bytes, int]:
-    codec = ChunkCodec(3, 8, 8, "uint8", request.param)
+@pytest.fixture
+def shard() -> tuple[ChunkCodec, bytes, int]:
+    codec = ChunkCodec(3, 8, 8, "uint8")
     noise = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8)).astype(np.uint8)
     return codec, assemble([codec.encode(image) for image in noise], 5), 5
 
@@ -94,8 +90,6 @@ def shard(request: pytest.FixtureRequest) -> tuple[ChunkCodec, bytes, int]:
 def test_no_changed_bit_changes_pixels_in_silence(shard: tuple[ChunkCodec, bytes, int]) -> None:
     codec, whole, slots = shard
     payload = len(whole) - index_size(slots)
-    locations = [e for e in read_index(whole[payload:], slots, payload) if e is not None]
-    silent = 0
     for location in range(len(whole)):
         damaged = bytearray(whole)
         damaged[location] ^= 1 << location % 8
@@ -104,10 +98,7 @@ def test_no_changed_bit_changes_pixels_in_silence(shard: tuple[ChunkCodec, bytes
             found = [codec.decode(bytes(damaged[slice(*e)])) for e in index if e is not None]
         except DamagedShard:
             continue
-        silent += 1  # zstd's frame header has bits that mean nothing
-        for image, entry in zip(found, locations, strict=True):
-            np.testing.assert_array_equal(image, codec.decode(whole[slice(*entry)]))
-    assert silent <= (len(locations) if codec.encoding == "delta" else 0)
+        raise AssertionError(f"a flipped bit of byte {location} was not noticed: {len(found)} images")
 
 
 def test_cut_and_foreign_indices_are_damage(shard: tuple[ChunkCodec, bytes, int]) -> None:
@@ -120,11 +111,10 @@ def test_cut_and_foreign_indices_are_damage(shard: tuple[ChunkCodec, bytes, int]
     assert read_index(whole[payload:], slots, payload)[3:] == [None, None]
 
 
-@encodings
-def test_a_chunk_of_another_size_is_damage(encoding: Any) -> None:
-    chunk = ChunkCodec(1, 8, 8, "uint8", encoding).encode(np.zeros((1, 8, 8), np.uint8))
-    with pytest.raises(DamagedShard, match="64 bytes where 81 belong"):
-        ChunkCodec(1, 9, 9, "uint8", encoding).decode(chunk)
+def test_a_chunk_of_another_size_is_damage() -> None:
+    chunk = ChunkCodec(1, 8, 8, "uint8").encode(np.zeros((1, 8, 8), np.uint8))
+    with pytest.raises(DamagedShard, match="64 bytes, expected 81"):
+        ChunkCodec(1, 9, 9, "uint8").decode(chunk)
 
 
 def test_zarr_opens_the_folder(tmp_path: Path) -> None:
