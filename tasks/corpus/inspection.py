@@ -74,7 +74,7 @@ def kind_of(url: str) -> str:
     raise UserError(f"{url}: holds no corpus, patch store, catalogue, prompt bank, export or model bundle")
 
 
-def meant(url: str) -> str:
+def resolved(url: str) -> str:
     """The place that an alias of a corpus or the name of a registry's version stands for; others are themselves."""
     registered = resolve_version(url)
     return resolve_alias(url) if registered is None else registered[0]
@@ -94,7 +94,7 @@ def started_kind(url: str) -> str:
 
 def inspect(url: str) -> dict[str, Any]:
     """What is in a store, from its records alone."""
-    url = meant(url)
+    url = resolved(url)
     kind = kind_of(url)
     if kind == "catalogue":
         table, digest = load_catalogue(url)
@@ -176,7 +176,7 @@ def verify(url: str) -> dict[str, Any]:
     Raises:
         IntegrityError: something is missing or damaged; names each file.
     """
-    url = meant(url)
+    url = resolved(url)
     kind = kind_of(url)
     if kind == "model bundle":
         return {"kind": kind, "verified": True, "digest": verify_bundle(bundle_folder(url))}

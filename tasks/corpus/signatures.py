@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.corpus.inspection import commit_of, meant, verify
+from tasks.corpus.inspection import commit_of, resolved, verify
 from tasks.stores.commits import SIGNATURE
 from tasks.stores.io.filesystem import encode_json, exists, join, read_bytes, read_json, sha256, write_json
 
@@ -52,7 +52,7 @@ def sign(location: str, key: Path) -> dict[str, Any]:
     Raises:
         UserError: no such key. IntegrityError: what lies there is damaged.
     """
-    private, location = _private(key), meant(location)
+    private, location = _private(key), resolved(location)
     signed = _content(location)
     found = Signature(
         **signed,
@@ -71,7 +71,7 @@ def verify_signed(location: str, trusted: Sequence[Path]) -> dict[str, Any]:
         UserError: it is unsigned, or by nobody of these. IntegrityError: it is damaged, or not what was signed.
     """
     keys = {_fingerprint(public): public for public in map(_public, trusted)}
-    location = meant(location)
+    location = resolved(location)
     facts = verify(location)
     target = join(location, SIGNATURE)
     if not exists(target):

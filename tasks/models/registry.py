@@ -15,7 +15,7 @@ from tasks.runtime.steps import step
 from tasks.stores.commits import SIGNATURE
 from tasks.stores.io.filesystem import create_bytes, exists, join, local_path, read_bytes, sha256, write_if_other
 from tasks.stores.io.listing import list_files
-from tasks.stores.model_registry import Registered, Version, check_name, meant, names
+from tasks.stores.model_registry import Registered, Version, check_name, names, parse_version
 
 KINDS = ("pngnoise-model", "pngnoise-denoiser", "pngnoise-baseline")
 """Formats of bundles that can be registered."""
@@ -29,7 +29,7 @@ def named(location: str) -> Registered:
         UserError: it is no such name.
     """
     registry, slash, name = location.rstrip("/").rpartition("/")
-    if meant(location) is not None:
+    if parse_version(location) is not None:
         raise UserError(
             f"{location}: a model is asked for, not a version; leave out {location[location.rindex('@') :]!r}"
         )
@@ -42,7 +42,7 @@ def versioned(location: str) -> tuple[Registered, Version]:
     Raises:
         UserError: it is no such name, or there is no such version.
     """
-    said = meant(location)
+    said = parse_version(location)
     if said is None:
         raise UserError(
             f"{location}: names no version; write {location.rstrip('/')}@3 or {location.rstrip('/')}@champion"
@@ -165,7 +165,7 @@ def show_model(location: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such model or version.
     """
-    if meant(location) is not None:
+    if parse_version(location) is not None:
         registered, version = versioned(location)
         url = registered.bundle(version.digest)
         evaluations = registered.evaluations(version.version)

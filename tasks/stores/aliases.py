@@ -1,4 +1,4 @@
-"""Names that mean a corpus beside them: ``corpora/latest.json`` says which corpus ``corpora/latest`` is."""
+"""Aliases of corpora: ``corpora/latest.json`` names the corpus that ``corpora/latest`` stands for."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _KIND = "alias"
 
 
 def refuse_shadows(url: str, name: str | None) -> None:
-    """Call before a corpus is made at ``url`` that is to get the alias ``name``, if any.
+    """Check output and alias of a corpus before it is made.
 
     Raises:
-        UserError: ``url`` is an alias of another corpus, or ``name`` is the place of one: that could not be read.
+        UserError: ``url`` is an alias of another corpus, or ``name`` is the folder of one.
     """
-    if (meant := resolve_alias(url).rstrip("/")) != url.rstrip("/"):
-        raise UserError(f"{url}: is an alias of {meant}; choose another output, or delete {url.rstrip('/')}.json")
+    if (target := resolve_alias(url).rstrip("/")) != url.rstrip("/"):
+        raise UserError(f"{url}: is an alias of {target}; choose another output, or delete {url.rstrip('/')}.json")
     parent, _, corpus = url.rstrip("/").rpartition("/")
     if name not in (None, corpus) and exists(location := join(parent, str(name), PLAN) if parent else f"{name}/{PLAN}"):
-        raise UserError(f"alias {name!r}: {location} belongs to a corpus of that name; choose another alias")
+        raise UserError(f"alias {name!r}: {location} exists: a corpus has that name; choose another alias")
 
 
 def write_alias(url: str, name: str, digest: str) -> None:
-    """Let ``name``, beside the corpus at ``url``, mean that corpus from now on."""
+    """Make ``name`` an alias of the corpus at ``url``, in the same folder."""
     parent, _, corpus = url.rstrip("/").rpartition("/")
     write_json(
         f"{parent}/{name}.json" if parent else f"{name}.json", {"kind": _KIND, "corpus": corpus, "digest": digest}
@@ -32,17 +32,17 @@ def write_alias(url: str, name: str, digest: str) -> None:
 
 
 def resolve_alias(url: str) -> str:
-    """Where the corpus lies that ``url`` means: itself, unless it is the name of an alias.
+    """The URL of a corpus, given its URL or an alias.
 
     Raises:
-        IntegrityError: the alias is damaged, or names a place that is not beside it.
+        IntegrityError: the alias is damaged, or names a corpus in another folder.
     """
     location = f"{url.rstrip('/')}.json"
     try:
         content = read_if_there(location)
     except TransientError:
         raise
-    except UserError:  # who may not list a bucket is told "forbidden" of what is not there; the corpus itself will say
+    except UserError:  # without permission to list, a missing file is "forbidden"; reading the corpus reports it
         content = None
     if content is None:
         return url
@@ -50,12 +50,12 @@ def resolve_alias(url: str) -> str:
         found = decode_json(content)
         corpus = found["corpus"] if found["kind"] == _KIND else None
     except (ValueError, KeyError, TypeError):
-        return url  # some file of somebody else's
+        return url  # not an alias
     if corpus is None:
         return url
     if not isinstance(corpus, str) or "/" in corpus or "::" in corpus or corpus in ("", ".", ".."):
         raise IntegrityError(
-            f"{location}: key 'corpus' is {corpus!r:.100}, no name of a folder beside it; write the alias anew"
+            f"{location}: key 'corpus' is {corpus!r:.100}, not the name of a folder beside it; write the alias again"
         )
     parent = url.rstrip("/").rpartition("/")[0]
     return join(parent, corpus) if parent else corpus

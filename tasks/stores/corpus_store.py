@@ -27,11 +27,11 @@ KIND = "corpus"
 CLEAN_IMAGES, GATE, CARD, REPORT = "clean.parquet", "gate.json", "README.md", "report.html"
 CROISSANT = "croissant.json"
 FAILED_GATE = "gate-failed.json"
-"""Evidence of draws that were to be added to a published corpus and did not pass; no part of the corpus."""
+"""Evidence on repeats that failed the gate of a published corpus; not part of the corpus."""
 PLACES = "sources.json"
-"""Where the sources lay: the only file that names places, and no part of a corpus' identity."""
+"""URLs of the sources. The only file with locations; not part of a corpus' identity."""
 SURVEYED = "surveyed"
-"""Its key for what the clean images were known by when they were looked through."""
+"""Its key for how the clean images were identified when they were indexed."""
 ARRAYS_OF_MODE: dict[str, tuple[str, ...]] = {"pairs": (CLEAN, NOISY), "noisy": (NOISY,), "recipe": (CLEAN, NOISY)}
 ROWS_PER_MANIFEST = 1 << 20
 _KEPT = 64  # tables of shards in memory
@@ -59,11 +59,11 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
-"""One row per pair. Means and stds are fractions of full scale; ``expected_std`` is the reference's noise std at
-the clean image's intensities; ``saturated`` the share of noisy values at the ends of the range; ``sha256`` is over
-clean then noisy bytes (C, H, W)."""
+"""One row per pair. Means and stds are fractions of the data range; ``expected_std`` is the std of the reference's
+noise at the intensities of the clean image; ``saturated`` the share of noisy values at 0 or the maximum; ``sha256`` is
+over clean then noisy bytes (C, H, W)."""
 MANIFEST_SCHEMA = pa.schema([*SCHEMA, ("accepted", pa.bool_()), ("reason", pa.string())])
-"""The same with what the quality gate says."""
+"""The same with the verdict of the quality gate."""
 
 _FACTS = ("sha256", "bytes")
 SHARD_SCHEMA = pa.schema(
@@ -74,7 +74,7 @@ SHARD_SCHEMA = pa.schema(
         *((f"{a}_{f}", pa.int64() if f == "bytes" else pa.string()) for a in (CLEAN, NOISY) for f in _FACTS),
     ]
 )
-"""One row per shard: its key, the digest of its part, and for each of its objects digests and size."""
+"""One row per shard: its key, the digest of its part, and digest and size of each object."""
 
 
 def writer(url: str, layout: Layout, recipe: dict[str, Any]) -> ShardWriter:
@@ -88,13 +88,12 @@ def manifest_name(number: int) -> str:
 
 
 def shards_name(number: int) -> str:
-    """Path of the table of the shards whose rows a file of the manifest has."""
+    """Path of the table of the shards in a file of the manifest."""
     return f"shards/{number:05d}.parquet"
 
 
 def manifest_shards(layout: Layout) -> list[range]:
-    """Shards whose rows make up each file of the manifest, of one draw each, so that more draws add files and leave
-    those of what is published as they are."""
+    """Shards of each file of the manifest. A file has shards of one repeat, so that more repeats add files only."""
     step, per_repeat = max(1, ROWS_PER_MANIFEST // layout.shard), layout.shards_per_repeat
     return [
         range(start + k, min(start + k + step, start + per_repeat))
@@ -112,7 +111,7 @@ def shard_row(layout: Layout, index: int, part_sha256: str, facts: PartFacts) ->
 
 
 def corpus_digest(key: str | None, layout: Layout, parts: Iterable[str]) -> str:
-    """Digest of a corpus: its plan, its draws and the digests of its parts in order; a recipe has no parts."""
+    """Digest of a corpus: plan, repeats and the digests of its parts in order; a recipe has no parts."""
     whole = hashlib.sha256()
     for digests in parts:
         whole.update(digests.encode())
@@ -120,8 +119,11 @@ def corpus_digest(key: str | None, layout: Layout, parts: Iterable[str]) -> str:
 
 
 def published_corpus(url: str) -> Corpus | None:
-    """The corpus at this very place, no alias; None where none is published, or its record is damaged and has to be
-    written again. Raises UserError when it is of another version."""
+    """The corpus at ``url`` (not an alias); None if none is published or its record is damaged.
+
+    Raises:
+        UserError: it is of another version.
+    """
     if not exists(join(url, COMMIT)):
         return None
     try:
@@ -135,27 +137,27 @@ class Corpus(ShardReader[CorpusRecord]):
 
     @classmethod
     def open(cls, url: str, *, kept_shards: int = 0) -> Corpus:
-        """Open a corpus, by its place or an alias. Raises UserError when absent, unpublished or of another version."""
+        """Open a corpus by URL or alias. Raises UserError if it is missing, unpublished or of another version."""
         return cls(resolve_alias(url), kept_shards=kept_shards)
 
     def __init__(self, url: str, *, kept_shards: int = 0) -> None:
-        """See :meth:`open`; ``url`` is no alias."""
+        """As :meth:`open`, without aliases."""
         super().__init__(url, COMMIT, CorpusRecord, kept_shards=kept_shards)
         if self.stored and self.layout.shards > len(self.record.files) * ROWS_PER_MANIFEST:
             raise IntegrityError(
-                f"{join(self.url, COMMIT)}: lists {len(self.record.files)} files, which cannot hold "
+                f"{join(self.url, COMMIT)}: lists {len(self.record.files)} files, too few for "
                 f"{self.layout.shards} shards; make the corpus again"
             )
-        self._kept: OrderedDict[int, pa.Table] = OrderedDict()  # some tables of shards by number
+        self._kept: OrderedDict[int, pa.Table] = OrderedDict()  # tables of shards by number
         self._files = manifest_shards(self.layout) if self.stored else []
 
     @property
     def stored(self) -> bool:
-        """Whether it holds images, and not only how to make them."""
+        """Whether it contains images, not only recipes."""
         return self.record.mode != "recipe"
 
     def shards(self) -> Iterator[pa.Table]:
-        """The table of shards file by file, in order (:data:`SHARD_SCHEMA`); nothing of a recipe."""
+        """The tables of shards, in order (:data:`SHARD_SCHEMA`); none for a recipe."""
         for number, shards in enumerate(self._files if self.stored else ()):
             yield self._shards_of(number, shards)
 
@@ -167,15 +169,15 @@ class Corpus(ShardReader[CorpusRecord]):
         return table
 
     def require_stored(self) -> None:
-        """Raise a UserError where there are recipes and no images."""
+        """Raise a UserError if the corpus contains recipes, not images."""
         if not self.stored:
             raise UserError(
-                f"{self.url}: holds recipes and no images; make them with `pngnoise materialise {self.url} --output "
-                "...`, or read it with tasks.corpus.torch_dataset.CorpusDataset, which generates what it is asked for"
+                f"{self.url}: contains recipes, not images; make them with `pngnoise materialise {self.url} --output "
+                "...`, or read it with tasks.corpus.torch_dataset.CorpusDataset, which generates images on demand"
             )
 
     def part(self, index: int) -> Part:
-        """What the table of shards says of one."""
+        """The record of a shard."""
         self.require_stored()
         row = self._row_of(index)
         try:
@@ -186,7 +188,7 @@ class Corpus(ShardReader[CorpusRecord]):
             return Part(part=part_name(index), sha256=row["part_sha256"], objects=objects)
         except ValidationError as error:
             raise IntegrityError(
-                f"{self.url}: its table of shards says of shard {index}: {error.errors()[0]['msg']}; "
+                f"{self.url}: its table of shards is damaged (shard {index}: {error.errors()[0]['msg']}); "
                 "make the corpus again"
             ) from None
 
@@ -207,7 +209,7 @@ class Corpus(ShardReader[CorpusRecord]):
         return pa.concat_tables(list(self.manifest()))
 
     def manifest(self) -> Iterator[pa.Table]:
-        """The manifest file by file, in order (:data:`MANIFEST_SCHEMA`)."""
+        """The files of the manifest, in order (:data:`MANIFEST_SCHEMA`)."""
         self.require_stored()
         for number in range(len(self._files)):
             table, shards = self._file(manifest_name(number), MANIFEST_SCHEMA), self._files[number]
@@ -222,12 +224,12 @@ class Corpus(ShardReader[CorpusRecord]):
         content = read_bytes(location)
         if sha256(content) != self.record.files.get(name):
             raise IntegrityError(
-                f"{location}: sha256 differs from {COMMIT}; `pngnoise corpus repair {self.url}` mends it"
+                f"{location}: sha256 differs from {COMMIT}; `pngnoise corpus repair {self.url}` repairs it"
             )
         return decode_table(content, location, schema)
 
     def verify_files(self) -> Iterator[str]:
-        """Check every published file that is no shard; yields one line per problem."""
+        """Check every published file that is not a shard; yields one line per problem."""
         for name, expected in self.record.files.items():
             yield from object_problem(join(self.url, name), expected)
 

@@ -22,7 +22,7 @@ from tasks.stores.shard_file import DTYPES, ChunkCodec
 CLEAN, NOISY = ARRAYS = ("clean", "noisy")
 GROUP = "zarr.json"
 _MAX_IMAGE, _MAX_PAIRS, _MAX_SHARDS, _MAX_SLOTS = 1 << 30, 1 << 40, 1 << 26, 1 << 24
-"""Beyond any store that can be made: what a record says must not become memory or time before it is checked."""
+"""Limits beyond any real store, so that a hostile record cannot consume memory or time."""
 FORMAT_VERSION = 4
 """Of patch stores, corpora and prompt banks."""
 
@@ -31,12 +31,12 @@ FORMAT_VERSION = 4
 class Layout:
     """Sizes of a store.
 
-    Dense (``filled`` is None): shard k holds pairs k * shard to (k + 1) * shard, the last one what is left, and pair i
-    lies in slot i of the arrays. Padded: shard k holds ``filled[k]`` pairs, its other slots are absent.
+    Dense (``filled`` is None): shard k holds pairs k * shard to (k + 1) * shard, and pair i is in slot i of the arrays.
+    Padded: shard k holds ``filled[k]`` pairs, its other slots are absent.
 
-    With ``repeats`` (a corpus): all clean images once, N = pairs / draws of them, and ``noisy`` is (draws, N, C, H, W).
-    Pair d * N + i is draw d of clean image i. A shard belongs to one draw, the clean images to the shards of draw 0,
-    so that more draws add objects and change none.
+    With ``repeats`` (a corpus): every clean image once, N = pairs / repeats, and ``noisy`` is (repeats, N, C, H, W).
+    Pair r * N + i is repeat r of clean image i. A shard belongs to one repeat, the clean images to the shards of
+    repeat 0, so that more repeats add objects and change none.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -53,22 +53,22 @@ class Layout:
 
     @property
     def images(self) -> int:
-        """Pairs of one draw."""
+        """Pairs of one repeat."""
         return self.pairs // (self.repeats or 1)
 
     @property
     def shards(self) -> int:
-        """Number of shards, of all draws."""
+        """Number of shards, of all repeats."""
         return self.shards_per_repeat * (self.repeats or 1) if self.filled is None else len(self.filled)
 
     @property
     def shards_per_repeat(self) -> int:
-        """Shards of each draw of a dense layout."""
+        """Shards of each repeat of a dense layout."""
         return -(-self.images // self.shard)
 
     @property
     def length(self) -> int:
-        """Images along the arrays: those of a dense store, the slots of a padded one."""
+        """Length of the arrays: images of a dense store, slots of a padded one."""
         return self.images if self.filled is None else len(self.filled) * self.shard
 
     @cached_property
@@ -85,11 +85,11 @@ class Layout:
         return range(self._starts[index], self._starts[index + 1])
 
     def location(self, pair: int, array: str = NOISY) -> tuple[int, int]:
-        """The shard that holds the image of a pair in ``array``, and its position in that shard."""
+        """Shard that holds the image of a pair in ``array``, and its position in that shard."""
         if self.filled is None:
             repeat, image = divmod(pair, self.images)
             within, position = divmod(image, self.shard)
-            own = array == NOISY  # of every draw; clean images are those of draw 0
+            own = array == NOISY  # clean images belong to repeat 0
             return within + (repeat * self.shards_per_repeat if own else 0), position
         index = bisect_right(self._starts, pair) - 1
         return index, pair - self._starts[index]
@@ -102,7 +102,7 @@ class Layout:
         return index * self.shard + position
 
     def objects(self, index: int) -> dict[str, str]:
-        """Paths of the objects that shard ``index`` consists of, by array (Zarr v3 default key encoding)."""
+        """Paths of the objects of shard ``index``, by array (Zarr v3 default key encoding)."""
         if self.repeats is None:
             return {array: shard_object(array, index) for array in self.arrays}
         repeat, within = divmod(index, self.shards_per_repeat)
@@ -112,7 +112,7 @@ class Layout:
         return {array: paths[array] for array in self.arrays if array in paths}
 
     def documents(self) -> dict[str, bytes]:
-        """The Zarr metadata by path: of every array, and of the group with all of theirs consolidated."""
+        """Zarr metadata by path: of every array, and of the group with consolidated metadata."""
         arrays = {}
         for array in self.arrays:
             repeats = (self.repeats,) if self.repeats is not None and array == NOISY else ()
@@ -132,7 +132,7 @@ class Layout:
 
     @property
     def codec(self) -> ChunkCodec:
-        """How one image becomes a chunk."""
+        """Encoder of the chunks."""
         return ChunkCodec(self.channels, self.height, self.width, self.dtype)
 
     @property
@@ -147,7 +147,7 @@ class Layout:
         return self.bytes_per_image * sum(counts[array] for array in self.arrays)
 
     def problem(self) -> str | None:
-        """What is impossible about these sizes, in words; None when all is well."""
+        """Why these sizes are impossible; None if they are valid."""
         if min(self.pairs, self.shard, self.channels, self.height, self.width) < 1:
             return "a size below 1"
         if set(self.arrays) - set(ARRAYS):
@@ -155,19 +155,19 @@ class Layout:
         if self.dtype not in DTYPES:
             return f"dtype {self.dtype!r}; known: {', '.join(DTYPES)}"
         if self.repeats is not None and (self.repeats < 1 or self.pairs % self.repeats or self.filled is not None):
-            return f"{self.pairs} pairs in {self.repeats} draws" + (" with padding" if self.filled is not None else "")
-        if self.bytes_per_image > _MAX_IMAGE or self.pairs > _MAX_PAIRS or self.shard > _MAX_SLOTS:
-            return (
-                f"{self.pairs} images of {self.bytes_per_image} bytes in shards of {self.shard}, more than is read here"
+            return f"{self.pairs} pairs in {self.repeats} repeats" + (
+                " with padding" if self.filled is not None else ""
             )
+        if self.bytes_per_image > _MAX_IMAGE or self.pairs > _MAX_PAIRS or self.shard > _MAX_SLOTS:
+            return f"{self.pairs} images of {self.bytes_per_image} bytes in shards of {self.shard}, above the limit"
         if self.filled is None:
-            return f"{self.shards} shards, more than is read here" if self.shards > _MAX_SHARDS else None
+            return f"{self.shards} shards, above the limit" if self.shards > _MAX_SHARDS else None
         if sum(self.filled) != self.pairs or not all(0 < n <= self.shard for n in self.filled):
-            return f"{self.pairs} pairs do not fill the shards as 'filled' says"
+            return f"{self.pairs} pairs do not match 'filled'"
         return None
 
     def as_json(self) -> dict[str, Any]:
-        """For records: lists in the place of tuples, as JSON gives them back."""
+        """As a JSON object: lists instead of tuples."""
         content = asdict(self)
         return content | {
             "arrays": list(self.arrays),
@@ -176,7 +176,7 @@ class Layout:
 
 
 def peak(dtype: str) -> float:
-    """Full scale of integer levels; floats in a store without a ``data_range`` of their own have 1."""
+    """Maximum of an integer dtype; 1 for floats."""
     return float(np.iinfo(dtype).max) if np.dtype(dtype).kind == "u" else 1.0
 
 
@@ -186,5 +186,5 @@ def array_document(array: str) -> str:
 
 
 def shard_object(array: str, index: int) -> str:
-    """Path of a shard's object in an array without draws (Zarr v3 default key encoding)."""
+    """Path of a shard's object in an array without repeats (Zarr v3 default key encoding)."""
     return f"{array}/c/{index}/0/0/0"

@@ -1,12 +1,13 @@
-"""A registry of model bundles on disk or object storage: what lies where (docs/formats/registry.md), how it is read.
+"""The layout of a registry of model bundles on local disk or object storage (docs/formats/registry.md).
 
     REGISTRY/NAME/bundles/DIGEST/        the bundle's files
-    REGISTRY/NAME/versions/000003.json   which bundle version 3 is, written last: without it there is no version 3
+    REGISTRY/NAME/versions/000003.json   the bundle of version 3, written last: without it there is no version 3
     REGISTRY/NAME/evaluations/000003/SHA256.json   evaluation records of version 3
-    REGISTRY/NAME/champion/000001.json   the first move of the alias, and so on; the last one counts
-    REGISTRY/NAME/champion.json          a copy of the last move
+    REGISTRY/NAME/champion/000001.json   the first champion, and so on; the last one is current
+    REGISTRY/NAME/champion.json          a copy of the last champion record
 
-Files are created, never replaced, but for the copy. Of several writers that want one number one gets it.
+Files are created and never replaced, except for the copy. Of several writers of one number exactly one succeeds.
+Versions are numbered, not keyed by content, so the registry does not use the commit mechanism of the stores.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ class Version(StrictModel):
     digest: Digest = Field(description="the bundle's digest, which is its folder's name too")
     kind: str = Field(description="the format of the bundle, e.g. pngnoise-model")
     files: dict[RelativePath, str] = Field(description=f"{SHA256}, of every file of the bundle, by name")
-    note: str | None = Field(description="what whoever added it wanted to say")
+    note: str | None = Field(description="note of the user who added it")
     added: str = Field(description="time, UTC, ISO 8601")
 
 
 class Move(StrictModel):
-    """champion/N.json: from then on this version is the champion."""
+    """champion/N.json: this version becomes the champion."""
 
     format: Literal["pngnoise-registry-champion"] = "pngnoise-registry-champion"
     format_version: Literal[1] = 1
@@ -55,28 +56,28 @@ class Move(StrictModel):
     action: Literal["promote", "rollback"]
     version: int = Field(ge=1)
     digest: Digest
-    previous: int | None = Field(description="the version that was champion before")
-    record: Digest = Field(description=f"{SHA256}, of the evaluation record, which is its name in evaluations/ too")
-    rules: dict[str, Any] | None = Field(description="the gate that it had to pass; null: it passed when promoted")
-    findings: list[dict[str, Any]] = Field(description="every figure that was looked at: value, limit, passed")
-    override: str | None = Field(description="why it moved although the gate failed; null: it passed")
-    reason: str = Field(description="why it moved")
+    previous: int | None = Field(description="the previous champion")
+    record: Digest = Field(description=f"{SHA256}, of the evaluation record, and its file name in evaluations/")
+    rules: dict[str, Any] | None = Field(description="the promotion rules; null for a rollback")
+    findings: list[dict[str, Any]] = Field(description="every metric checked: value, limit, passed")
+    override: str | None = Field(description="reason for promoting although a rule failed; null if all passed")
+    reason: str = Field(description="reason")
     moved: str = Field(description="time, UTC, ISO 8601")
 
 
 @dataclass(frozen=True)
 class VersionName:
-    """What ``REGISTRY/NAME@3`` or ``REGISTRY/NAME@champion`` says."""
+    """The parts of ``REGISTRY/NAME@3`` or ``REGISTRY/NAME@champion``."""
 
     registry: str
     name: str
     which: str
 
 
-def meant(location: str) -> VersionName | None:
-    """A version of a registry by its name, or None where ``location`` is no such name.
+def parse_version(location: str) -> VersionName | None:
+    """Parse the name of a registered version; None if ``location`` is not one.
 
-    Names end in ``@champion`` or ``@NUMBER``, with nothing behind; a folder that is called so is written with a slash.
+    Names end in ``@champion`` or ``@NUMBER``. To give a folder with such a name, append a slash.
     """
     registry, slash, last = location.rpartition("/")
     match = _MEANT.fullmatch(last)
@@ -86,31 +87,31 @@ def meant(location: str) -> VersionName | None:
 
 
 def is_version(location: str) -> bool:
-    """Whether ``location`` names one version for good: by its number, and not as the champion of the day."""
-    said = meant(location)
+    """Whether ``location`` names a version by number. A champion may change, a number does not."""
+    said = parse_version(location)
     return said is not None and said.which != CHAMPION
 
 
 def check_name(name: str) -> str:
-    """The name of a model, if it can be one.
+    """Validate the name of a model.
 
     Raises:
-        UserError: it cannot.
+        UserError: it is invalid.
     """
     if _NAME.fullmatch(name) is None:
-        raise UserError(f"registry: the name {name!r} cannot be used; letters, digits, '.', '_' and '-' can")
+        raise UserError(f"registry: the name {name!r} is invalid; use letters, digits, '.', '_' and '-'")
     return name
 
 
 class Registered:
-    """One name in a registry: its versions, their evaluations, and the moves of its champion."""
+    """One model in a registry: its versions, their evaluations, and the history of its champion."""
 
     def __init__(self, registry: str, name: str) -> None:
         self.registry, self.name = registry, check_name(name)
         self.url = join(registry, name)
 
     def location(self, number: int) -> str:
-        """``REGISTRY/NAME@NUMBER``: what is given where a model is asked for."""
+        """``REGISTRY/NAME@NUMBER``, the name of a version."""
         return f"{self.url}@{number}"
 
     def versions(self) -> list[int]:
@@ -121,31 +122,31 @@ class Registered:
         """The record of a version.
 
         Raises:
-            UserError: there is none of that number. IntegrityError: it is damaged.
+            UserError: there is no such version. IntegrityError: its record is damaged.
         """
         location = self._location("versions", number)
         if number not in self.versions():
-            raise UserError(f"{self.url}: has no version {number}; there are {self._told()}")
+            raise UserError(f"{self.url}: has no version {number}; it has {self._known()}")
         record = _read(location, Version)
         if (record.name, record.version) != (self.name, number):
-            raise IntegrityError(f"{location}: says that it is {record.name}@{record.version}; it was moved or edited")
+            raise IntegrityError(f"{location}: is the record of {record.name}@{record.version}; it was moved or edited")
         return record
 
     def bundle(self, digest: str) -> str:
-        """Where a bundle's files lie."""
+        """URL of a bundle's files."""
         return join(self.url, "bundles", digest)
 
     def moves(self) -> list[Move]:
-        """Every move of the champion, the first one first."""
+        """The history of the champion, oldest first."""
         return [_read(self._location(CHAMPION, number), Move) for number in self._numbers(CHAMPION)]
 
     def champion(self) -> Move | None:
-        """The last move, or None where nothing was promoted yet."""
+        """The current champion; None if no version was promoted."""
         numbers = self._numbers(CHAMPION)
         return _read(self._location(CHAMPION, numbers[-1]), Move) if numbers else None
 
     def number(self, which: str) -> int:
-        """The version that ``champion`` or a number means.
+        """The version number of ``champion`` or of a number.
 
         Raises:
             UserError: no such version, or no champion.
@@ -155,19 +156,20 @@ class Registered:
         move = self.champion()
         if move is None:
             raise UserError(
-                f"{self.url}: has no champion; there are {self._told()}; name one, or `pngnoise registry promote` it"
+                f"{self.url}: has no champion; it has {self._known()}; give a version, or promote one with "
+                "`pngnoise registry promote`"
             )
         return move.version
 
     def create_version(self, record: Version) -> bool:
-        """Publish a version unless one of that number is there."""
+        """Create a version; returns False if the number is taken."""
         return self._create("versions", record.version, record)
 
     def create_move(self, record: Move) -> bool:
-        """Move the champion unless another move of that number was made meanwhile."""
+        """Change the champion; returns False if another process did so first."""
         if not self._create(CHAMPION, record.move, record):
             return False
-        # The copy is for people: whoever writes an old one late sees the newer move and writes that.
+        # The copy is for people. A writer that is late finds the newer record and writes that one.
         shown = record
         while True:
             write_json(join(self.url, f"{CHAMPION}.json"), shown.model_dump(mode="json"))
@@ -211,7 +213,7 @@ class Registered:
     def _create(self, kind: str, number: int, record: BaseModel) -> bool:
         return create_bytes(self._location(kind, number), encode_json(record.model_dump(mode="json")))
 
-    def _told(self) -> str:
+    def _known(self) -> str:
         numbers = self.versions()
         return (
             f"versions {', '.join(map(str, numbers))}" if numbers else "no versions; `pngnoise registry add` makes one"
@@ -223,18 +225,18 @@ def _read(location: str, model: type[Model]) -> Model:
 
 
 def names(registry: str) -> list[str]:
-    """Names that have a version, sorted."""
+    """Names of the models that have a version, sorted."""
     found = {name.split("/")[0] for name in list_files(registry) if re.fullmatch(r"[^/]+/versions/\d{6,}\.json", name)}
     return sorted(name for name in found if _NAME.fullmatch(name))
 
 
 def resolve(location: str) -> tuple[str, str] | None:
-    """(URL of the bundle, its digest) of ``REGISTRY/NAME@VERSION``, or None where ``location`` is no such name.
+    """(URL of the bundle, its digest) of ``REGISTRY/NAME@VERSION``, None for other locations.
 
     Raises:
         UserError: no such version, or no champion. IntegrityError: a record is damaged.
     """
-    said = meant(location)
+    said = parse_version(location)
     if said is None:
         return None
     registered = Registered(said.registry, said.name)

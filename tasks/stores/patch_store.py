@@ -18,16 +18,16 @@ PAIR_COLUMNS = (
     ("split", pa.string()),
     ("licence", pa.string()),
 )
-"""What every table says of the pair that a row came from."""
+"""Columns that identify a pair; every table of patches or pairs has them."""
 
-_PER_CHANNEL = pa.list_(pa.field("element", pa.float32()))  # as Parquet calls it, so that rows read back encode alike
+_PER_CHANNEL = pa.list_(pa.field("element", pa.float32()))  # Parquet's name
 
 
 def schema(arrays: tuple[str, ...]) -> pa.Schema:
     """Columns of the parts: one row per patch.
 
-    Means and stds have a value per channel and are fractions of full scale, as ``saturated`` is a share: of the values
-    of ``noisy`` (or of the only array) at 0 or full scale. ``slot`` is the patch's index in the arrays.
+    Means and stds have a value per channel and are fractions of the data range; ``saturated`` is the share of the values
+    of ``noisy`` (or of the only array) at 0 or the maximum. ``slot`` is the patch's index in the arrays.
     """
     pair = [("clean_mean", _PER_CHANNEL), ("noise_mean", _PER_CHANNEL), ("noise_std", _PER_CHANNEL)]
     image = [("image_mean", _PER_CHANNEL), ("image_std", _PER_CHANNEL)]
@@ -50,5 +50,5 @@ class PatchStore(PartsReader[PatchStoreRecord]):
 
     @classmethod
     def open(cls, url: str, *, kept_shards: int = 0) -> PatchStore:
-        """Open a store. Raises UserError when it is absent, unfinished or of another version."""
+        """Open a store. Raises UserError if it is missing, unfinished or of another version."""
         return cls(url, COMMIT, PatchStoreRecord, kept_shards=kept_shards)

@@ -1,4 +1,4 @@
-"""Read a committed store, pair by pair or shard by shard. What is absent or damaged is an error, never zeros."""
+"""Reads committed stores of images. Missing or damaged data is an error, never zeros."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from tasks.stores.shard_file import DamagedShard, Pixels, index_size, read_index
 
 _KEPT_INDICES = 4096
 _Location = tuple[str, int, int]
-"""Of an image: array, shard, slot."""
+"""Array, shard and slot of an image."""
 Record = TypeVar("Record", bound=ImageStoreRecord)
 Listed = TypeVar("Listed", bound=ShardsRecord)
 
 
 class ShardReader(ABC, Generic[Record]):
-    """Reads a committed store. Nothing is read from a store whose commit record is missing.
+    """Reads a committed store; refuses one without its commit record.
 
-    ``kept_shards``: how many whole objects to keep in memory. 0 fetches single chunks (local disks, random reads of
-    few pairs); a few make remote reads that stay within a shard for a while one request each.
+    ``kept_shards``: number of whole shards to cache in memory. 0 reads single chunks (local disk, random access); with
+    a few, remote reads that stay within a shard need one request per shard.
     """
 
     def __init__(self, url: str, commit: str, model: type[Record], *, kept_shards: int = 0) -> None:
@@ -52,7 +52,7 @@ class ShardReader(ABC, Generic[Record]):
             model,
             FORMAT_VERSION,
             absent=lambda: _not_there(url),
-            remedy="make it again with this version, in another place",
+            remedy="make it again with this version, in another location",
         )
         self.layout: Layout = self.record.layout
         if problem := self.layout.problem():
@@ -78,15 +78,15 @@ class ShardReader(ABC, Generic[Record]):
 
     @abstractmethod
     def part(self, index: int) -> Part:
-        """What the store's records say of a shard."""
+        """The record of a shard."""
 
     @abstractmethod
     def parts_digest(self) -> str:
-        """The digest of the store, out of its plan and parts as they are recorded."""
+        """The digest of the store, recomputed from plan and parts."""
 
     @property
     def table(self) -> pa.Table:
-        """A row per pair, row i describing pair i."""
+        """One row per pair; row i describes pair i."""
         if self._table is None:
             self._table = self._read_table()
         return self._table
@@ -107,15 +107,15 @@ class ShardReader(ABC, Generic[Record]):
         """Raise a UserError when the store does not hold all of ``arrays``."""
         if missing := [name for name in arrays if name not in self.layout.arrays]:
             raise UserError(
-                f"{self.url}: holds only {' and '.join(self.layout.arrays)} images, no {' and no '.join(missing)}; "
-                "give a store that was made of a catalogue with both sides"
+                f"{self.url}: contains only {' and '.join(self.layout.arrays)} images, no {' and no '.join(missing)}; "
+                "give a store that was made from a catalogue with both sides"
             )
 
     def read(self, pair: int) -> tuple[Pixels, Pixels]:
         """(clean, noisy) of one pair, (C, H, W) each.
 
         Raises:
-            UserError: the store holds one side only. IntegrityError: they are not what was written.
+            UserError: the store has one side only. IntegrityError: they are damaged.
         """
         self.require(CLEAN, NOISY)
         found = self.read_many([pair], (CLEAN, NOISY))
@@ -127,7 +127,7 @@ class ShardReader(ABC, Generic[Record]):
         return self.read_many([pair], (array,))[array][0]
 
     def read_many(self, pairs: Sequence[int], arrays: Sequence[str]) -> dict[str, list[Pixels]]:
-        """Images of several pairs by array, in the order asked for; object storage serves them at once."""
+        """Images of several pairs by array, in the given order; object storage serves them in parallel."""
         for pair in pairs:
             if not 0 <= pair < len(self):
                 raise UserError(f"{self.url}: there is no pair {pair}; it holds {len(self)}")
@@ -136,7 +136,7 @@ class ShardReader(ABC, Generic[Record]):
         return {name: images[k * len(pairs) : (k + 1) * len(pairs)] for k, name in enumerate(arrays)}
 
     def _from_spans(self, locations: list[_Location]) -> list[Pixels]:
-        """Images by ranged reads: one request each, once the shards' indices are known."""
+        """Images by ranged reads: one request each, after the indices of the shards."""
         unknown = sorted({location[:2] for location in locations} - set(self._indices))
         ranges = []
         for name, index in unknown:
@@ -193,7 +193,7 @@ class ShardReader(ABC, Generic[Record]):
     def _entry(self, location: _Location) -> tuple[int, int]:
         entry = self._indices[location[:2]][location[2]]
         if entry is None:
-            raise self._damaged(location[0], location[1], f"slot {location[2]} is absent where a pair should be")
+            raise self._damaged(location[0], location[1], f"slot {location[2]} is absent")
         return entry
 
     def _decoded(self, location: _Location, chunk: bytes) -> Pixels:
@@ -225,7 +225,7 @@ class ShardReader(ABC, Generic[Record]):
 
 
 class PartsReader(ShardReader[Listed]):
-    """Reads a store whose commit record lists all shards."""
+    """Reads a store whose commit record lists its shards."""
 
     def __init__(self, url: str, commit: str, model: type[Listed], *, kept_shards: int = 0) -> None:
         super().__init__(url, commit, model, kept_shards=kept_shards)
@@ -236,10 +236,10 @@ class PartsReader(ShardReader[Listed]):
             (part.part, set(part.objects)) != names for part, names in zip(parts, wanted, strict=True)
         ):
             location = join(url, commit)
-            raise IntegrityError(f"{location}: does not list every object of every shard; make the store again")
+            raise IntegrityError(f"{location}: does not list every object; make the store again")
 
     def part(self, index: int) -> Part:
-        """What the commit record says of a shard."""
+        """The record of a shard."""
         return self.record.parts[index]
 
     def parts_digest(self) -> str:
@@ -251,7 +251,7 @@ class PartsReader(ShardReader[Listed]):
         for index, table in enumerate(tables):
             if table.num_rows != len(self.layout.rows(index)) or not table.schema.equals(tables[0].schema):
                 location = join(self.url, self.record.parts[index].part)
-                raise IntegrityError(f"{location}: its rows are not those of its shard; make the store again")
+                raise IntegrityError(f"{location}: its rows do not match its shard; make the store again")
         return pa.concat_tables(tables)
 
 
@@ -261,5 +261,5 @@ def _shard(location: tuple[str, int, int]) -> int:
 
 def _not_there(url: str) -> str:
     if exists(join(url, PLAN)):
-        return "was started but not finished; run the same command again (or `pngnoise finalise` after all --parts)"
-    return "there is no such store; check the path"
+        return "the store is not finished; run the same command again (or `pngnoise finalise` after all --parts)"
+    return "there is no store; check the path"

@@ -1,10 +1,10 @@
-"""Patch stores for PyTorch: a map-style dataset, and an order that can be taken up again at any sample.
+"""Patch stores for PyTorch: a map-style dataset, and a shuffled order that resumes at any sample.
 
 patches = PatchDataset("/data/patches", split="train")
 order = ShuffledOrder(patches, seed=1, start=samples_seen)
 loader = DataLoader(patches, 16, sampler=order, num_workers=4, multiprocessing_context="spawn")
 
-Where whole objects are fetched, each worker gets shards of its own:
+With whole shards, each worker reads its own shards:
 
 patches = PatchDataset("s3://bucket/patches", split="train", whole_shards=True)
 batches = ShardBatches(patches, 16, seed=1, workers=4, start=batches_seen)
@@ -33,17 +33,17 @@ class PatchDataset(Dataset[Item]):
     """Patches of a store, or of one split or camera of it, as stored: (C, H, W) tensors uint8, uint16 or float32.
 
     An item has the keys ``clean`` and ``noisy`` (or the one that the store holds) and ``index``, the patch's row in
-    the store's table. Only what is picked travels to workers; each opens the store itself when it first reads, so
-    that spawned workers and object storage work.
+    the store's table. Workers receive indices only and open the store at the first read, so spawned
+    workers and object storage work.
     """
 
     def __init__(
         self, url: str, split: str | None = None, camera: str | None = None, *, whole_shards: bool = False
     ) -> None:
-        """``whole_shards``: fetch and keep whole objects; for remote stores that are read shard by shard.
+        """``whole_shards``: read and cache whole shards, for remote stores that are read shard by shard.
 
         Raises:
-            UserError: no finished patch store there, or no patch of that split and camera.
+            UserError: there is no finished patch store, or no patch of that split and camera.
         """
         self.url, self._kept_shards = url, _KEPT_SHARDS if whole_shards else 0
         store = self._opened()
@@ -65,7 +65,7 @@ class PatchDataset(Dataset[Item]):
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[Item]:
-        """Several items at once: object storage serves them side by side."""
+        """Several items; object storage serves them in parallel."""
         store = self._store or self._opened()
         if store.digest != self._digest:
             raise IntegrityError(f"{self.url}: changed since it was opened; start the training again")
@@ -88,21 +88,21 @@ def _picked(store: PatchStore, split: str | None, camera: str | None) -> NDArray
         picked &= np.array([value == wanted for value in column])
         if not picked.any():
             there = sorted({str(value) for value in column})
-            raise UserError(f"{store.url}: no patch of {name} {wanted!r} (and what else is asked); {name}s: {there}")
+            raise UserError(f"{store.url}: no patch of {name} {wanted!r} and the other filters; {name}s: {there}")
     return np.flatnonzero(picked)
 
 
 class ShuffledOrder(Sampler[int]):
-    """An endless shuffled order of a dataset: sample number n is a function of (seed, n) alone.
+    """An endless shuffled order of a dataset: sample n is a function of (seed, n) only.
 
-    Every epoch is a permutation. ``by_shard`` shuffles the shards, and the patches within each: what
-    ``whole_shards`` wants. Workers that share a shard each fetch it; :class:`ShardBatches` keeps them apart.
+    Every epoch is a permutation. ``by_shard`` shuffles the shards, and the patches within each, for ``whole_shards``.
+    Workers that share a shard both read it; :class:`ShardBatches` avoids that.
     """
 
     def __init__(
         self, data: PatchDataset, seed: int, *, start: int = 0, samples: int | None = None, by_shard: bool = False
     ) -> None:
-        """``start``: the first sample's number. ``samples``: how many to give, default as many as the data has."""
+        """``start``: number of the first sample. ``samples``: how many to yield, default one epoch."""
         self._shards, self._seed, self._by_shard = data.shards, seed, by_shard
         self.start, self.samples = start, len(data) if samples is None else samples
         self._epoch, self._order = -1, np.empty(0, np.int64)
@@ -121,7 +121,7 @@ class ShuffledOrder(Sampler[int]):
         return int(self._order[location])
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        # Raw bits, because NumPy keeps the streams of its bit generators but not what it shuffles with them.
+        # Raw bits: NumPy guarantees the streams of its bit generators, not its shuffling algorithms.
         bits = np.random.PCG64(derive_seed("patch order", self._seed, epoch))
         keys = bits.random_raw(len(self._shards))
         if not self._by_shard:
@@ -130,11 +130,11 @@ class ShuffledOrder(Sampler[int]):
 
 
 class ShardBatches(Sampler[list[int]]):
-    """An endless shuffled order in batches, dealt so that each worker stays within shards of its own.
+    """An endless shuffled order in batches, arranged so that each worker reads its own shards.
 
     Batch number n is a function of (seed, n) for one batch size and number of workers. An epoch is every patch once,
-    shard by shard, cut into batches (the last may be smaller); each worker gets one run of them, by turns as a
-    ``DataLoader`` deals. Two workers share a shard only where their runs meet.
+    shard by shard, cut into batches (the last may be smaller); each worker gets a contiguous run of them, interleaved
+    as a ``DataLoader`` distributes batches. Two workers share a shard only where their runs meet.
     """
 
     def __init__(
@@ -147,11 +147,11 @@ class ShardBatches(Sampler[list[int]]):
         start: int = 0,
         batches: int | None = None,
     ) -> None:
-        """``workers``: the loader's ``num_workers``. ``start``: the first batch's number. ``batches``: how many to
-        give, default an epoch.
+        """``workers``: the loader's ``num_workers``. ``start``: number of the first batch. ``batches``: how many to
+        yield, default one epoch.
 
         Raises:
-            UserError: an impossible size, number of workers or start.
+            UserError: size, workers or start are out of range.
         """
         for name, value, least in (("size", size, 1), ("workers", workers, 0), ("start", start, 0)):
             if value < least:

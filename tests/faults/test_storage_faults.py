@@ -224,7 +224,7 @@ def test_a_conditional_write_whose_answer_is_lost_knows_its_own_content(
 
 @pytest.mark.parametrize("known", [False, True], ids=["other tags", "tags that fit"])
 def test_an_object_that_is_always_the_same_damage(known: bool, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is damaged where it lies, if the server's tags are known to fit; if they never did they are something else."""
+    """It is damaged in storage, if the server's tags are known to fit; if they never did they are something else."""
     monkeypatch.setattr(objects, "_TAGS_FIT", set())
     files.write_bytes(f"{BUCKET}/a/rotten.bin", b"good")
     with FaultyProxy(server, {ROTTEN: 1.0}, only="rotten") as proxy:
@@ -232,7 +232,7 @@ def test_an_object_that_is_always_the_same_damage(known: bool, server: str, monk
         if known:
             files.write_bytes(f"{BUCKET}/a/whole.bin", b"good")
             assert files.read_bytes(f"{BUCKET}/a/whole.bin") == b"good"
-            with pytest.raises(IntegrityError, match=r"s3://noise/a/rotten\.bin: is damaged where it lies"):
+            with pytest.raises(IntegrityError, match=r"s3://noise/a/rotten\.bin: is damaged in storage"):
                 files.read_bytes(f"{BUCKET}/a/rotten.bin")
             assert files.read_if_whole(f"{BUCKET}/a/rotten.bin") is None
         else:

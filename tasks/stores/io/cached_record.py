@@ -1,4 +1,4 @@
-"""Records that are made once: a file that says what it depends on is read again instead."""
+"""JSON records that are computed once and read again while their inputs are unchanged."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ KEY = "key"
 
 
 def recorded(location: str | None, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The record at ``location`` if it has this key; else a new one, which is written there with it.
+    """Read the record at ``location`` if it has this key; otherwise compute and write it.
 
     Args:
-        place: file or URL; none: nothing is kept.
+        location: file or URL; None: always compute.
         key: digest of everything that the record depends on.
-        make: what makes it.
+        make: computes the record.
     """
     found = read_record(location, key)
     if found is not None:
@@ -29,12 +29,12 @@ def recorded(location: str | None, key: str, make: Callable[[], dict[str, Any]])
 
 
 def read_record(location: str | None, key: str) -> dict[str, Any] | None:
-    """The record at ``location`` if there is one with this key."""
+    """Read the record at ``location``; None if it is missing or has another key."""
     content = read_if_there(location) if location is not None else None
     if content is None:
         return None
     try:
         record = decode_json(content)
     except ValueError:
-        return None  # damaged: made anew
+        return None  # damaged: computed again
     return record if isinstance(record, dict) and record.get(KEY) == key else None

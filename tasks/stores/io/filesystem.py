@@ -1,4 +1,4 @@
-"""One path API for local folders and object storage; every write is whole or absent."""
+"""Whole files on local disk and object storage. Every write is atomic."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tasks.stores.io import objects
 from tasks.stores.io.urls import LEAVES, check_url, leaves
 
 _TEMPORARY = ".writing"
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # exFAT, SMB, some FUSE mounts
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # exFAT, SMB, some FUSE mounts have no links
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_ATTEMPTS = 5  # at a file that another run sweeps
+_ATTEMPTS = 5  # another run may sweep the temporary file
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of ``url`` and the path in it. A URL without a scheme is a local path.
+    """The fsspec file system of ``url`` and the path in it. A URL without a scheme is a local path.
 
     Members of archives have chained URLs: ``zip://folder/a.png::s3://bucket/set.zip``.
     """
@@ -44,47 +44,49 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
-        raise UserError(f"{url}: this kind of URL cannot be opened ({error}); use a path, file:// or s3://") from None
+        raise UserError(f"{url}: this kind of URL is not supported ({error}); use a path, file:// or s3://") from None
     if "s3" in fs.protocol:
         fs.retries = 1  # botocore retries requests, and nothing else does
     return fs, str(path)
 
 
 def join(url: str, *parts: str) -> str:
-    """``url`` with path parts appended."""
+    """Append path parts to ``url``."""
     return "/".join([url.rstrip("/"), *parts])
 
 
 def local_path(url: str) -> Path | None:
-    """The local path of ``url``, or None for object storage."""
+    """The local path of ``url``; None on object storage."""
     fs, path = filesystem(url)
     return Path(path) if isinstance(fs, LocalFileSystem) else None
 
 
 def is_local(url: str) -> bool:
-    """Whether it lies on a disk of this machine; of chained URLs the archive."""
+    """Whether ``url`` (of a chained URL: the archive) is on local disk."""
     return local_path(url.split("::")[-1]) is not None
 
 
 @contextmanager
 def explained(url: str, doing: str) -> Iterator[None]:
-    """Turns errors of storage in the block into ones that name place and remedy; ``doing``: reading, writing, ..."""
+    """Translate storage errors in the block into errors with URL and remedy. ``doing``: for example ``"reading"``."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"{url}: no such file") from None
     except PermissionError as error:
-        why = str(error) if any(error.args) else "refused"  # some servers give no reason
-        raise UserError(f"{url}: no permission while {doing} ({why}); check its owner or the credentials") from error
+        why = str(error) if any(error.args) else "access denied"  # some servers give no reason
+        raise UserError(
+            f"{url}: permission denied while {doing} ({why}); check the owner or the credentials"
+        ) from error
     except UnicodeEncodeError:
-        raise UserError(f"{url!r}: holds a character that no path can; correct the path") from None
+        raise UserError(f"{url!r}: the path contains an invalid character; correct it") from None
     except OSError as error:
         if error.errno == errno.EROFS:
-            raise UserError(f"{url}: lies on a read-only file system ({doing}); choose another place") from error
+            raise UserError(f"{url}: the file system is read-only ({doing}); choose another location") from error
         if error.errno in _FULL:
             raise UserError(
                 f"{url}: no space left while {doing}; free some or choose another output, then run the same "
-                "command again: what is already published is kept"
+                "command again: it resumes"
             ) from error
         raise TransientError(f"{url}: {doing} failed ({error})") from error
     except (BotoCoreError, ClientError, aiohttp.ClientError) as error:
@@ -94,14 +96,14 @@ def explained(url: str, doing: str) -> Iterator[None]:
 
 
 def read_bytes(url: str) -> bytes:
-    """The content of one file. Raises UserError when it is missing or cannot be read."""
+    """Content of a file. Raises UserError if it is missing or cannot be read."""
     fs, path = filesystem(url)
     with explained(url, "reading"):
         return _whole(fs, path)
 
 
 def read_if_there(url: str) -> bytes | None:
-    """The content of one file, None when there is none: one request, where asking first would be two and a listing."""
+    """Content of a file, None if it does not exist. One request; checking first would take two and a listing."""
     fs, path = filesystem(url)
     with explained(url, "reading"):
         try:
@@ -111,7 +113,7 @@ def read_if_there(url: str) -> bytes | None:
 
 
 def read_if_whole(url: str) -> bytes | None:
-    """As :func:`read_if_there`; None also for what is known to be damaged where it lies, and has to be made again."""
+    """As :func:`read_if_there`; None also if the stored content is damaged and must be made again."""
     try:
         return read_if_there(url)
     except IntegrityError:
@@ -125,21 +127,21 @@ def _whole(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
 
 
 def is_file(url: str) -> bool:
-    """Whether a file is there, and no folder."""
+    """Whether ``url`` is a file."""
     fs, path = filesystem(url)
     with explained(url, "looking it up"):
         return bool(fs.isfile(path))
 
 
 def file_size(url: str) -> int:
-    """Bytes of one file, without reading it."""
+    """Size of a file in bytes."""
     fs, path = filesystem(url)
     with explained(url, "looking it up"):
         return int(fs.size(path))
 
 
 def size_if_there(url: str) -> int | None:
-    """Bytes of one file, None when there is none; of a file that is there by one request."""
+    """Size of a file in bytes, None if it does not exist. One request if it does."""
     fs, path = filesystem(url)
     with explained(url, "looking it up"):
         fs.invalidate_cache()
@@ -150,7 +152,7 @@ def size_if_there(url: str) -> int | None:
 
 
 def exists(url: str) -> bool:
-    """Whether a file or folder is there."""
+    """Whether a file or folder exists."""
     fs, path = filesystem(url)
     with explained(url, "looking it up"):
         fs.invalidate_cache()
@@ -158,7 +160,7 @@ def exists(url: str) -> bool:
 
 
 def write_bytes(url: str, content: bytes) -> None:
-    """Publish a file whole: temporary name and rename locally, one PUT on object storage."""
+    """Write a file atomically: temporary name and rename locally, one PUT on object storage."""
     fs, path = filesystem(url)
     with explained(url, "writing"):
         if not isinstance(fs, LocalFileSystem):
@@ -167,7 +169,7 @@ def write_bytes(url: str, content: bytes) -> None:
             except FileNotFoundError as error:
                 if objects.error_code(error) != "NoSuchUpload":
                     raise
-                # The answer to the end of an upload in parts was lost: the whole is written anew.
+                # The response to CompleteMultipartUpload was lost; the upload starts over.
                 raise TransientError(f"{url}: writing failed ({error}); run the same command again") from error
             count(BYTES_WRITTEN, len(content))
             return
@@ -177,13 +179,13 @@ def write_bytes(url: str, content: bytes) -> None:
                     working.replace(path)
                 count(BYTES_WRITTEN, len(content))
                 return
-            except FileNotFoundError:  # another run of the same work was finished meanwhile, and swept
+            except FileNotFoundError:  # another run finished and swept temporary files
                 if attempt == _ATTEMPTS - 1:
                     raise
 
 
 def write_inside(root: str, name: str, content: bytes) -> None:
-    """:func:`write_bytes` of a file below ``root``. Raises UserError when a link on its way there leads elsewhere."""
+    """Write a file below ``root`` atomically. Raises UserError if a symbolic link leads out of ``root``."""
     top = local_path(root)
     if top is not None and leaves((top / name).parent, top):
         raise UserError(f"{join(root, name.rpartition('/')[0])}: {LEAVES}")
@@ -191,13 +193,13 @@ def write_inside(root: str, name: str, content: bytes) -> None:
 
 
 def _kind(path: str, fs: fsspec.AbstractFileSystem) -> dict[str, str]:
-    """What object storage is to say of a page, so that a browser shows it and does not save it."""
+    """Content type of HTML pages, so that browsers show them instead of downloading."""
     return {"ContentType": "text/html; charset=utf-8"} if "s3" in fs.protocol and path.endswith(".html") else {}
 
 
 @contextmanager
 def _whole_beside(target: Path, content: bytes) -> Iterator[Path]:
-    """A temporary file beside ``target`` that holds the content, on the disk and not in a cache; gone afterwards."""
+    """A temporary file beside ``target`` with the content, synced to disk; deleted afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
     working = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_TEMPORARY}")
     try:
@@ -211,11 +213,10 @@ def _whole_beside(target: Path, content: bytes) -> Iterator[Path]:
 
 
 def create_bytes(url: str, content: bytes) -> bool:
-    """Publish a file whole unless one of that name is there; returns whether it was published. Of several writers at
-    once one succeeds.
+    """Create a file atomically; returns False if it exists. Of several concurrent writers exactly one succeeds.
 
-    Object storage has to know ``If-None-Match`` (Amazon's does since 2024, MinIO too): a server that ignores it lets
-    the last of several writers win.
+    Object storage must support ``If-None-Match`` (Amazon S3, MinIO and Ceph do): on a server that ignores it, the last
+    writer wins.
     """
     fs, path = filesystem(url)
     with explained(url, "writing"):
@@ -232,29 +233,29 @@ def _create_local(path: Path, content: bytes) -> bool:
         try:
             with _whole_beside(path, content) as working:
                 try:
-                    os.link(working, path)  # unlike a rename it fails when there is one
+                    os.link(working, path)  # unlike a rename, fails if the target exists
                 except OSError as error:
                     if error.errno not in _NO_LINKS:
                         raise
-                    with path.open("xb"):  # whoever creates the name may fill it
+                    with path.open("xb"):  # whoever creates the name may write it
                         working.replace(path)
             return True
         except FileExistsError:
             return False
-        except FileNotFoundError:  # another run of the same work was finished meanwhile, and swept
+        except FileNotFoundError:  # another run finished and swept temporary files
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
 def write_if_other(url: str, content: bytes) -> None:
-    """As :func:`write_bytes`, unless that is what lies there."""
+    """Write a file atomically, unless it has this content already."""
     if read_if_there(url) != content:
         write_bytes(url, content)
 
 
 def sweep(url: str) -> None:
-    """Delete what killed writers left below a local folder: temporary files that were never renamed."""
+    """Delete temporary files that killed writers left below a local folder."""
     root = local_path(url)
     if root is not None:
         for path in [*root.rglob(f".*{_TEMPORARY}"), *root.rglob("*.partial")]:
@@ -262,20 +263,20 @@ def sweep(url: str) -> None:
 
 
 def remove(url: str) -> None:
-    """Delete a file or folder; nothing happens when it is absent."""
+    """Delete a file or folder, if it exists."""
     fs, path = filesystem(url)
     with explained(url, "deleting"):
         fs.invalidate_cache()
         if isinstance(fs, LocalFileSystem) and Path(path).is_symlink():
-            Path(path).unlink()  # and not what it means
+            Path(path).unlink()  # not its target
         elif fs.exists(path):
             _delete(fs, path)
 
 
 def _delete(fs: fsspec.AbstractFileSystem, path: str) -> None:
-    """A file by the one request for that; a folder by those that delete many at once.
+    """Delete a file with one request, a folder with bulk requests.
 
-    Ceph 16 judges the latter by the bucket and not by the objects, and refuses them to who may delete objects only.
+    Ceph 16 checks bulk deletion against the policy of the bucket, not of the objects: fall back to single requests.
     """
     if fs.isfile(path):
         fs.rm_file(path)
@@ -290,33 +291,33 @@ def _delete(fs: fsspec.AbstractFileSystem, path: str) -> None:
 
 
 def sha256(content: bytes) -> str:
-    """Hexadecimal digest of bytes."""
+    """sha256 of bytes, hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def read_json(url: str) -> dict[str, Any]:
-    """A JSON object. Raises UserError when absent, IntegrityError when it is not one."""
+    """Read a JSON object. Raises UserError if the file is missing, IntegrityError if it is damaged."""
     try:
         content = decode_json(read_bytes(url))
     except ValueError as error:
         raise IntegrityError(f"{url}: is not valid JSON ({error}); it is damaged") from None
     if not isinstance(content, dict):
-        raise IntegrityError(f"{url}: holds no JSON object; it is damaged")
+        raise IntegrityError(f"{url}: is not a JSON object; it is damaged")
     return content
 
 
 def encode_json(content: dict[str, Any]) -> bytes:
-    """A JSON object with sorted keys, so that equal contents are equal bytes."""
+    """Encode a JSON object with sorted keys, so that equal content gives equal bytes."""
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def write_json(url: str, content: dict[str, Any]) -> None:
-    """Publish a JSON object (:func:`encode_json`)."""
+    """Write a JSON object atomically (:func:`encode_json`)."""
     write_bytes(url, encode_json(content))
 
 
 def open_array(url: str) -> zarr.Array[Any]:
-    """An existing Zarr v3 array, read only. Version 2 knows pickled objects, and a dataset may come from anyone."""
+    """Open a Zarr v3 array read-only. Version 2 is refused: it supports pickled objects."""
     with explained(url, "opening the array"):
         path = local_path(url)
         if path is not None:

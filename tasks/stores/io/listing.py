@@ -1,4 +1,4 @@
-"""What lies below a folder or prefix, and what it is known by."""
+"""Listings of folders and prefixes, and stamps that change when a file does."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from pngmodel.errors import UserError
 from tasks.stores.io.filesystem import explained, filesystem, join
 from tasks.stores.io.urls import leaves
 
-_MAX_LINKS = 10_000  # links to links multiply
+_MAX_LINKS = 10_000  # links to folders can multiply
 
 
 def list_files(url: str, closed: list[str] | None = None, outside: list[str] | None = None) -> list[str]:
-    """Paths below ``url`` (relative, sorted, all depths); empty when nothing is there.
+    """Paths of all files below ``url``: relative, sorted, recursive. Empty if there are none.
 
-    Links to local folders are followed; one to a folder that it lies in, or to a place outside of ``url``, is listed as
-    a file. ``closed`` takes the names of folders that may not be listed, without it they are an error; ``outside``
-    those of links that leave ``url``, which are not listed then.
+    Links to local folders are followed, except to a parent folder or out of ``url``: those are listed as files.
+
+    Args:
+        url: folder or prefix.
+        closed: receives the names of unreadable folders, which are an error otherwise.
+        outside: receives the names of links that leave ``url``, which are not listed then.
     """
     fs, path = filesystem(url)
     with explained(url, "listing"):
@@ -34,9 +37,9 @@ def list_files(url: str, closed: list[str] | None = None, outside: list[str] | N
 
 
 def _walk(root: str, url: str, closed: list[str] | None, outside: list[str] | None) -> Iterator[str]:
-    """Files below a local folder, through links too that stay in it."""
+    """Files below a local folder, following links that stay in it."""
     linked = 0
-    waiting = [("", frozenset({os.path.realpath(root)}))]  # and the folders that it lies in, as they are on disk
+    waiting = [("", frozenset({os.path.realpath(root)}))]  # with the real paths of its parent folders
     while waiting:
         folder, above = waiting.pop()
         try:
@@ -64,12 +67,14 @@ def _walk(root: str, url: str, closed: list[str] | None, outside: list[str] | No
                     continue
                 linked += entry.is_symlink()
                 if linked > _MAX_LINKS:
-                    raise UserError(f"{url}: holds more than {_MAX_LINKS} links to folders; remove those in {folder}")
+                    raise UserError(
+                        f"{url}: contains more than {_MAX_LINKS} links to folders; remove those in {folder}"
+                    )
                 waiting.append((f"{name}/", above | {real}))
 
 
 def file_stamp(url: str) -> str:
-    """What changes when the file does: size and time, or the tag that object storage gives."""
+    """A stamp that changes when the file changes: size and time, or the ETag on object storage."""
     fs, path = filesystem(url)
     with explained(url, "looking it up"):
         fs.invalidate_cache()
@@ -78,7 +83,7 @@ def file_stamp(url: str) -> str:
 
 
 def file_stamps(url: str) -> dict[str, str]:
-    """As :func:`file_stamp`, of every file below ``url``, by path; by listing, without asking for each."""
+    """Stamps of all files below ``url``, by path, from a listing."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
         return {name: file_stamp(join(url, name)) for name in list_files(url)}

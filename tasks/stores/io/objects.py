@@ -1,4 +1,4 @@
-"""Whole objects of S3-speaking storage: fetched until they are what their tags say, created by exactly one writer."""
+"""Whole S3 objects: reads are checked against the ETag, conditional writes have exactly one winner."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pngmodel.errors import IntegrityError, TransientError
 from tasks.runtime.retries import CONTENT_ATTEMPTS
 
 _TAGS_FIT: set[str] = set()
-"""Buckets whose server is known to give the MD5 of the content as its tag."""
+"""Buckets whose server uses the MD5 of the content as ETag."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _WRITER = "writer"  # metadata of an object
 
 
 def fetch(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
-    """An object by one request; asked for again when it broke off or is not what its tag says.
+    """Read an object with one request; repeat it if the body is incomplete or does not match its ETag.
 
-    s3fs' own way asks for the size first, to fetch large files by several requests at once, lists the folder of a
-    missing one, and does not look at tags. What runs side by side here is whole files, so one request each is as fast.
+    s3fs requests the size first, splits large files, lists the folder of a missing file, and ignores ETags. Here whole
+    files are read in parallel, so one request per file is as fast.
     """
     bucket, key, version = fs.split_path(path)
     known: dict[str, str] = {"VersionId": version} if version else {}
@@ -36,7 +36,7 @@ def fetch(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
         try:
             return answer, bytes(await answer["Body"].read())
         except (FSTimeoutError, HTTPClientError, aiohttp.ClientPayloadError, ConnectionResetError) as error:
-            return answer, error  # others are of the request, which was repeated often enough
+            return answer, error  # other errors concern the request, which botocore has retried
         finally:
             answer["Body"].close()
 
@@ -53,10 +53,10 @@ def fetch(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
             return content
         if (
             digest := hashlib.sha256(content).hexdigest()
-        ) in damaged:  # what goes wrong on the way does not do so twice in one place
+        ) in damaged:  # transmission does not damage the same byte twice
             if bucket in _TAGS_FIT or not content:
-                raise IntegrityError(f"s3://{path}: is damaged where it lies: it is not what its tag says")
-            return content  # of a server whose tags are something else
+                raise IntegrityError(f"s3://{path}: is damaged in storage: it does not match its ETag")
+            return content  # this server's ETags are not MD5
         damaged.add(digest)
     raise TransientError(
         f"s3://{path}: arrived damaged {CONTENT_ATTEMPTS} times, each time differently; check the network"
@@ -64,23 +64,23 @@ def fetch(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
 
 
 def _is_tagged(answer: dict[str, Any], content: bytes) -> bool:
-    """Whether an object is what its tag says, where that is an MD5: not of uploads in parts, nor under a key."""
+    """Whether content matches its ETag. Multipart uploads and encrypted objects have other ETags and always match."""
     tag = str(answer.get("ETag", "")).strip('"')
     own = str(answer.get("ServerSideEncryption", "AES256")) == "AES256" and "SSECustomerAlgorithm" not in answer
     return not (own and _MD5.fullmatch(tag)) or hashlib.md5(content, usedforsecurity=False).hexdigest() == tag
 
 
 def create(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> bool:
-    """Write an object unless there is one; whether it was written by this call.
+    """Create an object; returns False if it exists.
 
-    A conditional write whose answer is lost is repeated, at so many levels that none of them knows of all, and is then
-    told that there is one: a token in its metadata says whether that is its own.
+    If the response to a conditional write is lost, the retry finds an object: a token in the metadata shows whether
+    this call wrote it.
     """
     token = secrets.token_hex(8)
     try:
         fs.pipe_file(path, content, mode="create", Metadata={_WRITER: token})
     except OSError as error:
-        # s3fs turns 412 (there is one) and 409 (another writer is at it) into OSErrors with these causes
+        # s3fs turns 412 (exists) and 409 (another writer is active) into OSErrors with these causes
         if http_status(error) not in (409, 412):
             raise
         bucket, key, _ = fs.split_path(path)
@@ -89,13 +89,13 @@ def create(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> bool:
 
 
 def http_status(error: BaseException) -> int | None:
-    """What object storage answered, where an error comes from such an answer."""
+    """HTTP status of a storage error, None if it has none."""
     answer = _answer(error)
     return int(answer["ResponseMetadata"]["HTTPStatusCode"]) if answer else None
 
 
 def error_code(error: BaseException) -> str | None:
-    """The name that object storage gives to an error, e.g. NoSuchUpload, where it comes from such an answer."""
+    """S3 error code, such as NoSuchUpload; None if the error has none."""
     answer = _answer(error)
     return str(answer["Error"].get("Code")) if answer else None
 

@@ -25,7 +25,7 @@ _BEYOND_THE_END = 416  # HTTP: the file ends before the range starts
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Some bytes of a file: from ``start`` to before ``stop``."""
+    """Bytes ``start`` to ``stop`` (exclusive) of a file."""
 
     url: str
     start: int
@@ -103,14 +103,14 @@ def _read_local(wanted: ByteRange) -> bytes | OSError:
     try:
         with Path(filesystem(wanted.url)[1]).open("rb", buffering=0) as file:
             if wanted.stop > os.fstat(file.fileno()).st_size:
-                return b""  # too short; pread would first take the memory that a damaged record asks for
+                return b""  # too short; pread would allocate the size that a damaged record names
             return os.pread(file.fileno(), wanted.stop - wanted.start, wanted.start)
     except OSError as error:
         return error
 
 
 def read_range(url: str, start: int, stop: int) -> bytes:
-    """Some bytes of a file; fewer when it ends before ``stop``."""
+    """Bytes ``start`` to ``stop`` (exclusive) of a file; fewer if the file is shorter."""
     fs, path = filesystem(url)
     with explained(url, "reading"):
         return bytes(fs.cat_file(path, start=start, end=stop)) if stop > start else b""
@@ -127,10 +127,10 @@ def file_sha256(url: str) -> str:
 
 @contextmanager
 def open_file(url: str, block: int = _BLOCK) -> Iterator[BinaryIO]:
-    """A seekable binary file for the block, for formats that are read by slice.
+    """Open a seekable binary file, for formats that are read by slice.
 
-    Object storage is asked for ``block`` bytes ahead of what is read. Its failures leave the block as a
-    :class:`TransientError`, also out of a decoder that takes every error for damage.
+    Object storage is read ahead in blocks of ``block`` bytes. Storage failures leave the context as
+    :class:`TransientError`, even if a decoder inside it mistakes them for damage.
     """
     fs, path = filesystem(url)
     with explained(url, "reading"):
@@ -149,7 +149,7 @@ def open_file(url: str, block: int = _BLOCK) -> Iterator[BinaryIO]:
 
 
 class _Remote(io.RawIOBase):
-    """A file of object storage that tells its failures as such and remembers the last one."""
+    """A file on object storage that remembers its last storage failure."""
 
     def __init__(self, url: str, file: BinaryIO) -> None:
         self._url, self._file = url, file
@@ -168,7 +168,7 @@ class _Remote(io.RawIOBase):
         return self._file.seek(offset, whence)
 
     def readinto(self, buffer: Any) -> int:
-        room = memoryview(buffer).cast("B")  # whatever its items are
+        room = memoryview(buffer).cast("B")
         try:
             with explained(self._url, "reading"):
                 content = self._file.read(len(room))

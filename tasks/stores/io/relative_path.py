@@ -1,4 +1,4 @@
-"""Names in records, which a stranger may have written: of files inside of what the record describes, and digests."""
+"""Paths and digests in records. Records may come from untrusted sources."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def inner(name: str) -> str:
-    """The path of a file below the folder or prefix that a record lies in, if it is one.
+    """Validate the path of a file relative to the folder of its record.
 
     Raises:
-        ValueError: joined to that folder it would mean a place elsewhere: it is absolute, a URL, or climbs by ``..``.
+        ValueError: it is absolute, a URL, or contains ``..``.
     """
     parts = name.split("/")
     if "\\" in name or "\0" in name or "::" in name or any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"{name!r:.80} is no path inside of it, and is not followed")
+        raise ValueError(f"{name!r:.80} is not a path inside the store; it is not followed")
     return name
 
 
 def _digest(text: str) -> str:
     if _DIGEST.fullmatch(text) is None:
-        raise ValueError(f"{text!r:.80} is no sha256")
+        raise ValueError(f"{text!r:.80} is not a sha256")
     return text
 
 
 RelativePath = Annotated[str, AfterValidator(inner)]
 """A path that cannot leave the folder of its record."""
 Digest = Annotated[str, AfterValidator(_digest)]
-"""sha256, hexadecimal: where it is part of a path, too."""
+"""sha256, hexadecimal; safe as part of a path."""

@@ -1,7 +1,7 @@
 """Parquet tables to and from bytes, in this thread.
 
-pyarrow's thread pool may abort or hang the interpreter at its end when it was used with Python file objects
-(apache/arrow#34314, #50482), so neither is used: buffers in, buffers out, no threads.
+pyarrow's thread pool can abort or hang the interpreter at exit after use with Python file objects
+(apache/arrow#34314, #50482). So tables are read from and written to buffers, without threads.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _SHOWN = 300  # characters of names
 
 
 def encode_table(table: pa.Table) -> bytes:
-    """A Parquet file of ``table``; equal tables give equal bytes with one version of pyarrow."""
+    """Encode a table as Parquet. Equal tables give equal bytes with the same version of pyarrow."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue().to_pybytes())
 
 
 def decode_table(content: bytes, location: str, schema: pa.Schema | None = None) -> pa.Table:
-    """The table in a Parquet file.
+    """Decode a Parquet file.
 
     Args:
         content: the file.
@@ -35,7 +35,7 @@ def decode_table(content: bytes, location: str, schema: pa.Schema | None = None)
         schema: the columns that it must have; None if the caller checks them.
 
     Raises:
-        IntegrityError: it is damaged, has other columns, or unpacks to more than any table that is written here.
+        IntegrityError: it is damaged, has other columns, or decodes to more than the limits.
     """
     try:
         if not content.startswith(_MAGIC):
@@ -56,19 +56,17 @@ def _check_size(metadata: pq.FileMetaData) -> None:
         for column in range(metadata.num_columns)
     )
     if columns > _MAX_COLUMNS or metadata.num_rows * columns > _MAX_VALUES or unpacked > _MAX_BYTES:
-        raise ValueError(
-            f"{metadata.num_rows} rows of {columns} columns in {unpacked} bytes, more than any table written here"
-        )
+        raise ValueError(f"{metadata.num_rows} rows of {columns} columns in {unpacked} bytes, more than the limit")
 
 
 def _read(content: bytes, schema: pa.Schema) -> pa.Table:
-    """All rows, texts first as the dictionaries that they are stored as: one of them may stand in every row."""
+    """All rows. Strings are read as dictionaries first: one long string may be repeated in every row."""
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, page_checksum_verification=True, **_LIMITS)
     _check_size(file.metadata)
     batches, held = [], 0
     for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
-        batch.validate(full=True)  # texts that are no UTF-8, places beyond the values
+        batch.validate(full=True)  # invalid UTF-8, offsets out of range
         held += sum(_unpacked(column) for column in batch.columns)
         if held > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES} bytes of values")

@@ -1,6 +1,6 @@
-"""Which URLs are opened at all, and links on disk that lead out of a folder.
+"""Checks of URLs and symbolic links.
 
-A URL may come from a stranger's file, and what a person types is kept by Prefect, in logs and in records.
+URLs may come from untrusted files, and URLs that users type are kept by Prefect, in logs and in records.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 from pngmodel.errors import UserError
 
 FOLLOW = "PNGNOISE_FOLLOW_LINKS"
-"""1: links in folders may lead anywhere, e.g. for a dataset whose folders are spread over disks."""
-LEAVES = f"is a link that leaves its folder, and is not followed; copy what it means, or set {FOLLOW}=1 if you trust it"
+"""1: follow symbolic links out of a folder, for datasets that are spread over disks."""
+LEAVES = f"is a symbolic link out of its folder and is not followed; copy its target, or set {FOLLOW}=1 if you trust it"
 _SCHEMES = frozenset({"file", "local", "s3", "http", "https", "zip", "tar", "memory"})
 _SERVERS = ("s3", "http", "https")
 _KNOWN = "use a path, file:// or s3://"
@@ -22,7 +22,7 @@ _SECRET = re.compile(r"[?&;](?:[\w-]*(?:signature|token|secret|password|passwd|c
 
 
 def refuse_secrets(url: str) -> None:
-    """Raise a UserError, which does not repeat it, when a URL holds a user, a password or a signature."""
+    """Raise a UserError if a URL contains a user, password or signature. The message does not repeat it."""
     for link in url.split("::"):
         scheme, separator, rest = link.partition("://")
         if not separator:
@@ -31,14 +31,14 @@ def refuse_secrets(url: str) -> None:
             scheme in ("http", "https") and _SECRET.search(rest)
         ):
             raise UserError(
-                f"a URL that begins with {scheme}:// holds a user, password or signature, which would be kept in logs, "
-                "parameters and records; leave it out and set the environment: AWS_ACCESS_KEY_ID, "
+                f"a URL that begins with {scheme}:// contains a user, password or signature, which would be kept in "
+                "logs, parameters and records; remove it and set environment variables: AWS_ACCESS_KEY_ID, "
                 "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL (and AWS_SESSION_TOKEN)"
             )
 
 
 def refuse_secrets_in(value: Any) -> None:
-    """:func:`refuse_secrets` of every text in nested parameters."""
+    """Apply :func:`refuse_secrets` to every string in nested parameters."""
     if isinstance(value, str):
         refuse_secrets(value)
     elif isinstance(value, dict):
@@ -49,24 +49,23 @@ def refuse_secrets_in(value: Any) -> None:
 
 
 def check_url(url: str) -> None:
-    """Raise a UserError for a URL that holds a secret or what no path can, or is of a kind that is not opened.
+    """Raise a UserError for a URL with secrets, invalid characters or an unsupported scheme.
 
-    fsspec knows kinds that run templates, ask other services or write caches: a catalogue from elsewhere must not
-    choose those.
+    Some fsspec schemes run templates, call other services or write caches; an untrusted catalogue must not choose them.
     """
     if "\0" in url:
-        raise UserError(f"{url!r}: holds a NUL character, which no path can; correct the path")
+        raise UserError(f"{url!r}: contains a NUL character; correct the path")
     refuse_secrets(url)
     chain = url.split("::")
     for number, link in enumerate(chain):
         scheme, separator, _ = link.partition("://")
-        last = number == len(chain) - 1  # which alone may be a path
+        last = number == len(chain) - 1  # only the last one may be a path
         if (separator or not last) and scheme not in _SCHEMES:
-            raise UserError(f"{url}: this kind of URL cannot be opened ({scheme}); {_KNOWN}")
+            raise UserError(f"{url}: unsupported scheme {scheme!r}; {_KNOWN}")
 
 
 def leaves(path: str | Path, root: str | Path) -> bool:
-    """Whether a local path, links followed, lies outside of a folder."""
+    """Whether a local path, with links resolved, is outside of a folder."""
     if os.environ.get(FOLLOW) == "1":
         return False
     real, top = os.path.realpath(path), os.path.realpath(root)

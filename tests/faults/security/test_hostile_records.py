@@ -49,7 +49,7 @@ def test_a_patch_store_names_its_own_parts_only(patches: str, tmp_path: Path, ed
     secret.write_bytes((Path(patches) / "parts" / "00000.parquet").read_bytes())  # with the digest that is recorded
     for name in OUTSIDE:
         edit(Path(patches) / "store.json", lambda record, name=name: record["parts"][0].update(part=name))
-        with pytest.raises(IntegrityError, match=r"store\.json: key 'parts\.0\.part': .*no path inside of it"):
+        with pytest.raises(IntegrityError, match=r"store\.json: key 'parts\.0\.part': .*not a path inside the store"):
             PatchStore.open(patches)
 
 
@@ -73,7 +73,7 @@ def test_other_records_name_files_of_their_own_only(patches: str, corpus: Path, 
         for name in OUTSIDE:
             record.write_bytes(whole)
             edit(record, lambda content, change=change, name=name: change(content, name))
-            with pytest.raises(IntegrityError, match="no path inside of it"):
+            with pytest.raises(IntegrityError, match="not a path inside the store"):
                 verify(str(record.parent))
 
 
@@ -88,7 +88,7 @@ def test_a_part_names_files_of_its_own_store_only(corpus: Path, tmp_path: Path) 
     content = json.loads(record.read_text())
     content["parts"][0]["sha256"] = hashlib.sha256(part.read_bytes()).hexdigest()
     record.write_text(json.dumps(content))
-    with pytest.raises(IntegrityError, match=r"00000\.parquet: is damaged \((?s:.*)no path inside of it"):
+    with pytest.raises(IntegrityError, match=r"00000\.parquet: is damaged \((?s:.*)not a path inside the store"):
         verify(str(tmp_path / "export"))
 
 
@@ -111,7 +111,7 @@ def test_a_registry_cannot_have_files_written_elsewhere(registry: Path, tmp_path
         registry / "m" / "versions" / "000001.json",
         lambda record: record["files"].update({named: hashlib.sha256(evil.read_bytes()).hexdigest()}),
     )
-    with pytest.raises(IntegrityError, match=r"000001\.json: key 'files.*no path inside of it"):
+    with pytest.raises(IntegrityError, match=r"000001\.json: key 'files.*not a path inside the store"):
         fetch_version(f"{registry}/m@1", str(tmp_path / "home" / "fetched"))
     assert list(target.parent.iterdir()) == []
 
@@ -119,7 +119,7 @@ def test_a_registry_cannot_have_files_written_elsewhere(registry: Path, tmp_path
 @pytest.mark.parametrize("digest", ["../../../elsewhere", "/elsewhere", "..", "ABCDEF", ""])
 def test_a_version_is_a_digest_and_no_path(registry: Path, edit: Edit, digest: str) -> None:
     edit(registry / "m" / "versions" / "000001.json", lambda record: record.update(digest=digest))
-    with pytest.raises(IntegrityError, match=r"key 'digest': .*is no sha256"):
+    with pytest.raises(IntegrityError, match=r"key 'digest': .*is not a sha256"):
         bundle_folder(f"{registry}/m@1")
 
 
@@ -130,7 +130,7 @@ def test_a_move_of_the_champion_names_digests(registry: Path) -> None:
     move = {"name": "m", "move": 1, "action": "promote", "version": 1, "digest": "0" * 64, "previous": None}
     move |= {"record": "../../../secret", "rules": None, "findings": [], "override": None, "reason": "", "moved": ""}
     (registry / "m" / "champion" / "000001.json").write_text(json.dumps(move))
-    with pytest.raises(IntegrityError, match=r"key 'record': .*is no sha256"):
+    with pytest.raises(IntegrityError, match=r"key 'record': .*is not a sha256"):
         registered.champion()
 
 
@@ -148,7 +148,7 @@ def test_a_bundle_on_object_storage_cannot_be_unpacked_elsewhere(
         escape = f"../{'../' * 12}{tmp_path}/written"
         storage.call_s3("put_object", Bucket="stranger", Key=f"bundle/{escape}", Body=b"evil")
         assert len(storage.find("stranger/bundle")) == 2
-        with pytest.raises(IntegrityError, match="no path inside of it"):
+        with pytest.raises(IntegrityError, match="not a path inside the store"):
             bundle_folder("s3://stranger/bundle")
         assert not (tmp_path / "written").exists()
     s3fs.S3FileSystem.clear_instance_cache()
@@ -193,7 +193,7 @@ def test_places_of_a_recipe_are_read_only_to_be_compared(
 )
 def test_a_catalogue_chooses_no_machinery(location: str) -> None:
     row = {"pair": "a", "clean": location, "clean_part": "", "clean_sha256": "0" * 64}
-    with pytest.raises(UserError, match=r"cannot be opened|holds a user"):
+    with pytest.raises(UserError, match=r"unsupported scheme|contains a user"):
         read_one(row, "clean")
 
 
@@ -217,7 +217,7 @@ def test_nothing_is_written_through_a_link(
         (tmp_path / "elsewhere" / folder).mkdir(parents=True)
         (corpus / folder).rename(tmp_path / "kept")
         (corpus / folder).symlink_to(tmp_path / "elsewhere" / folder, target_is_directory=True)
-        with pytest.raises(UserError, match="is a link that leaves its folder"):
+        with pytest.raises(UserError, match="is a symbolic link out of its folder"):
             make_corpus_shards(plan_corpus(parameters(corpus)))
         assert [p for p in (tmp_path / "elsewhere").rglob("*") if p.is_file()] == []
         (corpus / folder).unlink()

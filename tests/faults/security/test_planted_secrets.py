@@ -95,7 +95,7 @@ def test_urls_with_secrets_are_refused_before_there_is_a_run(team: Team) -> None
         done = team.run("evaluate", "noise", "--model", location, "--references", "shipped")
         assert done.returncode == 2
         words = b" ".join(done.stderr.split())
-        assert b"holds a user, password or signature" in words
+        assert b"contains a user, password or signature" in words
         assert b"AWS_ACCESS_KEY_ID" in words
         assert b"Traceback" not in done.stderr
 

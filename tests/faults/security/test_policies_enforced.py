@@ -118,7 +118,7 @@ def test_the_work_of_both_roles(
         lambda: read_bytes(f"{root}/models/m/versions/000001.json"),
         lambda: list_files(f"{root}/models"),
     ):
-        with pytest.raises(UserError, match="no permission while"):
+        with pytest.raises(UserError, match="permission denied while"):
             act()
     storage("worker")
     with open_cluster(ClusterConfig()) as cluster:
@@ -138,7 +138,7 @@ def bundle(tmp_path: Path) -> Path:
 def test_what_a_worker_may_not(storage: Become) -> None:
     storage("worker")
     write_bytes("s3://pngnoise/models/m/versions/000001.json", b"{}")
-    with pytest.raises(UserError, match="no permission while deleting"):
+    with pytest.raises(UserError, match="permission denied while deleting"):
         remove("s3://pngnoise/models/m/versions/000001.json")
     assert read_bytes("s3://pngnoise/models/m/versions/000001.json") == b"{}"
     everyone = {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::pngnoise/*"}

@@ -336,7 +336,7 @@ def test_a_corpus_without_clean_images(rgb8: Corpus, tmp_path: Path) -> None:
     pairs._corpus.layout = replace(pairs._corpus.layout, arrays=("noisy",))
     pairs.arrays = ("noisy",)
     for form in ("folders", "lmdb"):
-        with pytest.raises(UserError, match="holds only noisy images, no clean"):
+        with pytest.raises(UserError, match="contains only noisy images, no clean"):
             FORMATS[form].refuse(str(tmp_path / "e"), Settings(form, "basicsr", "png", True, None), pairs)
     settings = Settings("webdataset", None, "png", True, None)
     share = next(iter(FORMATS["webdataset"].shares(settings, pairs)))

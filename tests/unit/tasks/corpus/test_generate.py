@@ -305,7 +305,7 @@ def test_one_sided_stores_say_so(tmp_path: Path) -> None:
     reader = opened(str(tmp_path / "s"))
     assert reader.read_image(0, "noisy").all()
     for look in (lambda: reader.read(0), lambda: reader.read_image(0, "clean")):
-        with pytest.raises(UserError, match="holds only noisy images, no clean"):
+        with pytest.raises(UserError, match="contains only noisy images, no clean"):
             look()
     assert list(reader.verify()) == []
 

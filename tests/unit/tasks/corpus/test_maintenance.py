@@ -186,7 +186,7 @@ def test_an_alias_means_the_corpus(corpus: Path, made: Made, parameters: Make) -
     assert resolve_alias(location) == str(corpus.parent / "d")
     with pytest.raises(UserError, match=r"latest: is an alias of .*/d; choose another output"):
         made(parameters(location))
-    with pytest.raises(UserError, match=r"alias 'c': .*belongs to a corpus of that name"):
+    with pytest.raises(UserError, match=r"alias 'c': .*a corpus has that name"):
         made(parameters(corpus.parent / "d", alias="c"))
 
 

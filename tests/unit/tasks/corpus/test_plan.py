@@ -82,9 +82,7 @@ def test_another_licence_is_another_corpus(parameters: Make, tmp_path: Path, row
     """Rows of shards that are kept would tell the old one."""
     make_corpus_shards(plan := plan_corpus(parameters(tmp_path / "c", clean_licence="CC-BY-4.0")))
     assert {row["clean_licence"] for row in rows_of(plan)} == {"CC-BY-4.0"}
-    with pytest.raises(
-        UserError, match=r"a different corpus.*clean_licence \('CC-BY-4.0' exists, 'CC0' requested"
-    ):
+    with pytest.raises(UserError, match=r"a different corpus.*clean_licence \('CC-BY-4.0' exists, 'CC0' requested"):
         make_corpus_shards(plan_corpus(parameters(tmp_path / "c", clean_licence="CC0")))
 
 

@@ -416,5 +416,5 @@ def test_links_that_leave_the_folder_are_rejected(sidd_small: Path, tmp_path: Pa
     found = ingested(sidd_small, "sidd-small")
     assert len(found.rows) == 1
     for name in (f"Data/{first.name}", f"Data/{second.name}/{image.name}"):
-        assert "is a link that leaves its folder" in found.reasons[name]
+        assert "is a symbolic link out of its folder" in found.reasons[name]
         assert "PNGNOISE_FOLLOW_LINKS=1" in found.reasons[name]

@@ -25,7 +25,7 @@ from tasks.corpus.inspection import inspect, verify
 from tasks.models.generators import bundle_folder, load_generator, model_digest
 from tasks.models.promotion import PromoteParameters, PromotionRules, about, judge, load_rules, promote, roll_back
 from tasks.models.registry import add_version, fetch_version, list_models, show_model
-from tasks.stores.model_registry import Registered, VersionName, meant
+from tasks.stores.model_registry import Registered, VersionName, parse_version
 
 GATE = {
     "protocol": "noise-A",
@@ -105,7 +105,7 @@ def moved(version: str, record: str, rules: str, **more: Any) -> dict[str, Any]:
     ],
 )
 def test_names_of_versions(location: str, expected: VersionName | None) -> None:
-    assert meant(location) == expected
+    assert parse_version(location) == expected
 
 
 def test_versions_are_counted_and_known_by_content(tmp_path: Path, bundle: Callable, tree: Callable) -> None:

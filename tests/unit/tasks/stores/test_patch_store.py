@@ -182,7 +182,7 @@ def test_single_images_make_a_store_of_one_array(folders: tuple[Path, Path], tmp
         with pytest.raises(UserError, match=f"holds only {side} images"):
             needs_pairs()
     if side == "noisy":
-        with pytest.raises(UserError, match="holds only noisy images"):
+        with pytest.raises(UserError, match="contains only noisy images"):
             open_clean(url)
         return
     parameters = CorpusParameters(
