@@ -10,11 +10,14 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tifffile
 import torch
@@ -28,7 +31,8 @@ from tasks.corpus.publish import Published, judge, publish
 from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
 from tasks.runtime.clusters import ClusterConfig, open_cluster
 from tasks.stores.corpus_store import writer
-from tasks.stores.io.filesystem import open_array
+from tasks.stores.io.filesystem import encode_json, open_array, sha256
+from tasks.stores.io.tables import decode_table, encode_table
 from tasks.stores.layout import ARRAYS
 
 torch.set_num_threads(1)
@@ -108,37 +112,53 @@ def sidd_medium(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """A paired folder of four 96 x 96 images and the YAML rules that read it."""
-    root, rules = tmp_path / "pairs", tmp_path / "rules.yaml"
-    for seed, name in enumerate(("street_100_1", "street_800_2", "wall_100_1", "wall_100_2")):
-        noisy, clean = make_pair(seed)
-        write_image(root / "noisy" / f"{name}.png", noisy)
-        write_image(root / "clean" / f"{name}.png", clean)
-    (root / "notes.txt").write_text("not an image")
-    rules.write_text(RULES)
-    return root, rules
-
-
-@pytest.fixture
-def catalogue(folders: tuple[Path, Path], tmp_path: Path) -> str:
-    """The catalogue of :func:`folders`."""
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once, copied by the fixtures below: paired folder, YAML rules, catalogue and patch store."""
+    from tasks.datasets.extraction import Geometry, extract_patches
     from tasks.datasets.ingest import ingest
 
-    url = str(tmp_path / "catalogue")
-    ingest(str(folders[0]), str(folders[1]), url)
-    return url
+    top = tmp_path_factory.mktemp("tiny")
+    for seed, name in enumerate(("street_100_1", "street_800_2", "wall_100_1", "wall_100_2")):
+        noisy, clean = make_pair(seed)
+        write_image(top / "pairs" / "noisy" / f"{name}.png", noisy)
+        write_image(top / "pairs" / "clean" / f"{name}.png", clean)
+    (top / "pairs" / "notes.txt").write_text("not an image")
+    (top / "rules.yaml").write_text(RULES)
+    ingest(str(top / "pairs"), str(top / "rules.yaml"), str(top / "catalogue"))
+    extract_patches(str(top / "catalogue"), str(top / "patches"), geometry=Geometry(size=32), shard=8)
+    return top
 
 
 @pytest.fixture
-def patches(catalogue: str, tmp_path: Path) -> str:
-    """The patch store of :func:`catalogue`: 36 patches of 32 x 32 in 8 shards, an image's 9 in two."""
-    from tasks.datasets.extraction import Geometry, extract_patches
+def folders(tiny_dataset: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A paired folder of four 96 x 96 images and the YAML rules that read it."""
+    shutil.copytree(tiny_dataset / "pairs", tmp_path / "pairs")
+    shutil.copy(tiny_dataset / "rules.yaml", tmp_path)
+    return tmp_path / "pairs", tmp_path / "rules.yaml"
 
-    url = str(tmp_path / "patches")
-    extract_patches(catalogue, url, geometry=Geometry(size=32), shard=8)
-    return url
+
+@pytest.fixture
+def catalogue(tiny_dataset: Path, folders: tuple[Path, Path], tmp_path: Path) -> str:
+    """The catalogue of :func:`folders`."""
+    found = tmp_path / "catalogue"
+    shutil.copytree(tiny_dataset / "catalogue", found)
+    table = decode_table((found / "catalogue.parquet").read_bytes(), "catalogue.parquet")
+    for side in ("noisy", "clean"):
+        moved = [url.replace(str(tiny_dataset), str(tmp_path)) for url in table[side].to_pylist()]
+        table = table.set_column(table.schema.get_field_index(side), side, pa.array(moved))
+    (found / "catalogue.parquet").write_bytes(encode_table(table))
+    record = json.loads((found / "catalogue.json").read_text().replace(str(tiny_dataset), str(tmp_path)))
+    record["table_sha256"] = sha256((found / "catalogue.parquet").read_bytes())
+    (found / "catalogue.json").write_bytes(encode_json(record))
+    return str(found)
+
+
+@pytest.fixture
+def patches(tiny_dataset: Path, catalogue: str, tmp_path: Path) -> str:
+    """The patch store of :func:`catalogue`: 36 patches of 32 x 32 in 8 shards, an image's 9 in two."""
+    shutil.copytree(tiny_dataset / "patches", tmp_path / "patches")
+    return str(tmp_path / "patches")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tasks.stores.patch_store import PAIR_COLUMNS
 from tasks.stores.shard_file import Pixels
 
 COMMIT, TABLE, REJECTED, REPORT = "catalogue.json", "catalogue.parquet", "rejected.json", "report.html"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 Row = dict[str, Any]
 
 SCHEMA = pa.schema(
@@ -40,7 +40,7 @@ class CatalogueRecord(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal["pngnoise-catalogue"]
-    format_version: Literal[2]
+    format_version: Literal[3]
     source: str = Field(description="folder, archive or URL that was read")
     adapter: str
     pairs: int = Field(ge=1, description="rows of the table")

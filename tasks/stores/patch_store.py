@@ -26,8 +26,8 @@ _PER_CHANNEL = pa.list_(pa.field("element", pa.float32()))  # Parquet's name
 def schema(arrays: tuple[str, ...]) -> pa.Schema:
     """Columns of the parts: one row per patch.
 
-    Means and stds have a value per channel and are fractions of the data range; ``saturated`` is the share of the values
-    of ``noisy`` (or of the only array) at 0 or the maximum. ``slot`` is the patch's index in the arrays.
+    Means and stds are per channel, as fractions of the data range. ``saturated`` is the share of values of ``noisy``
+    (or of the only array) at 0 or the maximum. ``slot`` is the index of the patch in the arrays.
     """
     pair = [("clean_mean", _PER_CHANNEL), ("noise_mean", _PER_CHANNEL), ("noise_std", _PER_CHANNEL)]
     image = [("image_mean", _PER_CHANNEL), ("image_std", _PER_CHANNEL)]

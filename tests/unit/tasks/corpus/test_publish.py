@@ -127,7 +127,7 @@ def test_nothing_is_published_with_a_shard_missing(parameters: Make, made: Made,
     (tmp_path / "c" / "parts" / "00001.parquet").unlink()
     with open_cluster(ClusterConfig()) as cluster, pytest.raises(UserError, match="00001"):
         judge(plan_corpus(parameters(tmp_path / "c")), GateRules(), cluster)
-    with pytest.raises(UserError, match=r"corpus\.json: missing: was started but not finished"):
+    with pytest.raises(UserError, match=r"corpus\.json: missing: the store is not finished"):
         Corpus.open(str(tmp_path / "c"))
 
 

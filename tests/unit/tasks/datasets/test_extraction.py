@@ -136,7 +136,7 @@ def test_the_reader_refuses_an_unfinished_store(patches: str, tmp_path: Path) ->
     (Path(patches) / "store.json").unlink()
     with pytest.raises(UserError, match=r"store\.json: missing.*not finished"):
         PatchStore.open(patches)
-    with pytest.raises(UserError, match=r"no such store"):
+    with pytest.raises(UserError, match=r"there is no store"):
         PatchStore.open(str(tmp_path / "nothing"))
 
 

@@ -130,7 +130,7 @@ def test_resuming_and_parts(patches: str, tmp_path: Path, tree: Callable, monkey
     with pytest.raises(KeyboardInterrupt):
         made(patches, tmp_path / "resumed")
     monkeypatch.undo()
-    with pytest.raises(UserError, match="was started but not finished"):
+    with pytest.raises(UserError, match="the store is not finished"):
         PatchStore.open(str(tmp_path / "resumed"))
     assert made(patches, tmp_path / "resumed")["made"] == 5
     assert tree(tmp_path / "resumed") == whole
@@ -146,7 +146,7 @@ def test_resuming_and_parts(patches: str, tmp_path: Path, tree: Callable, monkey
 
 
 def test_what_is_refused(patches: str, tmp_path: Path, catalogue: str) -> None:
-    with pytest.raises(UserError, match="there is no such store"):
+    with pytest.raises(UserError, match="there is there is no store"):
         made(str(tmp_path / "nothing"), tmp_path / "out")
     with pytest.raises(UserError, match=r"none.*digest\.json: missing"):
         made(patches, tmp_path / "out", denoiser=str(tmp_path / "none"))

@@ -282,7 +282,7 @@ def test_the_printed_schema_is_that_of_the_record(patches: str) -> None:
         "type": "integer",
     }
     catalogue = record_schema("catalogue")
-    assert catalogue["properties"]["format_version"]["const"] == 2
+    assert catalogue["properties"]["format_version"]["const"] == 3
     assert set(catalogue["required"]) >= {"source", "adapter", "pairs", "digest"}
     with pytest.raises(UserError, match="choose one of catalogue, patch-store, corpus"):
         record_schema("patches")
