@@ -82,8 +82,12 @@ bench: $(STAMP) ## long: generation beside the baselines and NAFlow, corpora at 
 	$(BIN)/python -m benchmarks.naflow
 	$(BIN)/python -m benchmarks.corpora all
 
-lock: $(STAMP) ## maintainers: write the locks anew after constraints changed; asks the package index
-	$(BIN)/python -m infra.lock
+UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
+	--no-annotate --custom-compile-command "make lock" --quiet --upgrade -c constraints.txt
+
+lock: ## maintainers: rewrite the locks after a change of dependencies or constraints; needs uv and the package index
+	$(UV_COMPILE) --extra dev --extra build -o requirements.lock
+	$(UV_COMPILE) --extra hpc --extra gpu --extra build -c infra/docker/constraints-hpc.txt -o infra/docker/requirements.lock
 
 # In an environment of its own: its dependencies are not to decide ours.
 audit: ## known vulnerabilities of everything that the locks pin; needs the network

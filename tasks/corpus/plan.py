@@ -233,7 +233,7 @@ def part_of(parts: str | None, shards: int) -> range:
     Raises:
         UserError: ``parts`` is invalid.
     """
-    part, of = parse_parts(parts) if parts else (1, 1)
+    part, of = parse_parts(parts) if parts is not None else (1, 1)
     return range(part - 1, shards, of)
 
 

@@ -151,7 +151,7 @@ def share(units: Sequence[Shared], parts: str | None) -> Sequence[Shared]:
     Raises:
         UserError: ``parts`` is invalid.
     """
-    part, of = parse_parts(parts) if parts else (1, 1)
+    part, of = parse_parts(parts) if parts is not None else (1, 1)
     return units[len(units) * (part - 1) // of : len(units) * part // of]
 
 

@@ -131,7 +131,7 @@ def test_a_damaged_old_shard_takes_the_corpus_back(parameters: Make, made: Made,
     begin(plan)
     with open_cluster(ClusterConfig()) as cluster:
         assert pending(plan, cluster) == [1, *range(5, 10)]
-    with pytest.raises(UserError, match="started but not finished"):
+    with pytest.raises(UserError, match="the store is not finished"):
         Corpus.open(str(tmp_path / "c"))
     made(parameters(tmp_path / "c", scale=2))
     assert tree(tmp_path / "c") == tree(tmp_path / "whole")

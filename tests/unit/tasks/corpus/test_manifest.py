@@ -153,7 +153,7 @@ def test_a_corpus_with_the_wrong_noise_is_not_published(
     evidence = json.loads((tmp_path / "c" / "gate.json").read_text())
     assert evidence["passed"] is False
     assert evidence["cameras"]["GP"]["lag1_error"] > 0.3  # neighbours of the references correlate by a half
-    with pytest.raises(UserError, match="started but not finished"):
+    with pytest.raises(UserError, match="the store is not finished"):
         Corpus.open(str(tmp_path / "c"))
     reason = "to show what the gate is for"
     _, shards_made = made(asked.model_copy(update={"override_gate": reason}))
