@@ -78,7 +78,7 @@ class StackSettings(BaseSettings):
             "PREFECT_WORKER_QUERY_SECONDS": "5",
             "PNGNOISE_HOME": str(Path.cwd()),
             "PNGNOISE_STORAGE": self.storage,
-            "PNGNOISE_WORK": str(folder / "task"),
+            "PNGNOISE_WORK": str(folder / "work"),
             "PNGNOISE_GPU_SLOTS": str(self.gpu_slots),
         }
         if self.storage.startswith("s3://") and self.endpoint:

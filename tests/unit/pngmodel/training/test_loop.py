@@ -270,7 +270,7 @@ def test_accumulated_parts_are_the_same_step(tmp_path: Path) -> None:
     assert len(parts.steps) == 4 * len(whole.steps)
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(parts)[name], value, atol=1e-5, rtol=1e-4)
-    with pytest.raises(UserError, match="16 samples cannot be dealt to 1 devices in 3 parts"):
+    with pytest.raises(UserError, match="16 is not divisible by 1 devices times gradient_accumulation_steps"):
         run(Toy(), settings(gradient_accumulation_steps=3), tmp_path / "odd")
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data are not
 @pytest.mark.parametrize(
     ("folder", "adapter", "pairs"),
     [
-        ("sidd_native", str(CONFIGS / "sidd_native_blocks.yaml"), 42),
+        ("sidd_native", str(CONFIGS / "sidd_native_blocks.yaml"), 77),
         ("SIDD_Small_sRGB_Only", "sidd-small", 131),
         ("PolyU", "polyu", 62),
         ("cc60", "folders", 41),
