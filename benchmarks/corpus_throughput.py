@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.corpusbench import Figures, model_name, moved, object_storage, photographs
 from benchmarks.timing import interleaved_seconds
-from tasks.corpus.generate import _draw, _load, _store, begin, make_shards
+from tasks.corpus.generate import _generate, _load, _store, begin, make_shards
 from tasks.corpus.plan import CorpusParameters, CorpusPlan, plan_corpus
 from tasks.models.generators import one_thread
 from tasks.stores.io.filesystem import remove
@@ -44,7 +44,7 @@ def measure(options: argparse.Namespace) -> Figures:
 
         def model() -> None:
             for shard in loaded:
-                _draw(shard)
+                _generate(shard)
 
         def pipeline(location: str) -> None:
             elsewhere = moved(plan, location)
@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace) -> Figures:
 
         def plainly(location: str) -> None:
             for shard in moved(plan, location).tasks():
-                _store(_draw(_load(shard)))
+                _store(_generate(_load(shard)))
 
         actions: dict[str, Callable[[], object]] = {
             _MODEL: model,
@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace) -> Figures:
         }
         seconds = interleaved_seconds(actions, torch.device(options.device), options.rounds)
         before = time.process_time()
-        _draw(loaded[0])
+        _generate(loaded[0])
         alone = (time.process_time() - before) * len(loaded) / plan.layout.pairs
         before = time.process_time()
         pipeline(_emptied(next(local)))

@@ -18,7 +18,7 @@ import torch
 from benchmarks.corpusbench import Figures, model_name, moved, photographs
 from benchmarks.timing import interleaved_seconds
 from tasks.corpus import generate as shards
-from tasks.corpus.generate import begin, make_pending, make_shards, make_stretch
+from tasks.corpus.generate import begin, make_batch, make_pending, make_shards
 from tasks.corpus.plan import CorpusParameters, CorpusPlan, plan_corpus
 from tasks.runtime.clusters import Cluster, ClusterConfig, open_cluster
 
@@ -66,7 +66,7 @@ def _planned(options: argparse.Namespace) -> Iterator[tuple[CorpusPlan, Iterator
 def _warmed(plan: CorpusPlan, cluster: Cluster, location: str) -> None:
     """Every worker has imported the program, loaded the model and extracted the prompts; not a part of a long run."""
     tasks = list(moved(plan, location).tasks(range(min(2, plan.layout.shards))))
-    list(cluster.run_each(make_stretch, [tuple(tasks)] * cluster.workers * 4))
+    list(cluster.run_each(make_batch, [tuple(tasks)] * cluster.workers * 4))
 
 
 def measure_workers(options: argparse.Namespace) -> Figures:
@@ -139,16 +139,16 @@ def measure_overhead(options: argparse.Namespace) -> Figures:
 def _device_takes(seconds: float) -> None:
     """From now on the drawing of a shard takes at least so long in this process, most of it asleep: what is measured
     is what others add, and neither the model nor who else uses the cores."""
-    repeat = getattr(shards, "_drawn_at_once", shards._draw)
-    shards._drawn_at_once = repeat  # type: ignore[attr-defined]
+    repeat = getattr(shards, "_generaten_at_once", shards._generate)
+    shards._generaten_at_once = repeat  # type: ignore[attr-defined]
 
-    def slowly(loaded: shards._Loaded) -> shards._Drawn:
+    def slowly(loaded: shards._Loaded) -> shards._Generated:
         until = time.monotonic() + seconds
         drawn = repeat(loaded)
         time.sleep(max(0.0, until - time.monotonic()))
         return drawn
 
-    shards._draw = slowly
+    shards._generate = slowly
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Which clean images and windows a corpus is made of: looked up once, kept beside the corpus, taken up from there.
+"""The clean images and windows of a corpus: indexed once, stored with the corpus, read again on resume.
 
-A folder has to be decoded to be known, which for a large one takes as long as a part of the corpus.
+Indexing decodes every image, which for a large folder takes as long as generating part of the corpus.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pngmodel.jsontext import decode_json
 from tasks.corpus.crops import CropSettings, Windows, count, textured
 from tasks.datasets.clean_images import CleanImage, CleanSource, Rejected, listing, open_clean
 from tasks.runtime.clusters import ClusterConfig
-from tasks.stores.corpus_store import CLEAN_IMAGES, PLACES, SURVEYED
+from tasks.stores.corpus_store import CLEAN_IMAGES, INDEXED, SOURCES
 from tasks.stores.io.filesystem import join, read_if_there, sha256
 from tasks.stores.io.tables import decode_table, encode_table
 
@@ -34,13 +34,13 @@ _SCHEMA = pa.schema(
         ("kept", pa.list_(pa.field("element", pa.int32()))),
     ]
 )
-"""One row per clean image: usable ones with the numbers of their windows that are ``kept`` (null: all), and rejected
-ones with a ``reason``."""
+"""One row per clean image: used ones with the numbers of their ``kept`` windows (null: all), rejected ones with a
+``reason``."""
 
 
 @dataclass(frozen=True)
 class CleanQuery:
-    """What a survey depends on."""
+    """Everything that an index depends on."""
 
     clean: str
     cropping: CropSettings
@@ -50,7 +50,7 @@ class CleanQuery:
     min_jpeg_quality: int | None
 
     def stamp(self) -> dict[str, Any]:
-        """What changes when a survey has to be made again."""
+        """Changes if the index must be built again."""
         settings = self.cropping.model_dump(mode="json")
         kept = {name: getattr(self, name) for name in ("seed", "split", "licence", "min_jpeg_quality")}
         return {"listing": listing(self.clean)} | kept | settings
@@ -58,10 +58,10 @@ class CleanQuery:
 
 @dataclass(frozen=True)
 class CleanIndex:
-    """The outcome."""
+    """Used and rejected clean images of a corpus, and the windows of the used ones."""
 
     source: CleanSource
-    """Usable images, of one kind and large enough, and the rejected ones."""
+    """Used images, all of one kind and large enough, and rejected ones."""
     windows: Windows
     stamp: dict[str, Any]
 
@@ -76,28 +76,28 @@ class CleanIndex:
         return encode_table(pa.Table.from_pylist(rows, _SCHEMA))
 
 
-def survey(asked: CleanQuery, output: str, cluster: ClusterConfig) -> CleanIndex:
-    """The survey that lies at ``output``, if it is of the same source and settings, or a new one.
+def index_clean(query: CleanQuery, output: str, cluster: ClusterConfig) -> CleanIndex:
+    """The index stored at ``output`` if it has the same source and settings; otherwise a new one.
 
     Raises:
-        UserError: no clean image holds a patch.
+        UserError: no clean image is large enough for a patch.
     """
-    stamp = asked.stamp()
-    return _kept(asked, stamp, output) or _surveyed(asked, stamp, cluster)
+    stamp = query.stamp()
+    return _stored(query, stamp, output) or _build(query, stamp, cluster)
 
 
-def _kept(asked: CleanQuery, stamp: dict[str, Any], output: str) -> CleanIndex | None:
-    locations, content = (read_if_there(join(output, name)) for name in (PLACES, CLEAN_IMAGES))
+def _stored(query: CleanQuery, stamp: dict[str, Any], output: str) -> CleanIndex | None:
+    locations, content = (read_if_there(join(output, name)) for name in (SOURCES, CLEAN_IMAGES))
     try:
         if (
             locations is None
             or content is None
-            or decode_json(locations)[SURVEYED] != stamp | {"sha256": sha256(content)}
+            or decode_json(locations)[INDEXED] != stamp | {"sha256": sha256(content)}
         ):
             return None
         table = decode_table(content, join(output, CLEAN_IMAGES), _SCHEMA)
     except (IntegrityError, ValueError, KeyError, TypeError):
-        return None  # damaged: made anew
+        return None  # damaged: built again
     images, rejected, kept = [], [], []
     for row in table.to_pylist():
         reason, numbers = row.pop("reason"), row.pop("kept")
@@ -107,37 +107,37 @@ def _kept(asked: CleanQuery, stamp: dict[str, Any], output: str) -> CleanIndex |
         else:
             rejected.append(Rejected(row["id"], reason))
     filtered = None if None in kept else tuple(numbers for numbers in kept if numbers is not None)
-    source = CleanSource(asked.clean, tuple(images), tuple(rejected))
-    return CleanIndex(source, Windows(source.images, asked.cropping, asked.seed, filtered), stamp)
+    source = CleanSource(query.clean, tuple(images), tuple(rejected))
+    return CleanIndex(source, Windows(source.images, query.cropping, query.seed, filtered), stamp)
 
 
-def _surveyed(asked: CleanQuery, stamp: dict[str, Any], cluster: ClusterConfig) -> CleanIndex:
+def _build(query: CleanQuery, stamp: dict[str, Any], cluster: ClusterConfig) -> CleanIndex:
     whole = open_clean(
-        asked.clean,
-        split=asked.split,
-        licence=asked.licence,
-        min_jpeg_quality=asked.min_jpeg_quality,
+        query.clean,
+        split=query.split,
+        licence=query.licence,
+        min_jpeg_quality=query.min_jpeg_quality,
         cluster=cluster,
     )
-    images, rejected = _fitting(whole, asked.cropping)
-    kept = textured(asked.clean, whole.digest, images, asked.cropping, asked.seed, cluster)
+    images, rejected = _fitting(whole, query.cropping)
+    kept = textured(query.clean, whole.digest, images, query.cropping, query.seed, cluster)
     if kept is not None:
-        reason = f"all windows are flatter than {asked.cropping.min_clean_std:g}"
+        reason = f"all windows are flatter than {query.cropping.min_clean_std:g}"
         rejected += [Rejected(image.id, reason) for image, numbers in zip(images, kept, strict=True) if not numbers]
         images = [image for image, numbers in zip(images, kept, strict=True) if numbers]
         kept = tuple(numbers for numbers in kept if numbers)
     if not images:
-        crop = asked.cropping.crop
+        crop = query.cropping.crop
         reason = f"; first reason: {rejected[0].reason}" if rejected else ""
-        raise UserError(f"{asked.clean}: no clean image holds a patch of {crop} pixels{reason}")
-    source = CleanSource(asked.clean, tuple(images), tuple(rejected))
-    if listing(asked.clean) != stamp["listing"]:
-        raise IntegrityError(f"{asked.clean}: changed while it was looked through; run the same command again")
-    return CleanIndex(source, Windows(source.images, asked.cropping, asked.seed, kept), stamp)
+        raise UserError(f"{query.clean}: no clean image is large enough for a patch of {crop} pixels{reason}")
+    source = CleanSource(query.clean, tuple(images), tuple(rejected))
+    if listing(query.clean) != stamp["listing"]:
+        raise IntegrityError(f"{query.clean}: changed while it was indexed; run the same command again")
+    return CleanIndex(source, Windows(source.images, query.cropping, query.seed, kept), stamp)
 
 
 def _fitting(source: CleanSource, cropping: CropSettings) -> tuple[list[CleanImage], list[Rejected]]:
-    """Images that hold a window and are of the kind of the first that does."""
+    """Images that are large enough and have channels and dtype of the first such image."""
     images: list[CleanImage] = []
     rejected = list(source.rejected)
     for image in source.images:

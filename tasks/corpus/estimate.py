@@ -56,7 +56,7 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
         "repeats": repeats,
         "references": len(references.references),
         "shards": 0 if recipe else layout.shards,
-        "rejected_clean_images": len(plan.survey.source.rejected),
+        "rejected_clean_images": len(plan.clean_index.source.rejected),
         "bytes_stored": 0 if recipe else round(pixels + 2 * _MANIFEST_ROW * layout.pairs),
         "bytes_uncompressed": 0 if recipe else layout.raw_bytes,
         "objects": 0 if recipe else objects + layout.shards + 2 * len(manifest_shards(layout)),

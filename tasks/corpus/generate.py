@@ -1,4 +1,4 @@
-"""Make the shards of a corpus: on a worker, side by side, decoding what comes next and packing what is done."""
+"""Generates the shards of a corpus. A worker decodes the next shard and encodes the last one while the model runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tasks.runtime.run_metrics import PAIRS, count, model_time
 from tasks.runtime.steps import step
 from tasks.stores.aliases import refuse_shadows
 from tasks.stores.commits import part_name
-from tasks.stores.corpus_store import CLEAN_IMAGES, COMMIT, PLACES, SCHEMA, SURVEYED, published_corpus, writer
+from tasks.stores.corpus_store import CLEAN_IMAGES, COMMIT, INDEXED, SCHEMA, SOURCES, published_corpus, writer
 from tasks.stores.io.filesystem import encode_json, join, remove, sha256, write_if_other
 from tasks.stores.io.listing import list_files
 from tasks.stores.layout import CLEAN, NOISY, peak
@@ -34,14 +34,14 @@ from tasks.stores.shard_file import Pixels
 Progress = Callable[[int, int], None]
 _BATCH = 16  # images in one call of the generator
 _READERS = 4  # images that are decoded at once
-_STRETCH = 16  # shards that a worker of a cluster gets at most at once, to load one and store another beside each
-_CHECKS = 16  # shards that a worker looks at in one task
-_GROUPS = 10
+_MAX_BATCH = 16  # shards per task of a cluster, so that loading and storing overlap with the model
+_CHECKS = 16  # shards checked per task
+_PREFECT_TASKS = 10  # at most; more make the history of a run unreadable
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A shard's inputs; no samples when it is done."""
+    """Inputs of a shard; no samples if the shard is done."""
 
     task: ShardTask
     samples: Sequence[Sample]
@@ -50,26 +50,26 @@ class _Loaded:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _Generated:
     loaded: _Loaded
     noisies: Sequence[Pixels]  # (H, W, C)
 
 
 def make_shards(tasks: Iterable[ShardTask]) -> Iterator[int]:
-    """Generate and publish shards, in order; yields the index of each. What is done already is left alone."""
+    """Generate and publish shards in order; yields the index of each. Shards that are done are kept."""
     with one_thread():
-        yield from pipelined(tasks, _load, _draw, _store)
+        yield from pipelined(tasks, _load, _generate, _store)
 
 
-def make_stretch(tasks: tuple[ShardTask, ...]) -> list[int]:
-    """As :func:`make_shards`, in one call on a worker of a cluster."""
+def make_batch(tasks: tuple[ShardTask, ...]) -> list[int]:
+    """As :func:`make_shards`, in one task of a cluster."""
     return list(make_shards(tasks))
 
 
 def _load(task: ShardTask) -> _Loaded:
     parameters, recipe = task.job.parameters, task.job.recipe
     if writer(parameters.output, task.job.layout, recipe).done(task.index):
-        return _Loaded(task, (), (), ())  # another run was faster
+        return _Loaded(task, (), (), ())  # another run made it
     samples = task.samples
     of_image: dict[int, list[int]] = {}
     for position, sample in enumerate(samples):
@@ -89,35 +89,35 @@ def _load(task: ShardTask) -> _Loaded:
     return _Loaded(task, samples, cleans, [entry_of(name, source, sample.reference) for sample in samples])
 
 
-def _draw(loaded: _Loaded) -> _Drawn:
+def _generate(loaded: _Loaded) -> _Generated:
     generator = load_generator(*loaded.task.job.generator)
     noisies: list[Pixels] = [np.empty(0)] * len(loaded.samples)
-    # One reference after the other: what was prepared for one serves all its samples.
+    # Samples of one reference are adjacent, so that its preparation is reused.
     order = sorted(range(len(loaded.samples)), key=lambda position: loaded.samples[position].reference)
     for batch in (order[k : k + _BATCH] for k in range(0, len(order), _BATCH)):
         prompts = [loaded.entries[position].prompts for position in batch]
         seeds = [loaded.samples[position].seed for position in batch]
         clean = np.stack([loaded.cleans[position] for position in batch])
         with model_time():
-            drawn = np.asarray(generator.generate(clean, prompts=prompts, seed=seeds))
-        for position, noisy in zip(batch, drawn, strict=True):
+            images = np.asarray(generator.generate(clean, prompts=prompts, seed=seeds))
+        for position, noisy in zip(batch, images, strict=True):
             noisies[position] = noisy
-    return _Drawn(loaded, noisies)
+    return _Generated(loaded, noisies)
 
 
-def _store(drawn: _Drawn) -> int:
-    task, layout = drawn.loaded.task, drawn.loaded.task.job.layout
-    if not drawn.loaded.samples:
+def _store(generated: _Generated) -> int:
+    task, layout = generated.loaded.task, generated.loaded.task.job.layout
+    if not generated.loaded.samples:
         return task.index
     references = planned_references(*task.job.references)
     stored = layout.objects(task.index)
     chunks: dict[str, list[bytes]] = {array: [] for array in stored}
     rows = []
-    inputs = zip(layout.rows(task.index), drawn.loaded.samples, drawn.loaded.entries, strict=True)
+    inputs = zip(layout.rows(task.index), generated.loaded.samples, generated.loaded.entries, strict=True)
     for position, (number, sample, entry) in enumerate(inputs):
         pair = {
-            CLEAN: np.moveaxis(drawn.loaded.cleans[position], -1, 0),
-            NOISY: np.moveaxis(drawn.noisies[position], -1, 0),
+            CLEAN: np.moveaxis(generated.loaded.cleans[position], -1, 0),
+            NOISY: np.moveaxis(generated.noisies[position], -1, 0),
         }
         image, reference = task.images[sample.clean], references.references[sample.reference]
         rows.append(
@@ -146,7 +146,7 @@ def _store(drawn: _Drawn) -> int:
 
 
 def _statistics(clean: Pixels, noisy: Pixels, curves: whitening.Curves) -> dict[str, Any]:
-    """Manifest columns that come from the pixels, (C, H, W) each."""
+    """Manifest columns computed from the pixels, (C, H, W) each."""
     full = peak(str(clean.dtype))
     signed = np.int32 if clean.dtype.kind == "u" else np.float32
     difference = noisy.astype(signed) - clean.astype(signed)
@@ -163,8 +163,8 @@ def _statistics(clean: Pixels, noisy: Pixels, curves: whitening.Curves) -> dict[
 
 
 def _expected_std(clean: torch.Tensor, curves: whitening.Curves) -> float:
-    """Std that the reference's noise has at the intensities of ``clean`` (C, H, W), by its fitted curves."""
-    if len(curves["knots"]) != len(clean):  # a colour reference on a grey image, or the other way round
+    """Std of the reference's noise at the intensities of ``clean`` (C, H, W), from its fitted curves."""
+    if len(curves["knots"]) != len(clean):  # a colour reference with a grey image, or the reverse
         return float(curves["values"][..., 1].mean())
     mean = whitening.unwhiten("moments", curves, torch.zeros_like(clean), clean)
     spread = whitening.unwhiten("moments", curves, torch.ones_like(clean), clean) - mean
@@ -178,7 +178,7 @@ class _Check:
 
 
 def _whole(check: _Check) -> list[bool]:
-    """Whether each of some shards is there and whole."""
+    """Whether each shard is done."""
     p = check.job.parameters
     store = writer(p.output, check.job.layout, check.job.recipe)
     with ThreadPoolExecutor(_READERS) as readers:
@@ -186,58 +186,58 @@ def _whole(check: _Check) -> list[bool]:
 
 
 def begin(plan: CorpusPlan) -> None:
-    """Create the corpus, or accept the one that is there if it is the same or the same with fewer draws.
+    """Create the corpus, or accept an existing one with the same plan or with fewer repeats.
 
     Raises:
-        UserError: the output holds another corpus, or files that are none; or it or its alias is the other's name.
+        UserError: the output holds something else, or output and alias conflict with another corpus.
     """
     output, alias = plan.parameters.output, plan.parameters.alias
     refuse_shadows(output, alias)
     writer(output, plan.layout, plan.recipe).prepare()
-    images = plan.survey.encoded()
+    images = plan.clean_index.encoded()
     write_if_other(join(output, CLEAN_IMAGES), images)
-    surveyed = plan.survey.stamp | {"sha256": sha256(images)}
-    write_if_other(join(output, PLACES), encode_json(plan.parameters.locations() | {SURVEYED: surveyed}))
+    surveyed = plan.clean_index.stamp | {"sha256": sha256(images)}
+    write_if_other(join(output, SOURCES), encode_json(plan.parameters.locations() | {INDEXED: surveyed}))
 
 
 def pending(plan: CorpusPlan, cluster: Cluster, progress: Progress = lambda done, total: None) -> list[int]:
-    """Shards of this run that are not there or not whole. A published corpus that lacks some is no longer published.
+    """Shards of this run that are not done. If shards of a published corpus are missing, it is unpublished.
 
-    One listing says which are there; those are looked at as ``check`` says, side by side.
+    One listing finds the existing parts; they are checked in parallel, as the parameter ``check`` requires.
     """
     output = plan.parameters.output
     if plan.parameters.mode == "recipe":
         return []
-    published = published_corpus(output)  # asked before looking: what another run publishes meanwhile is whole
+    published = published_corpus(output)  # read first: another run may publish while this one checks
     there = set(list_files(join(output, "parts")))
     candidates = [index for index in plan.mine if part_name(index).removeprefix("parts/") in there]
     checks = [_Check(plan.job, tuple(candidates[k : k + _CHECKS])) for k in range(0, len(candidates), _CHECKS)]
     whole: set[int] = set()
-    looked = 0
+    checked = 0
     for check, found in cluster.run_each(_whole, checks):
         whole |= {index for index, good in zip(check.indices, found, strict=True) if good}
-        looked += len(check.indices)
-        progress(looked, len(candidates))
+        checked += len(check.indices)
+        progress(checked, len(candidates))
     todo = [index for index in plan.mine if index not in whole]
-    if todo and published is not None and todo[0] < published.layout.shards:  # fewer, where draws are being added
+    if todo and published is not None and todo[0] < published.layout.shards:  # new repeats are unpublished
         remove(join(output, COMMIT))
     return todo
 
 
 def making(plan: CorpusPlan, indices: Sequence[int], cluster: Cluster) -> Generator[int, None, None]:
-    """Make these shards; yields the index of each as it is finished. Close it when it is not run to its end."""
+    """Make these shards; yields the index of each when it is done. Close the generator if you stop early."""
     if cluster.inline:
         yield from make_shards(plan.tasks(indices))
         return
-    stretches = (tuple(plan.tasks(indices[k] for k in stretch)) for stretch in _stretches(len(indices), cluster))
-    for _, finished in cluster.run_each(make_stretch, stretches):
+    batches = (tuple(plan.tasks(indices[k] for k in batch)) for batch in _batches(len(indices), cluster))
+    for _, finished in cluster.run_each(make_batch, batches):
         yield from finished
 
 
 class ShardStream:
-    """Shards of a run as they are finished: one stream for all its tasks.
+    """The shards of a run in the order in which they are finished: one stream for all Prefect tasks of the run.
 
-    After a failure it begins again with those that are missing, so that a task may be tried again.
+    After a failure it restarts with the missing shards, so that Prefect can retry the task.
     """
 
     def __init__(self, plan: CorpusPlan, indices: Sequence[int], cluster: Cluster) -> None:
@@ -260,19 +260,20 @@ class ShardStream:
         return index
 
     def close(self) -> None:
-        """Stop what is still running."""
+        """Stop running work."""
         if self._running is not None:
             self._running.close()
 
 
-def _stretches(shards: int, cluster: Cluster) -> Iterator[range]:
-    """Long ones first, since at both ends of one the device waits; short ones last, since others wait for the last.
+def _batches(shards: int, cluster: Cluster) -> Iterator[range]:
+    """Batches of shards. Long ones first, because the device idles at both ends of a batch; short ones last, because
+    workers idle while the last batch runs.
 
-    Long ones lose nothing when a worker dies: what it had published is found there when the stretch is run again.
+    If a worker dies, its published shards are kept when the batch is run again.
     """
     start = 0
     while start < shards:
-        step = max(1, min(_STRETCH, (shards - start) // (2 * cluster.workers)))
+        step = max(1, min(_MAX_BATCH, (shards - start) // (2 * cluster.workers)))
         yield range(start, start + step)
         start += step
 
@@ -284,10 +285,14 @@ def make_pending(
     progress: Progress = lambda done, total: None,
     stream: ShardStream | None = None,
 ) -> int:
-    """Make these shards; returns how many. ``progress`` is told of pairs.
+    """Make these shards; returns how many. ``progress`` counts pairs.
 
     Args:
-        under_way: what makes more shards than these, of which as many as these are waited for.
+        plan: of the corpus.
+        indices: shards of this call.
+        cluster: where they are made.
+        progress: called with pairs done and in total.
+        stream: a stream of more shards, shared by several calls; this call waits for as many as it has indices.
 
     Raises:
         UserError: storage fails; published shards are kept.
@@ -301,14 +306,14 @@ def make_pending(
 
 
 def groups(indices: Sequence[int]) -> Iterator[list[int]]:
-    """Shards in groups, at most so many that a run's history can be read, each for a task of Prefect's."""
-    step = -(-len(indices) // _GROUPS)
+    """Split shards into groups, one Prefect task each."""
+    step = -(-len(indices) // _PREFECT_TASKS)
     for k in range(0, len(indices), max(1, step)):
         yield list(indices[k : k + step])
 
 
 def make_corpus_shards(plan: CorpusPlan, progress: Progress = lambda done, total: None) -> dict[str, int]:
-    """Begin the corpus and make what is not there yet; returns how many shards were made and how many were kept."""
+    """Create the corpus and make its missing shards; returns how many were made and kept."""
     begin(plan)
     with open_cluster(plan.parameters.cluster) as cluster:
         todo = pending(plan, cluster)
@@ -317,5 +322,5 @@ def make_corpus_shards(plan: CorpusPlan, progress: Progress = lambda done, total
 
 
 task_begin = step("begin_corpus")(begin)
-task_pending = step("look_for_shards")(pending)
+task_pending = step("check_shards")(pending)
 task_make_pending = step("make_shards")(make_pending)

@@ -19,9 +19,9 @@ from tasks.stores.commits import PLAN, SIGNATURE, part_name
 from tasks.stores.corpus_store import (
     COMMIT,
     GATE,
+    INDEXED,
     KIND,
-    PLACES,
-    SURVEYED,
+    SOURCES,
     Corpus,
     manifest_name,
     manifest_shards,
@@ -45,7 +45,7 @@ def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:
         UserError: there is no corpus, begun or published, or nothing says where its sources lay.
     """
     url = resolve_alias(url)
-    location = join(url, PLACES)
+    location = join(url, SOURCES)
     if not exists(join(url, PLAN)) or read_json(join(url, PLAN)).get("kind") != KIND:
         raise UserError(f"{url}: no corpus was begun there; check the path")
     if not exists(location):
@@ -53,7 +53,7 @@ def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:
             f"{location}: missing; nothing says where the sources lay. Run the command that made the corpus again"
         )
     given = {name: value for name, value in changes.items() if value is not None}
-    recorded = {name: value for name, value in read_json(location).items() if name != SURVEYED}
+    recorded = {name: value for name, value in read_json(location).items() if name != INDEXED}
     _refuse_foreign(location, recorded | given, set(given))
     return validate(CorpusParameters, {"output": url, "override_gate": _override(url)} | recorded | given, location)
 
@@ -194,7 +194,7 @@ def orphans(url: str) -> list[str]:
     corpus = Corpus.open(url)
     there = list_files(corpus.url)  # before the plan is read: what is begun later is not in it
     layout = corpus.layout
-    known = {PLAN, GROUP, COMMIT, PLACES, SIGNATURE, *corpus.record.files, *map(array_document, layout.arrays)}
+    known = {PLAN, GROUP, COMMIT, SOURCES, SIGNATURE, *corpus.record.files, *map(array_document, layout.arrays)}
     if corpus.stored:
         layout = ShardWriter.planned(corpus.url).layout  # more draws may be on their way
         for index in range(layout.shards):

@@ -1,4 +1,4 @@
-"""From the parts of shards to the manifest of a corpus, judged and counted on the way; file by file, on any worker."""
+"""Compacts the parts of a corpus into its manifest, applying the quality gate to every row."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HEX = 16  # digits of a digest in 64 bits
 
 
 @dataclass(frozen=True)
-class CompactWork:
+class CompactTask:
     """One file of the manifest, and the table of its shards."""
 
     job: Job
@@ -43,33 +43,33 @@ class CompactWork:
     shards: range
     rules: GateRules
     published: Mapping[str, str]
-    """sha256 of these two files in the record that is published, if any."""
+    """sha256 of these two files in the published record, if any."""
 
 
 @dataclass
 class Compacted:
-    """What is known of some rows of the manifest, or of all of them."""
+    """Summary of some or all rows of the manifest."""
 
     samples: int = 0
     files: dict[str, str] = field(default_factory=dict)
     """sha256 of files of the manifest and of tables of shards."""
     parts: list[str] = field(default_factory=list)
-    """Digests of the shards' parts, in order, those of a file as one string: there may be millions."""
+    """Digests of the parts in order, one string per file of the manifest: there may be millions."""
     stored_bytes: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     """Rejected samples by rule."""
     rejected: list[dict[str, Any]] = field(default_factory=list)
-    """The first of them: sample, reason."""
+    """The first rejected samples: sample, reason."""
     cameras: Counter[str] = field(default_factory=Counter)
     references: set[str] = field(default_factory=set)
     noise_std: float = 0.0
-    """Sum over samples, of full scale."""
+    """Sum over samples, as a fraction of the data range."""
     ratios: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(_RATIO_EDGES) - 1, np.int64))
     digests: list[NDArray[np.uint64]] = field(default_factory=list)
     """The first 64 bits of each noise's digest, an array per file."""
 
     def add(self, other: Compacted) -> None:
-        """Take in the rows that follow."""
+        """Add the rows that follow."""
         self.samples += other.samples
         self.files |= other.files
         self.parts += other.parts
@@ -93,16 +93,16 @@ class Compacted:
         }
 
     def _quantiles(self) -> dict[str, float]:
-        """Of noise std over expected std, to a thousandth."""
+        """Quantiles of noise std over expected std, rounded to 0.001."""
         reached = np.searchsorted(np.cumsum(self.ratios), np.array([0.01, 0.5, 0.99]) * self.ratios.sum())
         return {name: round(float(_RATIO_EDGES[k]), 3) for name, k in zip(("p01", "p50", "p99"), reached, strict=True)}
 
 
-def compact(task: CompactWork) -> Compacted:
-    """Read the parts of some shards, judge their rows, and write them as one file, with a table of the shards.
+def compact(task: CompactTask) -> Compacted:
+    """Read the parts of some shards, apply the gate, and write one file of the manifest with its table of shards.
 
     Raises:
-        UserError: a part is missing. IntegrityError: one is damaged, or of another corpus.
+        UserError: a part is missing. IntegrityError: a part is damaged or belongs to another corpus.
     """
     url = task.job.parameters.output
     store = writer(url, task.job.layout, task.job.recipe)
@@ -143,19 +143,19 @@ def _examples(rows: pa.Table, found: dict[int, str]) -> list[dict[str, Any]]:
 
 def _write(url: str, number: int, rows: pa.Table, found: dict[int, str], published: Mapping[str, str]) -> str:
     """Write a file of the manifest; returns its sha256."""
-    said = [found.get(row) for row in range(rows.num_rows)]
-    accepted = pa.array([reason is None for reason in said], pa.bool_())
-    judged = rows.append_column("accepted", accepted).append_column("reason", pa.array(said, pa.string()))
+    column = [found.get(row) for row in range(rows.num_rows)]
+    accepted = pa.array([reason is None for reason in column], pa.bool_())
+    judged = rows.append_column("accepted", accepted).append_column("reason", pa.array(column, pa.string()))
     return _written(url, manifest_name(number), judged.cast(MANIFEST_SCHEMA), published)
 
 
 def _written(url: str, name: str, table: pa.Table, published: Mapping[str, str]) -> str:
-    """Write a table; returns the sha256 of the file. What is published with the same rows stays as it is.
+    """Write a table; returns the sha256 of the file. A published file with the same rows is kept.
 
-    A record names that file by its bytes, and another pyarrow would write the same rows as others.
+    The published record has its digest, and another version of pyarrow would encode the same rows differently.
     """
-    there = read_if_there(join(url, name))
-    if there is not None and sha256(there) == published.get(name) and decode_table(there, name) == table:
+    existing = read_if_there(join(url, name))
+    if existing is not None and sha256(existing) == published.get(name) and decode_table(existing, name) == table:
         return published[name]
     content = encode_table(table)
     write_inside(url, name, content)
@@ -168,10 +168,10 @@ def compact_all(
     cluster: Cluster,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Compacted:
-    """Write the whole manifest and the tables of shards. Those of draws that are published already stay as they are.
+    """Write the manifest and the tables of shards. Files of published repeats are kept.
 
     Raises:
-        UserError: parts are missing; they are named.
+        UserError: parts are missing; names them.
     """
     url = plan.parameters.output
     writer(url, plan.layout, plan.recipe).require_parts(plan.layout.shards)
@@ -180,7 +180,7 @@ def compact_all(
     tasks = []
     for k, shards in enumerate(manifest_shards(plan.layout)):
         published = {name: files[name] for name in (manifest_name(k), shards_name(k)) if name in files}
-        tasks.append(CompactWork(plan.job, k, shards, rules, published))
+        tasks.append(CompactTask(plan.job, k, shards, rules, published))
     parts: dict[int, Compacted] = {}
     for task, part in cluster.run_each(compact, tasks):
         parts[task.number] = part
@@ -194,7 +194,7 @@ def compact_all(
 
 
 def _reject_duplicates(url: str, whole: Compacted, files: list[tuple[int, int]]) -> None:
-    """Reject samples whose noise another one before them has: a fault somewhere, so files are seldom written again."""
+    """Reject samples with the same noise as an earlier sample. Duplicates indicate a bug, so this is rare."""
     digests = np.concatenate(whole.digests)
     order = np.argsort(digests, kind="stable")
     same = np.flatnonzero(np.diff(digests[order]) == 0)
@@ -219,7 +219,7 @@ def _judge_again(url: str, number: int, suspects: list[int], seen: dict[str, int
     for row in suspects:
         first = seen.setdefault(digests[row].as_py(), samples[row].as_py())
         if first != samples[row].as_py() and row not in found:
-            again[row] = f"duplicate: the noise of sample {first}"
+            again[row] = f"duplicate: same noise as sample {first}"
     whole.reasons += _by_rule(again.values())
     whole.rejected = sorted([*whole.rejected, *_examples(rows, again)], key=lambda r: int(r["sample"]))[:_EXAMPLES]
     plain = rows.drop_columns(["accepted", "reason"])
@@ -227,7 +227,7 @@ def _judge_again(url: str, number: int, suspects: list[int], seen: dict[str, int
 
 
 def require_whole(evidence: Compacted, plan: CorpusPlan) -> None:
-    """Raise a UserError when the manifest does not have every sample; a check on ourselves before publication."""
+    """Raise a UserError if the manifest does not have every sample."""
     if evidence.samples != plan.layout.pairs:
         raise UserError(
             f"{plan.parameters.output}: the manifest has {evidence.samples} of {plan.layout.pairs} samples; run the "

@@ -20,7 +20,7 @@ from pngmodel.bundle import bundle_config
 from pngmodel.errors import UserError
 from pngmodel.network.model import Precision
 from pngmodel.seeds import derive_seed
-from tasks.corpus.clean_index import CleanIndex, CleanQuery, survey
+from tasks.corpus.clean_index import CleanIndex, CleanQuery, index_clean
 from tasks.corpus.crops import CropSettings, Window
 from tasks.corpus.reference_policy import ReferencePolicy, ReferenceSelector
 from tasks.datasets.clean_images import CleanImage
@@ -178,7 +178,7 @@ class CorpusPlan:
     """Everything about a corpus before any pixel of it exists."""
 
     job: Job
-    survey: CleanIndex
+    clean_index: CleanIndex
     licence: str
     prompt_source: str
 
@@ -206,13 +206,13 @@ class CorpusPlan:
     def sample(self, pair: int) -> Sample:
         """The sample of one pair; ``Sample.clean`` counts within the survey's images."""
         repeat, number = divmod(pair, self.layout.images)
-        window = self.survey.windows[number]
-        return self.job.sample(self.survey.source.images[window.image], window, repeat)
+        window = self.clean_index.windows[number]
+        return self.job.sample(self.clean_index.source.images[window.image], window, repeat)
 
     def task(self, index: int) -> ShardTask:
         """Work of one shard."""
-        rows, images = self.layout.rows(index), self.survey.source.images
-        windows = [self.survey.windows[pair % self.layout.images] for pair in rows]
+        rows, images = self.layout.rows(index), self.clean_index.source.images
+        windows = [self.clean_index.windows[pair % self.layout.images] for pair in rows]
         numbers = {k: position for position, k in enumerate(dict.fromkeys(window.image for window in windows))}
         local = tuple(Window(numbers[window.image], window.y, window.x) for window in windows)
         return ShardTask(self.job, index, tuple(images[k] for k in numbers), local)
@@ -264,7 +264,7 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
     _refuse_other_model(parameters, references, model)
     policy = ReferenceSelector(references, parameters.reference_policy, parameters.split, parameters.weights)
     cropping = CropSettings(**parameters.model_dump(include=set(CropSettings.model_fields)))
-    asked = CleanQuery(
+    query = CleanQuery(
         clean=parameters.clean,
         cropping=cropping,
         seed=parameters.seed,
@@ -272,7 +272,7 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         licence=parameters.clean_licence,
         min_jpeg_quality=parameters.min_jpeg_quality,
     )
-    found = survey(asked, parameters.output, parameters.cluster)
+    found = index_clean(query, parameters.output, parameters.cluster)
     first = found.source.images[0]
     layout = Layout(
         pairs=len(found.windows) * parameters.scale,

@@ -1,4 +1,4 @@
-"""Publish a corpus: manifest, card, report, and the commit record last. No times, so that a rerun gives equal bytes."""
+"""Publishes a corpus: manifest, card, report, and the commit record last. No timestamps, so reruns are identical."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.corpus.noise_check import compare, sampled_pairs
 from tasks.corpus.plan import CorpusPlan
 from tasks.corpus.regenerate import pair_of
 from tasks.datasets.reference_pairs import planned_references
-from tasks.reports import plots as metrics
+from tasks.reports import plots
 from tasks.reports.markdown import code, plain, table
 from tasks.reports.results import Evaluation
 from tasks.reports.tables import markdown_table, report_page
@@ -44,23 +44,23 @@ HEADLINE = ("kld_naflow_rounded", "lag1_error", "cross_channel_error", "std_rati
 _SHOWN = 8
 _HOLDS = {
     "pairs": "noisy/clean pairs",
-    "noisy": "noisy images, whose clean halves are windows of the sources (columns `clean`, `y`, `x` of the manifest)",
+    "noisy": "noisy images; columns `clean`, `y`, `x` of the manifest identify the clean windows of the sources",
     "recipe": "recipes of noisy/clean pairs: sources and seeds, no images",
 }
 _READ = {
     "pairs": """    import zarr
     corpus = zarr.open_group("<this folder>", mode="r")
-    clean, noisy = corpus["clean"], corpus["noisy"]  # (N, C, H, W) and (draws, N, C, H, W)
+    clean, noisy = corpus["clean"], corpus["noisy"]  # (N, C, H, W) and (repeats, N, C, H, W)
     pair = clean[7], noisy[0, 7]""",
     "noisy": """    import zarr
-    noisy = zarr.open_group("<this folder>", mode="r")["noisy"]  # (draws, N, C, H, W)""",
+    noisy = zarr.open_group("<this folder>", mode="r")["noisy"]  # (repeats, N, C, H, W)""",
     "recipe": """    pngnoise materialise <this folder> --output <a corpus with the images>""",
 }
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published corpus in short."""
+    """Summary of a published corpus."""
 
     url: str
     report: str
@@ -73,25 +73,25 @@ class Published:
 
 @dataclass(frozen=True)
 class Judged:
-    """A corpus that the quality gate lets through: what its records are made of."""
+    """A corpus that passed the quality gate."""
 
     manifest: Compacted | None
-    """None: a corpus of recipes has none."""
+    """None for a corpus of recipes."""
     verdict: Verdict
     cameras: dict[str, dict[str, float]]
-    """Sampled noise beside that of its references, by camera."""
+    """Sampled noise compared with the references, by camera."""
 
     @property
     def rejected(self) -> int:
-        """Samples that did not pass."""
+        """Number of rejected samples."""
         return sum(self.manifest.reasons.values()) if self.manifest else 0
 
 
 def refuse_other_rules(plan: CorpusPlan, rules: GateRules) -> None:
-    """Call before work on a corpus that may be there already.
+    """Check a corpus that may exist before work on it.
 
     Raises:
-        UserError: it was published in another mode or under other rules of the quality gate.
+        UserError: it was published in another mode or with other rules of the quality gate.
     """
     url = plan.parameters.output
     corpus = published_corpus(url)
@@ -99,20 +99,22 @@ def refuse_other_rules(plan: CorpusPlan, rules: GateRules) -> None:
         return
     gate, mode = join(url, GATE), corpus.record.mode
     if mode != plan.parameters.mode:
-        raise UserError(f"{url}: holds a corpus of mode {mode!r}, {plan.parameters.mode!r} asked for; choose another")
+        raise UserError(
+            f"{url}: holds a corpus of mode {mode!r}, {plan.parameters.mode!r} requested; choose another output"
+        )
     if next(object_problem(gate, corpus.record.files.get(GATE, "")), None) is not None:
-        return  # lost or damaged: it is judged anew
+        return  # lost or damaged: the gate runs again
     if read_json(gate).get("rules") != rules.model_dump(mode="json"):
         raise UserError(
-            f"{url}: was published under other rules of the quality gate, see {gate}; choose another output, or delete "
-            f"{COMMIT} there to judge the same shards anew"
+            f"{url}: was published with other rules of the quality gate, see {gate}; choose another output, or "
+            f"delete {COMMIT} there to apply the new rules to the same shards"
         )
 
 
 def already_published(plan: CorpusPlan) -> Published | None:
-    """The corpus, when this very plan was published before, with as many draws, and its records are whole.
+    """The corpus, if this plan with this number of repeats is published and its records are undamaged.
 
-    Its shards were looked at when the run asked which are missing.
+    :func:`~tasks.corpus.generate.pending` has checked its shards.
     """
     url = plan.parameters.output
     corpus = published_corpus(url)
@@ -122,7 +124,7 @@ def already_published(plan: CorpusPlan) -> Published | None:
 
 
 def judge(plan: CorpusPlan, rules: GateRules, cluster: Cluster) -> Judged:
-    """Compact the manifest and let the quality gate decide; its evidence is kept.
+    """Compact the manifest and apply the quality gate; writes its evidence.
 
     Raises:
         UserError: shards are missing, or the gate fails; nothing is published.
@@ -140,7 +142,7 @@ def judge(plan: CorpusPlan, rules: GateRules, cluster: Cluster) -> Judged:
 
 
 def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Published:
-    """Write everything beside the shards; the corpus exists when corpus.json does."""
+    """Write everything but the shards; the corpus exists once corpus.json does."""
     url, layout, mode = plan.parameters.output, plan.layout, plan.parameters.mode
     store = writer(url, layout, plan.recipe)
     contents = {
@@ -148,7 +150,7 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
         REPORT: _report(plan, judged, evaluation).encode(),
         GATE: encode_json(judged.verdict.document),
     }
-    _refuse_more_draws(plan)
+    _refuse_more_repeats(plan)
     for name, content in contents.items():
         write_inside(url, name, content)
     files = {name: sha256(content) for name, content in contents.items()}
@@ -164,7 +166,7 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
         "accepted": layout.pairs - judged.rejected,
         "rejected": dict(sorted(judged.manifest.reasons.items())) if judged.manifest else {},
         "override": plan.parameters.override_gate if judged.verdict.failures else None,
-        "unused_clean": len(plan.survey.source.rejected),
+        "unused_clean": len(plan.clean_index.source.rejected),
         "metrics": evaluation.record["metrics"],
         "protocol": evaluation.record["protocol"],
         "stored_bytes": judged.manifest.stored_bytes if judged.manifest else 0,
@@ -176,15 +178,15 @@ def publish(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> Publish
     return found
 
 
-def _refuse_more_draws(plan: CorpusPlan) -> None:
-    """Raise a UserError when another run has begun to add draws: what it publishes must not be put back."""
+def _refuse_more_repeats(plan: CorpusPlan) -> None:
+    """Raise a UserError if another run is adding repeats: publishing now would remove them."""
     url = plan.parameters.output
     if ShardWriter.planned(url).layout.repeats != plan.layout.repeats:
-        raise UserError(f"{url}: another run is adding draws to this corpus; it publishes them with these")
+        raise UserError(f"{url}: another run is adding samples to this corpus and will publish it")
 
 
 def name_alias(plan: CorpusPlan, published: Published) -> None:
-    """Let the alias that was asked for, if any, mean the corpus."""
+    """Write the requested alias, if any."""
     if plan.parameters.alias is not None:
         write_alias(published.url, plan.parameters.alias, published.digest)
 
@@ -206,33 +208,33 @@ def _report(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
     facts = [
         ("pairs", str(layout.pairs)),
         ("rejected by the gate", str(judged.rejected)),
-        ("clean images not used", str(len(plan.survey.source.rejected))),
+        ("clean images not used", str(len(plan.clean_index.source.rejected))),
         ("clean patches", str(layout.images)),
     ]
     if manifest is not None:
         facts += [
             ("references used", str(len(manifest.references))),
-            ("mean noise std, grey levels", f"{255 * manifest.noise_std / manifest.samples:.1f}"),
+            ("mean noise std, digital numbers of 255", f"{255 * manifest.noise_std / manifest.samples:.1f}"),
         ]
     if judged.verdict.failures:
-        facts.append(("QUALITY GATE FAILED, published nevertheless", str(parameters.override_gate)))
-    # Recipes are small, and so is their report: pictures are most of it.
+        facts.append(("QUALITY GATE FAILED, override reason", str(parameters.override_gate)))
+    # Recipes are small; so is their report, without most pictures.
     shown = _SHOWN if parameters.mode != "recipe" else 1
     return report_page(
         replace(evaluation, examples=evaluation.examples[:shown]),
         title="Synthetic noise corpus",
         lead=f"{layout.pairs} noisy/clean pairs of {layout.height} × {layout.width} pixels, "
-        f"{parameters.scale} draw{'s' if parameters.scale > 1 else ''} per clean patch. The figures are of "
+        f"{parameters.scale} sample{'s' if parameters.scale > 1 else ''} per clean patch. Metrics were computed on "
         f"{evaluation.record['pairs']} real pairs{_whose(plan)}.",
         facts=facts,
         provenance=[(f"recipe: {k}", str(v)) for k, v in plan.recipe.items()]
         + [("licence", plan.licence)]
-        + [(f"gate: {camera}", _told(noise)) for camera, noise in judged.cameras.items()],
+        + [(f"gate: {camera}", _noise_text(noise)) for camera, noise in judged.cameras.items()],
         samples=[_shown(plan, pair) for pair in sampled_pairs(plan, shown)],
     )
 
 
-def _shown(plan: CorpusPlan, pair: int) -> tuple[str, metrics.Array, metrics.Array]:
+def _shown(plan: CorpusPlan, pair: int) -> tuple[str, plots.Array, plots.Array]:
     """(name of the reference, clean, noisy) of a sample, in [0, 1]."""
     references = planned_references(*plan.job.references).references
     full = np.float32(peak(plan.layout.dtype))
@@ -242,26 +244,26 @@ def _shown(plan: CorpusPlan, pair: int) -> tuple[str, metrics.Array, metrics.Arr
 
 def samples_picture(plan: CorpusPlan) -> str:
     """Pairs of the corpus, small enough for an artifact of its run."""
-    return metrics.corpus_grid([_shown(plan, pair) for pair in sampled_pairs(plan, _SHOWN)], small=True)
+    return plots.corpus_grid([_shown(plan, pair) for pair in sampled_pairs(plan, _SHOWN)], small=True)
 
 
-def _told(noise: dict[str, float]) -> str:
+def _noise_text(noise: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in noise.items())
 
 
 def _gate_table(plan: CorpusPlan, judged: Judged) -> str:
-    """What the gate saw of sampled noise, whitened by the references, camera by camera."""
+    """Sampled noise compared with the references, whitened, by camera."""
     if not judged.cameras and plan.prompt_source == "bank":
-        return f"The references are a prompt bank: there was no real noise to compare with. See `{GATE}`.\n"
+        return f"The references are a prompt bank, so there was no real noise to compare with. See `{GATE}`.\n"
     if not judged.cameras:
-        return f"The references are grey and the images are not: nothing was compared. See `{GATE}`.\n"
+        return f"The references are grey and the images are not, so nothing was compared. See `{GATE}`.\n"
     names = list(next(iter(judged.cameras.values())))
     rows = [[camera, *(f"{noise[n]:g}" for n in names)] for camera, noise in judged.cameras.items()]
     return "Generated and real noise, both whitened by the reference:\n\n" + table(["camera", *names], rows)
 
 
 def _whose(plan: CorpusPlan) -> str:
-    """Which real pairs the figures are of, where they are not the corpus' own references."""
+    """Which real pairs the metrics were computed on, if not the references."""
     return " shipped with pngnoise (a prompt bank holds no real pairs)" if plan.prompt_source == "bank" else ""
 
 
@@ -271,15 +273,13 @@ def _card(plan: CorpusPlan, judged: Judged, evaluation: Evaluation) -> str:
     failed = "".join(f"\n- {plain(failure)}" for failure in judged.verdict.failures)
     reason = plain(plan.parameters.override_gate)
     override = (
-        f"\n**The quality gate failed, and it was published nevertheless** ({reason}):{failed}\n"
-        if judged.verdict.failures
-        else ""
+        f"\n**Published although the quality gate failed** ({reason}):{failed}\n" if judged.verdict.failures else ""
     )
     return f"""# Synthetic noise corpus
 
 {layout.pairs} {_HOLDS[plan.parameters.mode]}; {layout.channels} x {layout.height} x {layout.width}, {layout.dtype};
 {judged.rejected} rejected by the quality gate (column `accepted` of the manifest, reasons beside it and in `{GATE}`).
-{len(plan.survey.source.rejected)} clean images were not used (`{CLEAN_IMAGES}` says why).
+{len(plan.clean_index.source.rejected)} clean images were not used (reasons in `{CLEAN_IMAGES}`).
 {override}
 Licence of the sources: {plain(plan.licence)}
 
@@ -289,11 +289,11 @@ Licence of the sources: {plain(plan.licence)}
 
 ## How real the noise is
 
-Protocol `{record["protocol"]}` on {record["pairs"]} real pairs{_whose(plan)}, one draw, seed {record["seed"]},
+Protocol `{record["protocol"]}` on {record["pairs"]} real pairs{_whose(plan)}, one sample, seed {record["seed"]},
 {record["device"]}, code {record["code"]}.
 
 {markdown_table(record["metrics"], HEADLINE)}
-All figures and pictures: `{REPORT}`.
+All metrics and pictures: `{REPORT}`.
 
 ## Quality gate
 
@@ -302,7 +302,7 @@ All figures and pictures: `{REPORT}`.
 
 {_READ[plan.parameters.mode]}
 
-A corpus without `{COMMIT}` is not finished: do not read it. `pngnoise verify <this folder>` checks every byte.
+A corpus without `{COMMIT}` is not finished; do not read it. `pngnoise verify <this folder>` checks every byte.
 """
 
 

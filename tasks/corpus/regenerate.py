@@ -1,4 +1,4 @@
-"""The images of one sample of a plan: read where they are stored, made again where they are not."""
+"""Images of single samples of a plan: read if stored, generated again if not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.stores.shard_file import Pixels
 def clean_of(plan: CorpusPlan, pair: int) -> Pixels:
     """The clean patch of a pair, cut from its source, (C, H, W)."""
     sample, p = plan.sample(pair), plan.parameters
-    image = read_clean(p.clean, plan.recipe["clean"], plan.survey.source.images[sample.clean])
+    image = read_clean(p.clean, plan.recipe["clean"], plan.clean_index.source.images[sample.clean])
     patch: Pixels = np.ascontiguousarray(
         np.moveaxis(image[sample.y : sample.y + p.crop, sample.x : sample.x + p.crop], -1, 0)
     )
@@ -24,7 +24,7 @@ def clean_of(plan: CorpusPlan, pair: int) -> Pixels:
 
 
 def noisy_of(plan: CorpusPlan, pair: int, clean: Pixels) -> Pixels:
-    """The noisy patch of a pair, made anew from its clean one, (C, H, W) both."""
+    """The noisy patch of a pair, generated again from its clean patch, (C, H, W) both."""
     sample, job = plan.sample(pair), plan.job
     with one_thread():
         entry = entry_of(job.generator, job.references, sample.reference)
@@ -36,7 +36,7 @@ def noisy_of(plan: CorpusPlan, pair: int, clean: Pixels) -> Pixels:
 
 
 def pair_of(plan: CorpusPlan, pair: int) -> tuple[Pixels, Pixels]:
-    """(clean, noisy) of a pair whose shard is made, (C, H, W) both: what the corpus does not store is made again."""
+    """(clean, noisy) of a pair whose shard is done, (C, H, W) both."""
     stored = () if plan.parameters.mode == "recipe" else plan.layout.arrays
     store = writer(plan.parameters.output, plan.layout, plan.recipe)
     clean = store.image(pair, CLEAN) if CLEAN in stored else clean_of(plan, pair)

@@ -28,9 +28,9 @@ CLEAN_IMAGES, GATE, CARD, REPORT = "clean.parquet", "gate.json", "README.md", "r
 CROISSANT = "croissant.json"
 FAILED_GATE = "gate-failed.json"
 """Evidence on repeats that failed the gate of a published corpus; not part of the corpus."""
-PLACES = "sources.json"
+SOURCES = "sources.json"
 """URLs of the sources. The only file with locations; not part of a corpus' identity."""
-SURVEYED = "surveyed"
+INDEXED = "indexed"
 """Its key for how the clean images were identified when they were indexed."""
 ARRAYS_OF_MODE: dict[str, tuple[str, ...]] = {"pairs": (CLEAN, NOISY), "noisy": (NOISY,), "recipe": (CLEAN, NOISY)}
 ROWS_PER_MANIFEST = 1 << 20

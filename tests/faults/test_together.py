@@ -35,10 +35,10 @@ with user_errors():
 pytestmark = pytest.mark.timeout(600)
 
 
-PLACES = ["disk", pytest.param("object storage", marks=pytest.mark.slow)]
+SOURCES = ["disk", pytest.param("object storage", marks=pytest.mark.slow)]
 
 
-@pytest.fixture(scope="module", params=PLACES)
+@pytest.fixture(scope="module", params=SOURCES)
 def location(request: pytest.FixtureRequest, folder: Path, environment: pytest.MonkeyPatch) -> Iterator[str]:
     """Where corpora go: a folder, or a bucket of a real S3-speaking server."""
     environment.setenv("PYTHONPATH", str(HERE.parents[1]))

@@ -19,7 +19,7 @@ from pngmodel.bundle import bundle_config, bundle_digest, load_bundle, verify_bu
 from pngmodel.denoisers import Denoiser
 from pngmodel.errors import UserError
 from pngmodel.training import checkpoints
-from tasks.corpus.clean_index import CleanQuery, survey
+from tasks.corpus.clean_index import CleanQuery, index_clean
 from tasks.corpus.exports.export import verify_export
 from tasks.corpus.inspection import inspect, verify
 from tasks.corpus.maintenance import compare_corpora, orphans, recorded_parameters, unfinished
@@ -216,8 +216,8 @@ def _survey(ground: Ground) -> Target:
     def read(content: bytes) -> None:
         table.write_bytes(content)
         stamp = asked.stamp() | {"sha256": sha(content)}
-        _changed(locations, lambda record: record.update(surveyed=stamp))
-        survey(asked, str(root), ClusterConfig())
+        _changed(locations, lambda record: record.update(indexed=stamp))
+        index_clean(asked, str(root), ClusterConfig())
 
     return Target((table.read_bytes(),), read)
 

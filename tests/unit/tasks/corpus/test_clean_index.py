@@ -42,8 +42,8 @@ def test_an_unchanged_folder_is_not_looked_through_again(parameters: Make, tmp_p
     decoded.clear()
     again = plan_corpus(parameters(tmp_path / "c", min_clean_std=0.01, scale=3, parts="1/2"))
     assert decoded == []
-    assert again.survey.source == first.survey.source
-    assert again.survey.windows == first.survey.windows
+    assert again.clean_index.source == first.clean_index.source
+    assert again.clean_index.windows == first.clean_index.windows
     assert again.recipe == first.recipe
     plan_corpus(parameters(tmp_path / "c", min_clean_std=0.02))
     assert len(set(decoded)) == 4
@@ -74,9 +74,11 @@ def test_what_changed_is_noticed(
     decoded.clear()
     after = plan_corpus(parameters(tmp_path / "c"))
     assert decoded
-    assert (after.survey.source.digest == before.survey.source.digest) == (change in ("new file", "clean.parquet"))
-    assert len(after.survey.source.rejected) == (change == "new file") + (
-        change == "other pixels" and len(after.survey.source.images) == 3
+    assert (after.clean_index.source.digest == before.clean_index.source.digest) == (
+        change in ("new file", "clean.parquet")
+    )
+    assert len(after.clean_index.source.rejected) == (change == "new file") + (
+        change == "other pixels" and len(after.clean_index.source.images) == 3
     )
 
 

@@ -103,13 +103,13 @@ def test_flat_windows_are_left_out(parameters: Make, tmp_path: Path, save: Calla
     save(tmp_path / "photos" / "half.png", half)
     save(tmp_path / "photos" / "wall.png", np.full((64, 64, 3), (10, 200, 90), np.uint8))
     plan = plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "photos"), min_clean_std=0.02))
-    found = [plan.survey.windows[k] for k in range(len(plan.survey.windows))]
+    found = [plan.clean_index.windows[k] for k in range(len(plan.clean_index.windows))]
     assert found == [Window(0, 0, 64), Window(0, 32, 32), Window(0, 32, 64)]
-    assert [(r.id, r.reason) for r in plan.survey.source.rejected] == [
+    assert [(r.id, r.reason) for r in plan.clean_index.source.rejected] == [
         ("wall.png", "all windows are flatter than 0.02")
     ]
     lower = plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "photos"), min_clean_std=0.001))
-    assert len(lower.survey.windows) == 4
+    assert len(lower.clean_index.windows) == 4
     with pytest.raises(UserError, match=r"no clean image holds a patch.*flatter than 0\.9"):
         plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "photos"), min_clean_std=0.9))
 
@@ -142,7 +142,7 @@ def test_hard_compressed_files_are_left_out(parameters: Make, tmp_path: Path, pa
         Image.fromarray(pair(quality, 64, 64)[1]).save(tmp_path / "photos" / f"q{quality}.jpg", quality=quality)
     Image.fromarray(pair(1, 64, 64)[1]).save(tmp_path / "photos" / "lossless.png")
     plan = plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "photos"), min_jpeg_quality=80))
-    assert [i.id for i in plan.survey.source.images] == ["lossless.png", "q90.jpg"]
-    assert [(r.id, r.reason) for r in plan.survey.source.rejected] == [
+    assert [i.id for i in plan.clean_index.source.images] == ["lossless.png", "q90.jpg"]
+    assert [(r.id, r.reason) for r in plan.clean_index.source.rejected] == [
         ("q40.jpg", "q40.jpg: JPEG quality 40, less than 80")
     ]

@@ -127,7 +127,7 @@ def test_duplicates_are_found_across_files(
     monkeypatch.setattr(corpus_format, "ROWS_PER_MANIFEST", rows_per_file)
     rewrite(plan, lambda sample, digest: "ab" * 32 if sample in (2, 3, 29, 60) else digest)
     found = compacted(plan)
-    reason = "duplicate: the noise of sample 2"
+    reason = "duplicate: same noise as sample 2"
     assert found.reasons == {"duplicate": 3}
     assert found.rejected == [{"sample": k, "reason": reason} for k in (3, 29, 60)]
     refused = {row["sample"]: row["reason"] for row in rows(tmp_path / "c") if not row["accepted"]}

@@ -121,7 +121,7 @@ def test_unusable_clean_images_are_listed(
     (root / "grey.png").rename(root / "x_grey.png")
     plan = plan_corpus(parameters(tmp_path / "c"))
     assert plan.layout.channels == 3
-    found = {r.id: r.reason for r in plan.survey.source.rejected}
+    found = {r.id: r.reason for r in plan.clean_index.source.rejected}
     assert set(found) == {"small.png", "x_grey.png", "x_deep.tif", "broken.png"}
     assert "24 x 90" in found["small.png"]
     assert "1 channels" in found["x_grey.png"]

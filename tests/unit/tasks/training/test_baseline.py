@@ -216,7 +216,7 @@ def test_the_commands(configuration: Configure, patches: str, tmp_path: Path) ->
     assert trained.exit_code == 0, (trained.output, trained.exception)
     assert '"flow_srgb_steps": 2' in trained.stdout
     assert "Figures on the validation split" in (output / "bundle" / CARD).read_text()
-    arguments = ["--model", "awgn", "--also", str(output / "bundle"), "--references", patches, "--limit", "1"]
+    arguments = ["--model", "awgn", "--compare", str(output / "bundle"), "--references", patches, "--limit", "1"]
     found = runner.invoke(app, ["evaluate", "noise", *arguments, "--no-baselines"])
     assert found.exit_code == 0, (found.output, found.exception)
     assert "flow srgb" in found.stdout
