@@ -196,8 +196,8 @@ def begin(plan: CorpusPlan) -> None:
     writer(output, plan.layout, plan.recipe).prepare()
     images = plan.clean_index.encoded()
     write_if_other(join(output, CLEAN_IMAGES), images)
-    surveyed = plan.clean_index.stamp | {"sha256": sha256(images)}
-    write_if_other(join(output, SOURCES), encode_json(plan.parameters.locations() | {INDEXED: surveyed}))
+    indexed = plan.clean_index.stamp | {"sha256": sha256(images)}
+    write_if_other(join(output, SOURCES), encode_json(plan.parameters.locations() | {INDEXED: indexed}))
 
 
 def pending(plan: CorpusPlan, cluster: Cluster, progress: Progress = lambda done, total: None) -> list[int]:

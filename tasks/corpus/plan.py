@@ -255,7 +255,7 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
     """Decide every sample of the corpus.
 
     Raises:
-        UserError: a source or the model cannot be used, or no clean image holds a patch.
+        UserError: a source or the model cannot be used, or no clean image is large enough for a patch.
     """
     Precision.best(parameters.device)  # before anything is written
     part_of(parameters.parts, 1)

@@ -110,7 +110,7 @@ def test_flat_windows_are_left_out(parameters: Make, tmp_path: Path, save: Calla
     ]
     lower = plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "photos"), min_clean_std=0.001))
     assert len(lower.clean_index.windows) == 4
-    with pytest.raises(UserError, match=r"no clean image holds a patch.*flatter than 0\.9"):
+    with pytest.raises(UserError, match=r"no clean image is large enough for a patch.*flatter than 0\.9"):
         plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "photos"), min_clean_std=0.9))
 
 

@@ -83,9 +83,9 @@ def test_padded_shards_hold_what_they_say(filled: list[int]) -> None:
 @pytest.mark.parametrize(
     ("layout", "words"),
     [
-        (Layout(5, 2, 1, 8, 8, "uint8", filled=(2, 2)), "do not fill"),
-        (Layout(3, 2, 1, 8, 8, "uint8", filled=(3,)), "do not fill"),
-        (Layout(2, 2, 1, 8, 8, "uint8", filled=(2, 0)), "do not fill"),
+        (Layout(5, 2, 1, 8, 8, "uint8", filled=(2, 2)), "do not match 'filled'"),
+        (Layout(3, 2, 1, 8, 8, "uint8", filled=(3,)), "do not match 'filled'"),
+        (Layout(2, 2, 1, 8, 8, "uint8", filled=(2, 0)), "do not match 'filled'"),
         (Layout(0, 2, 1, 8, 8, "uint8"), "below 1"),
         (Layout(2, 2, 1, 8, 8, "uint8", arrays=("clean", "dirty")), "dirty"),
     ],

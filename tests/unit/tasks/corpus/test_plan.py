@@ -130,7 +130,7 @@ def test_unusable_clean_images_are_listed(
 
 
 def test_no_patch_fits(parameters: Make, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no clean image holds a patch of 128.*96 x 96"):
+    with pytest.raises(UserError, match=r"no clean image is large enough for a patch of 128.*96 x 96"):
         plan_corpus(parameters(tmp_path / "c", crop=128))
 
 
