@@ -15,7 +15,7 @@ from tasks.corpus.gate import GateRules
 from tasks.datasets.adapters.folders import FolderRules
 from tasks.denoising.training import DenoiserTrainingConfig
 from tasks.models.promotion import PromotionRules
-from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.parameters import ClusterConfig
 from tasks.training.baseline import BaselineTrainingConfig
 from tasks.training.noise_model import TrainingConfig
 

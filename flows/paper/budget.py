@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from tasks.datasets.reference_pairs import open_pairs
-from tasks.denoising.measurement import TestSet, chosen
+from tasks.denoising.measurement import chosen
+from tasks.denoising.parameters import TestSet
 from tasks.runtime.configuration import load_yaml, read_yaml
 from tasks.stores.patch_store import PatchStore
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pngmodel.errors import UserError
+from tasks.models.parameters import PromoteParameters
 from tasks.models.registry import check_files, named, now, versioned
 from tasks.reports.markdown import table
 from tasks.runtime.configuration import load_yaml
@@ -61,18 +62,6 @@ class PromotionRules(BaseModel):
         if not self.limits and not self.no_worse:
             raise ValueError("has neither limits nor no_worse; such a gate passes everything")
         return self
-
-
-class PromoteParameters(BaseModel):
-    """Which version is to be champion, on what evidence."""
-
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-
-    version: str = Field(description="REGISTRY/NAME@NUMBER")
-    record: str = Field(description="file or URL of the evaluation record (JSON) of this version")
-    rules: str = Field(description="YAML file of configs/promotion/")
-    reason: str = Field("the gate passed", description="why it moves; recorded")
-    override: str | None = Field(None, min_length=1, description="why it is to move although the gate fails; recorded")
 
 
 def load_rules(path: str) -> PromotionRules:

@@ -16,7 +16,7 @@ PLACEHOLDERS = {
     "date": "day that the run was scheduled for, UTC, e.g. 2026-11-24",
     "storage": f"{STORAGE}: folder or URL of everything that is shared; default ./runs",
     "patches": f"{PATCHES}: patch store of real pairs; default {{storage}}/data/samples/patches",
-    "task": f"{WORK}: local folder for trainings; default ./runs",
+    "work": f"{WORK}: local folder for trainings; default ./runs",
     "device": f"{DEVICE}: cpu, cuda or cuda:N; default: cuda where there is one",
 }
 """By name, as it stands in braces, what each becomes."""
@@ -73,7 +73,7 @@ def _meaning(name: str, when: datetime) -> str:
             return _storage()
         case "patches":
             return os.environ.get(PATCHES) or f"{_storage()}/data/samples/patches"
-        case "task":
+        case "work":
             return os.environ.get(WORK, "runs").rstrip("/")
         case "device":
             return os.environ.get(DEVICE) or ("cuda" if torch.cuda.is_available() else "cpu")

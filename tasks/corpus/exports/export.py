@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from pngmodel.errors import UserError
 from tasks.corpus.exports import FORMATS
@@ -26,34 +24,12 @@ from tasks.corpus.exports.receipts import (
     write_receipt,
 )
 from tasks.corpus.exports.records import ExportPart, ExportRecord
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.corpus.parameters import ExportParameters
+from tasks.runtime.clusters import run_each
 from tasks.runtime.provenance import content_key, packages
 from tasks.runtime.steps import step
 from tasks.stores.io.filesystem import join, read_bytes, remove, sha256, sweep, write_json
 from tasks.stores.plans import begin
-
-
-class ExportParameters(BaseModel):
-    """Which corpus, for whose reader, where to."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    corpus: str = Field(description="folder or URL of a published corpus")
-    output: str = Field(description="folder or URL of the export; lmdb: a local folder")
-    format: Literal["webdataset", "folders", "lmdb", "parquet"] = Field(description="whose files")
-    layout: Literal["basicsr", "nafnet", "restormer"] | None = Field(
-        None, description="folders, lmdb: whose folder names, default basicsr"
-    )
-    codec: Literal["png", "tiff"] = Field("png", description="image files; floats need tiff, lmdb takes png alone")
-    accepted_only: bool = Field(
-        True, description="leave out the pairs that the quality gate rejected: they must not be trained on"
-    )
-    pairs_per_file: int | None = Field(
-        None, ge=1, description="pairs per tar, table or run of images, one task each; default: a shard of the corpus"
-    )
-    cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"), description="where files are written"
-    )
 
 
 def export_corpus(
