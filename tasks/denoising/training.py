@@ -47,8 +47,8 @@ class DenoiserTrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    denoiser: DenoiserConfig = Field(description="which network")
-    train: DenoiserSettings = Field(description="how it is trained")
+    denoiser: DenoiserConfig = Field(description="Network.")
+    train: DenoiserSettings = Field(description="Training settings.")
 
 
 @dataclass(frozen=True)

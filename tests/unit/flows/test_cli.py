@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from flows.cli.app import app
 from flows.cli.console import show
-from flows.docs import all_flows, models_of
+from flows.docs.reference import all_flows, parameters_of
 from pngmodel.bundle import save_bundle
 from pngmodel.network.model import NoiseModel
 from pngmodel.network.presets import PRESETS
@@ -44,7 +44,7 @@ MODELS: dict[tuple[str, ...], type[BaseModel]] = {
 
 
 def test_every_parameter_of_every_flow_is_an_option_of_a_command() -> None:
-    assert {model for flow in all_flows() for model in models_of(flow).values()} <= {*MODELS.values()}
+    assert {parameters_of(flow) for flow in all_flows()} <= {*MODELS.values()}
     assert {*MODELS.values()} >= {CorpusParameters, RepairParameters}
     assert len({*MODELS.values()}) == len(MODELS)
 
@@ -64,16 +64,8 @@ def test_options_are_the_fields_with_their_names_choices_and_descriptions(name: 
 @pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
 def test_options_have_one_name_everywhere(name: tuple[str, ...]) -> None:
     options = {option for a in COMMANDS[name].assemble_argument_collection() for option in a.names}
-    assert not options & {
-        "--output",
-        "--assign",
-        "--also",
-        "--full-scale",
-        "--crops",
-        "--repeat",
-        "--repeats",
-        "--draws",
-    }
+    old = ("out", "assign", "also", "full-scale", "crops", "repeat", "repeats", "draws")
+    assert not options & {f"--{name}" for name in old}
 
 
 def test_the_form_and_files_take_the_values_of_the_command_line() -> None:
