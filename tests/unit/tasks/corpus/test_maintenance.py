@@ -165,7 +165,7 @@ def test_garbage_is_listed_and_then_deleted(
     expected = {
         "corpora": 1,
         "orphans": [f"{corpus}/{n}" for n in ("noisy/c/2/0/0/0/0", "notes.txt", "parts/.00001.parquet.12ab.writing")],
-        "unfinished": [f"{location}/begun"],
+        "unfinished": [f"{location}/started"],
     }
     assert collect_garbage(location, delete=False) == expected | {"deleted": False}
     assert (corpus / "notes.txt").exists()
