@@ -71,7 +71,7 @@ def test_a_training_ends_in_a_bundle_that_works(
     assert config["training"]["precision"] == "float32"
     card = (Path(bundle) / CARD).read_text()
     assert all(line in card for line in TRAINED[name].simplifications)
-    assert "No figures" in card
+    assert "No metrics" in card
     generator = load_generator(bundle, "cpu", model_digest(bundle))
     assert generator.name == name
     noisy, clean = pair(1, 32, 32)
