@@ -75,7 +75,7 @@ pictures: $(STAMP) ## take docs/pictures/ anew: a stack from nothing, real runs,
 	PNGNOISE_BROWSER=chromium PNGNOISE_PICTURES=docs/pictures OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
 
 reference: $(STAMP) ## rewrite docs/reference/ from the models of configuration
-	$(BIN)/python -m flows.docs.__main__
+	$(BIN)/python -m flows.docs.reference
 
 bench: $(STAMP) ## long: generation beside the baselines and NAFlow, corpora at scale; ratios within one run
 	$(BIN)/python -m benchmarks.generation

@@ -15,7 +15,8 @@ import torch
 
 from benchmarks.corpusbench import Figures, child, memory, model_name, object_storage, photographs
 from tasks.corpus.generate import begin, make_shards
-from tasks.corpus.plan import CorpusParameters, plan_corpus
+from tasks.corpus.parameters import CorpusParameters
+from tasks.corpus.plan import plan_corpus
 
 _SIDE = 1024
 _SHOWN = 10

@@ -14,10 +14,13 @@ from benchmarks.corpusbench import Figures, model_name, photographs
 from benchmarks.timing import interleaved_seconds
 from tasks.corpus.gate import load_rules
 from tasks.corpus.generate import make_corpus_shards
-from tasks.corpus.plan import CorpusParameters, evaluated_pairs, is_baseline, plan_corpus
+from tasks.corpus.parameters import CorpusParameters
+from tasks.corpus.plan import evaluated_pairs, is_baseline, plan_corpus
 from tasks.corpus.publish import judge, publish
-from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
-from tasks.runtime.clusters import ClusterConfig, open_cluster
+from tasks.evaluation.noise import evaluate_noise
+from tasks.evaluation.parameters import EvaluateParameters
+from tasks.runtime.clusters import open_cluster
+from tasks.runtime.parameters import ClusterConfig
 
 _SIDE = 1024
 _EVALUATED_PAIRS = 8  # as the flow

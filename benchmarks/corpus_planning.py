@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from benchmarks.corpusbench import Figures, child, memory
 from tasks.corpus.generate import begin
-from tasks.corpus.plan import CorpusParameters, plan_corpus
+from tasks.corpus.parameters import CorpusParameters
+from tasks.corpus.plan import plan_corpus
 from tasks.datasets.catalogue import COMMIT, SCHEMA, TABLE
 from tasks.stores.corpus_store import writer
 from tasks.stores.io.filesystem import sha256, write_bytes, write_json

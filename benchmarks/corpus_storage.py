@@ -17,10 +17,13 @@ import pyarrow.parquet as pq
 from benchmarks.corpusbench import Figures, model_name, object_storage, photographs
 from tasks.corpus.gate import load_rules
 from tasks.corpus.generate import begin, make_pending, pending
-from tasks.corpus.plan import CorpusParameters, CorpusPlan, evaluated_pairs, plan_corpus
+from tasks.corpus.parameters import CorpusParameters
+from tasks.corpus.plan import CorpusPlan, evaluated_pairs, plan_corpus
 from tasks.corpus.publish import judge, publish
-from tasks.evaluation.noise import EvaluateParameters, evaluate_noise
-from tasks.runtime.clusters import ClusterConfig, open_cluster
+from tasks.evaluation.noise import evaluate_noise
+from tasks.evaluation.parameters import EvaluateParameters
+from tasks.runtime.clusters import open_cluster
+from tasks.runtime.parameters import ClusterConfig
 from tasks.stores.commits import part_name
 from tasks.stores.corpus_store import manifest_name, manifest_shards, shards_name
 from tasks.stores.io.filesystem import file_size, join, read_bytes

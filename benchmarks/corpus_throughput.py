@@ -16,7 +16,8 @@ import torch
 from benchmarks.corpusbench import Figures, model_name, moved, object_storage, photographs
 from benchmarks.timing import interleaved_seconds
 from tasks.corpus.generate import _generate, _load, _store, begin, make_shards
-from tasks.corpus.plan import CorpusParameters, CorpusPlan, plan_corpus
+from tasks.corpus.parameters import CorpusParameters
+from tasks.corpus.plan import CorpusPlan, plan_corpus
 from tasks.models.generators import one_thread
 from tasks.stores.io.filesystem import remove
 

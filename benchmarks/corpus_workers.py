@@ -19,8 +19,10 @@ from benchmarks.corpusbench import Figures, model_name, moved, photographs
 from benchmarks.timing import interleaved_seconds
 from tasks.corpus import generate as shards
 from tasks.corpus.generate import begin, make_batch, make_pending, make_shards
-from tasks.corpus.plan import CorpusParameters, CorpusPlan, plan_corpus
-from tasks.runtime.clusters import Cluster, ClusterConfig, open_cluster
+from tasks.corpus.parameters import CorpusParameters
+from tasks.corpus.plan import CorpusPlan, plan_corpus
+from tasks.runtime.clusters import Cluster, open_cluster
+from tasks.runtime.parameters import ClusterConfig
 
 _SIDE = 1024
 

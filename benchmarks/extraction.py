@@ -25,9 +25,10 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.datasets.catalogue import COMMIT, TABLE, load_catalogue
-from tasks.datasets.extraction import PRESETS, Geometry, extract_patches, finalise
+from tasks.datasets.extraction import PRESETS, extract_patches, finalise
 from tasks.datasets.ingest import ingest
-from tasks.runtime.clusters import ClusterConfig
+from tasks.datasets.parameters import Geometry
+from tasks.runtime.parameters import ClusterConfig
 from tasks.stores.io.filesystem import sha256, write_bytes, write_json
 from tasks.stores.io.tables import encode_table
 from tasks.stores.patch_store import PatchStore

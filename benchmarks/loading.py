@@ -29,8 +29,9 @@ from numcodecs.zstd import Zstd
 from torch.utils.data import DataLoader, Dataset
 
 from tasks.datasets.catalogue import load_catalogue, read_one
-from tasks.datasets.extraction import Geometry, extract_patches
-from tasks.runtime.clusters import ClusterConfig
+from tasks.datasets.extraction import extract_patches
+from tasks.datasets.parameters import Geometry
+from tasks.runtime.parameters import ClusterConfig
 from tasks.stores.io.filesystem import read_bytes
 from tasks.stores.io.read_ranges import ByteRange, read_ranges
 from tasks.stores.layout import shard_object

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flows.pipeline import pipeline, tail
-from tasks.models.prompt_bank import BankParameters, task_build_bank
+from tasks.models.parameters import BankParameters
+from tasks.models.prompt_bank import task_build_bank
 from tasks.runtime.artifacts import publish_markdown, table
 from tasks.runtime.progress import reporter
 

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from flows.pipeline import pipeline, tail
 from tasks.models.catch_up import task_tell_again
+from tasks.models.parameters import CatchUpParameters
 from tasks.runtime.artifacts import publish_markdown, table
-
-
-class CatchUpParameters(BaseModel):
-    """Where to look."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    models: list[str] = Field(min_length=1, description="REGISTRY/NAME of each model to look after")
 
 
 @pipeline("catch_up", CatchUpParameters, lambda p: f"catch-up {', '.join(tail(m, 1) for m in p.models)}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from flows.pipeline import pipeline, tail
-from tasks.evaluation.metadata import MetadataParameters, task_classify_metadata
+from tasks.evaluation.metadata import task_classify_metadata
 from tasks.evaluation.metadata_report import metadata_table, task_write_metadata_report
+from tasks.evaluation.parameters import MetadataParameters
 from tasks.runtime.artifacts import publish_markdown
 from tasks.runtime.progress import reporter
 from tasks.runtime.provenance import commit

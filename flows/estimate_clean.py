@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flows.pipeline import pipeline, tail
-from tasks.denoising.unpaired import EstimateParameters, task_estimate_clean
+from tasks.denoising.parameters import EstimateParameters
+from tasks.denoising.unpaired import task_estimate_clean
 from tasks.runtime.artifacts import publish_markdown, table
 from tasks.runtime.progress import reporter
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flows.pipeline import pipeline, tail
-from tasks.evaluation.c2st import C2stParameters, task_evaluate_c2st
+from tasks.evaluation.c2st import task_evaluate_c2st
+from tasks.evaluation.parameters import C2stParameters
 from tasks.reports.tables import c2st_table
 from tasks.runtime.artifacts import publish_markdown
 from tasks.runtime.progress import reporter

@@ -7,13 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from flows.pipeline import pipeline, tail
-from tasks.denoising.evaluation import (
-    EvaluateDenoiserParameters,
-    measurements,
-    publish_record,
-    record_of,
-    task_measure_all,
-)
+from tasks.denoising.evaluation import measurements, publish_record, record_of, task_measure_all
+from tasks.denoising.parameters import EvaluateDenoiserParameters
 from tasks.denoising.report import fidelity_markdown, small_picture, task_write_denoiser_report
 from tasks.models.denoisers import denoiser_digest
 from tasks.models.events import EVALUATED, announce_model

@@ -6,7 +6,8 @@ from typing import Any
 
 from flows.pipeline import pipeline, tail
 from tasks.corpus.publish import HEADLINE
-from tasks.evaluation.noise import EvaluateParameters, task_evaluate_noise, task_write_report
+from tasks.evaluation.noise import task_evaluate_noise, task_write_report
+from tasks.evaluation.parameters import EvaluateParameters
 from tasks.models.events import EVALUATED, announce_model
 from tasks.reports.tables import examples_picture, markdown_table, simplified_note
 from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flows.pipeline import pipeline, tail
-from tasks.corpus.exports.export import ExportParameters, task_export_corpus
+from tasks.corpus.exports.export import task_export_corpus
+from tasks.corpus.parameters import ExportParameters
 from tasks.runtime.artifacts import publish_markdown, table
 from tasks.runtime.progress import reporter
 

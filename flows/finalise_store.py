@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from flows.generate_synthetic_corpus import generate_synthetic_corpus
 from flows.pipeline import pipeline, tail
 from tasks.corpus.inspection import started_kind
 from tasks.corpus.maintenance import recorded_parameters, require_parts
+from tasks.corpus.parameters import FinaliseParameters
 from tasks.datasets.extraction import task_finalise
 from tasks.runtime.artifacts import publish_markdown, table
-from tasks.runtime.clusters import ClusterConfig
 from tasks.runtime.progress import reporter
 from tasks.stores.corpus_store import KIND as CORPUS
-
-
-class FinaliseParameters(BaseModel):
-    """Which store."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    store: str = Field(description="folder or URL that extract_patches or generate_synthetic_corpus wrote parts to")
-    cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="local"), description="where shards are checked"
-    )
 
 
 @pipeline("finalise_store", FinaliseParameters, lambda p: f"finalise {tail(p.store)}")

@@ -11,7 +11,8 @@ from prefect.utilities.annotations import quote
 from flows.pipeline import part, pipeline, tail
 from tasks.corpus.gate import GateRules, load_rules
 from tasks.corpus.generate import ShardStream, groups, task_begin, task_make_pending, task_pending
-from tasks.corpus.plan import CorpusParameters, CorpusPlan, evaluated_pairs, is_baseline, task_plan_corpus
+from tasks.corpus.parameters import CorpusParameters
+from tasks.corpus.plan import CorpusPlan, evaluated_pairs, is_baseline, task_plan_corpus
 from tasks.corpus.publish import (
     HEADLINE,
     Published,
@@ -22,7 +23,8 @@ from tasks.corpus.publish import (
     task_judge,
     task_publish,
 )
-from tasks.evaluation.noise import EvaluateParameters, task_evaluate_noise
+from tasks.evaluation.noise import task_evaluate_noise
+from tasks.evaluation.parameters import EvaluateParameters
 from tasks.models.events import announce_corpus
 from tasks.reports.tables import markdown_table
 from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture, table

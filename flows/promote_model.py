@@ -6,7 +6,8 @@ from typing import Any
 
 from flows.pipeline import pipeline, tail
 from tasks.models.events import PROMOTED, announce_model, model_kind
-from tasks.models.promotion import PromoteParameters, findings_table, task_promote
+from tasks.models.parameters import PromoteParameters
+from tasks.models.promotion import findings_table, task_promote
 from tasks.models.registry import versioned
 from tasks.reports.markdown import plain
 from tasks.runtime.artifacts import log, publish_markdown

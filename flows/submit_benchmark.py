@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flows.pipeline import pipeline, tail
-from tasks.denoising.submissions import SubmitParameters, task_submit
+from tasks.denoising.parameters import SubmitParameters
+from tasks.denoising.submissions import task_submit
 from tasks.runtime.artifacts import publish_markdown, table
 from tasks.runtime.progress import reporter
 

@@ -5,64 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from flows.pipeline import pipeline, tail
-from tasks.denoising.training import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, task_train_denoisers
+from tasks.denoising.parameters import TrainDenoiserParameters
+from tasks.denoising.training import DenoiserTrainingConfig, DenoiserWork, planned_arms, task_train_denoisers
 from tasks.models.events import announce_denoisers
 from tasks.models.registry import task_add_trained
 from tasks.reports.tables import trained_table
 from tasks.runtime.artifacts import log, publish_markdown
-from tasks.runtime.clusters import ClusterConfig
 from tasks.runtime.configuration import load_yaml
-from tasks.runtime.devices import Devices
 from tasks.runtime.progress import reporter
 from tasks.runtime.provenance import commit
 
 
-class TrainDenoiserParameters(BaseModel):
-    """What is trained on which data."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    config: str = Field("configs/denoisers/dncnn.yaml", description="a file of configs/denoisers/")
-    output: str = Field("runs/denoisers", description="local folder: <arm>/seed-<n>/bundle")
-    real: list[str] = Field(min_length=1, description="patch stores of real pairs")
-    split: str = Field("train", description="rows of the stores' tables to use")
-    arms: list[Arm] = Field(default_factory=list, description="training data to compare with the real pairs")
-    control: bool = Field(True, description="train on the real pairs alone, too; comparisons need it")
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="one denoiser each")
-    steps: int | None = Field(None, ge=1, description="optimiser steps instead of the configuration's")
-    devices: Devices = Field(default_factory=Devices, description="where each is trained")
-    max_minutes: float | None = Field(None, gt=0, description="stop resumably after so many minutes of a training")
-    register_as: str | None = Field(
-        None, description="REGISTRY/NAME that the bundles become versions of, where other machines find them"
-    )
-    cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"),
-        description="where denoisers are trained, side by side where it has several workers",
-    )
-
-    def tasks(self) -> list[DenoiserWork]:
-        """One training per arm and seed, seeds first: the first comparison is there early."""
-        config = load_yaml(self.config, DenoiserTrainingConfig)
-        if self.steps is not None:
-            config = config.model_copy(update={"train": config.train.model_copy(update={"steps": self.steps})})
-        return [
-            DenoiserWork(
-                config=config,
-                source=self.config,
-                real=tuple(self.real),
-                split=self.split,
-                arm=arm,
-                seed=seed,
-                folder=str(Path(self.output) / arm.name / f"seed-{seed}"),
-                devices=self.devices,
-                max_minutes=self.max_minutes,
-            )
-            for seed in self.seeds
-            for arm in planned_arms(self.arms, control=self.control)
-        ]
+def _tasks(parameters: TrainDenoiserParameters) -> list[DenoiserWork]:
+    """One training per arm and seed, seeds first: the first comparison is ready early."""
+    config = load_yaml(parameters.config, DenoiserTrainingConfig)
+    if parameters.steps is not None:
+        config = config.model_copy(update={"train": config.train.model_copy(update={"steps": parameters.steps})})
+    return [
+        DenoiserWork(
+            config=config,
+            source=parameters.config,
+            real=tuple(parameters.real),
+            split=parameters.split,
+            arm=arm,
+            seed=seed,
+            folder=str(Path(parameters.output) / arm.name / f"seed-{seed}"),
+            devices=parameters.placement,
+            max_minutes=parameters.max_minutes,
+        )
+        for seed in parameters.seeds
+        for arm in planned_arms(parameters.arms, control=parameters.control)
+    ]
 
 
 def _data(p: TrainDenoiserParameters) -> str:
@@ -76,7 +50,7 @@ def _data(p: TrainDenoiserParameters) -> str:
 )
 def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
     """Returns the bundles by arm and seed; ``finished`` False means that time ended first: run it again."""
-    tasks = parameters.tasks()
+    tasks = _tasks(parameters)
     found = task_train_denoisers(tasks, parameters.cluster, reporter("denoisers", "trainings"))
     publish_markdown("denoiser-training", lambda: f"# Denoisers trained\n\n{trained_table(found)}")
     finished = all(result["finished"] for result in found)

@@ -6,54 +6,38 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from flows.pipeline import pipeline, tail
 from tasks.corpus.publish import HEADLINE
-from tasks.evaluation.noise import EvaluateParameters, task_evaluate_noise
+from tasks.evaluation.noise import task_evaluate_noise
+from tasks.evaluation.parameters import EvaluateParameters
 from tasks.models.events import TRAINED, announce_model, model_kind
 from tasks.models.registry import task_add_trained
 from tasks.reports.results import Evaluation
 from tasks.reports.tables import examples_picture, markdown_table
 from tasks.runtime.artifacts import publish_markdown, publish_picture, table
-from tasks.runtime.devices import Devices
 from tasks.runtime.progress import reporter
+from tasks.training.parameters import TrainParameters
 from tasks.training.run import TrainingFile
 from tasks.training.stages import load_training, report_step, task_publish_bundle, task_train_stages, task_write_card
 
 _EVALUATED_PAIRS = 16
 
 
-class TrainParameters(BaseModel):
-    """What to train and where."""
+def training_config(parameters: TrainParameters) -> TrainingFile:
+    """The training configuration, with the stores of the parameters."""
+    config = load_training(parameters.config)
+    if parameters.stores:
+        config.use_stores(parameters.stores)
+    return config
 
-    model_config = ConfigDict(extra="forbid")
 
-    config: str = Field("configs/models/tiny.yaml", description="training configuration, a file of configs/models/")
-    output: str = Field("runs/tiny", description="local folder for checkpoints, logs and the bundle")
-    stores: list[str] = Field(default_factory=list, description="patch stores to use instead of the configuration's")
-    devices: Devices = Field(default_factory=Devices, description="where it runs")
-    max_minutes: float | None = Field(None, gt=0, description="stop resumably after this many minutes of a stage")
-    register_as: str | None = Field(
-        None, description="REGISTRY/NAME that the bundle becomes a version of, where other machines find it"
-    )
-
-    def training_config(self) -> TrainingFile:
-        """The file, with the stores given here."""
-        config = load_training(self.config)
-        if self.stores:
-            config.use_stores(self.stores)
-        return config
-
-    @property
-    def command(self) -> str:
-        """What repeats this training."""
-        words = [f"pngnoise train {self.config} --output {self.output}", *(f"--store {url}" for url in self.stores)]
-        if self.devices.device != "cpu":
-            words.append(f"--device {self.devices.device}")
-        if self.devices.count > 1:
-            words.append(f"--devices {self.devices.count}")
-        return " ".join(words)
+def _command(parameters: TrainParameters) -> str:
+    """The command that repeats this training."""
+    words = [f"pngnoise train {parameters.config} --output {parameters.output}"]
+    words += [f"--stores {' '.join(parameters.stores)}"] if parameters.stores else []
+    words += [f"--device {parameters.device}"] if parameters.device != "cpu" else []
+    words += [f"--devices {parameters.devices}"] if parameters.devices > 1 else []
+    return " ".join(words)
 
 
 def _called(p: TrainParameters) -> str:
@@ -65,14 +49,14 @@ def _called(p: TrainParameters) -> str:
 def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
     """Train every stage (PAE and P-DiT; of a baseline one), publish the bundle. Returns its place, digest and steps;
     ``finished`` False means that the time budget ended first: run the same command again."""
-    config, output, devices = parameters.training_config(), Path(parameters.output), parameters.devices
+    config, output, devices = training_config(parameters), Path(parameters.output), parameters.placement
     outcomes = task_train_stages(config, output, devices, parameters.config, parameters.max_minutes, report_step)
     training = config.begin(output, device=devices.device, source=parameters.config)
     result: dict[str, Any] = {"output": parameters.output}
     result |= {f"{stage}_steps": outcomes[stage].step if stage in outcomes else 0 for stage in training.stages}
     result["finished"] = training.finished(outcomes)
     if result["finished"]:
-        result |= task_publish_bundle(training, parameters.command)
+        result |= task_publish_bundle(training, _command(parameters))
         held_out = [s.url for s in training.stores if "validation" in s.table.column("split").to_pylist()]
         evaluations = [
             task_evaluate_noise(

@@ -1,4 +1,4 @@
-"""What every command shares: Prefect's environment, errors in words, JSON or tables, a progress bar."""
+"""What every command shares: Prefect's environment, error messages, JSON or tables, a progress bar."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+Parameters = TypeVar("Parameters")
 USER_ERROR = 2
 _DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LISTED = 10
@@ -19,16 +20,16 @@ _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    # Logs go to the run history; the console belongs to the progress bar and to errors in words.
+    # Logs go to the run history; the console belongs to the progress bar and to error messages.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
 }
 
 
 def prepare_prefect() -> None:
-    """Set Prefect's defaults for a command; what the environment already says stays.
+    """Set Prefect's defaults for a command; variables that are set already keep their value.
 
-    Without a server or a profile of the user's own the run history goes to ``.prefect`` in the working folder.
+    Without a configured server or profile the run history goes to ``.prefect`` in the working folder.
     """
     for name, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -37,8 +38,8 @@ def prepare_prefect() -> None:
         os.environ["PREFECT_HOME"] = str(Path.cwd() / ".prefect")
 
 
-def fail(error: Exception) -> NoReturn:
-    """Print a user error without a traceback and leave with code 2."""
+def fail(error: object) -> NoReturn:
+    """Print an error without a traceback and exit with code 2."""
     from rich.console import Console
 
     Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
@@ -52,56 +53,56 @@ def _escape(text: str) -> str:
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """Turn the product's user errors into an exit with code 2; other errors keep their traceback."""
+def user_errors(given: Any = ()) -> Iterator[None]:
+    """Turn user errors into an exit with code 2; other errors keep their traceback.
+
+    Args:
+        given: arguments of the command; they must hold no secret, since a run would record them.
+    """
     from pydantic import ValidationError
 
     from pngmodel.errors import UserError
     from tasks.stores.io.urls import refuse_secrets_in
 
     try:
-        refuse_secrets_in(sys.argv[1:])  # before there is a run whose parameters a server keeps
+        refuse_secrets_in(given)
         yield
     except UserError as error:
         fail(error)
     except ValidationError as error:
-        fail(UserError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())))
+        fail("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
     except OSError as error:
         if error.errno not in _DISK:
             raise
         fail(
-            UserError(
-                f"{error.filename or 'a file of this run'}: {os.strerror(error.errno)}; mend the disk or free some "
-                "space, then run the same command again: what is already published is kept"
-            )
+            f"{error.filename or 'a file of this run'}: {os.strerror(error.errno)}; mend the disk or free some space, "
+            "then run the same command again: what is already published is kept"
         )
     except Exception as error:
         if not _server_lost(error):
             raise
         fail(
-            UserError(
-                f"Prefect's server at {os.environ.get('PREFECT_API_URL', 'its temporary address')} does not answer as "
-                f"it should ({type(error).__name__}: {error}); start it, or unset PREFECT_API_URL to do without, then "
-                "run the same command again: what is already published is kept"
-            )
+            f"Prefect's server at {os.environ.get('PREFECT_API_URL', 'its temporary address')} does not answer as it "
+            f"should ({type(error).__name__}: {error}); start it, or unset PREFECT_API_URL to do without, then run the "
+            "same command again: what is already published is kept"
         )
 
 
 def _server_lost(error: Exception) -> bool:
-    """Whether what ended a flow is that its run could not be recorded."""
+    """Whether a flow failed because its run could not be recorded."""
     from httpx import TransportError
     from prefect.exceptions import PrefectHTTPStatusError
 
     if isinstance(error, PrefectHTTPStatusError):
         return error.response.is_server_error
-    # What Prefect makes of a server that is not there when a run begins has no class of its own.
+    # Prefect raises a bare RuntimeError if it cannot reach the server at the start of a run.
     return isinstance(error, TransportError) or (
         isinstance(error, RuntimeError) and str(error).startswith("Failed to reach API")
     )
 
 
 def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:
-    """Print figures as one JSON object, or as a table."""
+    """Print results as one JSON object, or as a table."""
     if as_json:
         print(json.dumps(content, indent=1))
         return
@@ -110,7 +111,7 @@ def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:
 
     table = Table(title=_escape(title), title_justify="left", show_header=False)
     table.add_column()
-    table.add_column(overflow="fold")  # a digest is to be copied whole
+    table.add_column(overflow="fold")  # so that a digest can be copied
     metrics = content.get("metrics")
     of_generators = isinstance(metrics, dict) and "model" in metrics
     for key, value in content.items():
@@ -124,7 +125,7 @@ def show(content: Mapping[str, Any], *, as_json: bool, title: str) -> None:
 
 
 def show_metrics(record: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print an evaluation record as JSON, or its figures with generators down and metrics across."""
+    """Print an evaluation record as JSON, or as a table with a row per generator."""
     if as_json:
         print(json.dumps(record, indent=1))
         return
@@ -145,12 +146,12 @@ def show_metrics(record: Mapping[str, Any], *, as_json: bool) -> None:
         cells = (f"{row[metric]:.4f}" if metric in row else "-" for metric in HEADLINE)
         table.add_row(name.replace("_", " "), *cells)
     Console().print(table)
-    _tell_simplified(record)
-    _tell_left_out(record)
+    _print_simplified(record)
+    _print_skipped(record)
 
 
 def show_c2st(record: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print the record of a classifier two-sample test as JSON, or its table with generators down."""
+    """Print the record of a classifier two-sample test as JSON, or as a table with a row per generator."""
     if as_json:
         print(json.dumps(record, indent=1))
         return
@@ -166,8 +167,8 @@ def show_c2st(record: Mapping[str, Any], *, as_json: bool) -> None:
         seeds = " ".join(f"{auc:.3f}" for auc in row["auc_by_seed"])
         table.add_row(NAMES.get(key, key), f"{row['auc']:.3f}", spread_text(row), seeds)
     Console().print(table)
-    _tell_simplified(record)
-    _tell_left_out(record)
+    _print_simplified(record)
+    _print_skipped(record)
 
 
 def show_fidelity(record: Mapping[str, Any], *, as_json: bool) -> None:
@@ -194,21 +195,40 @@ def show_fidelity(record: Mapping[str, Any], *, as_json: bool) -> None:
     console.print(f"[bold]report: {_escape(record['report'])}[/]")
 
 
-def _tell_simplified(record: Mapping[str, Any]) -> None:
+def show_metadata(record: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the record of the camera classifiers as JSON, or a table per question."""
+    if as_json:
+        print(json.dumps(record, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from tasks.evaluation.metadata_report import metadata_rows
+
+    for kind, question in record["tasks"].items():
+        rows = metadata_rows(question)
+        title = f"{kind}: {len(question['classes'])} classes, {len(question['skipped'])} skipped; per cent"
+        table = Table(*rows[0], title=title, title_justify="left", box=None)
+        for row in rows:
+            table.add_row(*row.values())
+        Console().print(table)
+
+
+def _print_simplified(record: Mapping[str, Any]) -> None:
     from tasks.reports.tables import simplified
 
     for name, lines in simplified(record):
         print(f"{name} differs from its paper: {'; '.join(lines)}.")
 
 
-def _tell_left_out(record: Mapping[str, Any]) -> None:
+def _print_skipped(record: Mapping[str, Any]) -> None:
     if skipped := record.get("skipped"):
         first = skipped[0]
-        print(f"{len(skipped)} pairs left out, e.g. {first['id']}: {first['reason']}")
+        print(f"{len(skipped)} pairs skipped, e.g. {first['id']}: {first['reason']}")
 
 
 def show_corpus(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print a published corpus: figures beside their baselines, then where the report is."""
+    """Print a published corpus: metrics of model and baselines, counts and the location of the report."""
     if as_json:
         print(json.dumps(result, indent=1))
         return
@@ -236,6 +256,12 @@ def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_words(item)}" for name, item in value.items()) or "none"
     return str(value)
+
+
+def run(flow: Callable[[Parameters], Any], parameters: Parameters, *, quiet: bool = False) -> Any:
+    """Call a flow below a progress bar."""
+    with progress_bar(quiet=quiet):
+        return flow(parameters)
 
 
 @contextmanager

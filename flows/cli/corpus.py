@@ -1,96 +1,110 @@
-"""The commands `pngnoise corpus ...`: what can be done with a corpus that is there."""
+"""Commands that make, export and maintain corpora: quickstart, generate, materialise, export, corpus."""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
-import typer
+from cyclopts import App, Parameter
 
-from flows.cli.console import progress_bar, show, show_corpus, user_errors
-from flows.cli.options import Clean, Cluster, Json, Model, References, example
+from flows.cli.console import run, show, show_corpus
+from flows.cli.options import Json, command
+from tasks.corpus.parameters import CorpusParameters, ExportParameters, MaterialiseParameters, RepairParameters
 
-app = typer.Typer(
-    name="corpus",
-    help="Look at, verify, mend, compare and tidy corpora.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
+app = App()
+maintenance = App(name="corpus", help="Repair, compare and clean up corpora.")
+app.command(maintenance)
 
-Location = Annotated[str, typer.Argument(help="folder, URL or alias of a corpus")]
+Location = Annotated[str, Parameter(help="Folder, URL or alias of a corpus.")]
 
 
-@app.command(epilog=example("pngnoise corpus inspect s3://bucket/corpora/latest"))
-def inspect(location: Location, json: Json = False) -> None:
-    """Say what a corpus holds, from its own records."""
-    with user_errors():
-        from tasks.corpus.inspection import inspect as look
-
-        found = look(location)
-    show(found, as_json=json, title=location)
-
-
-@app.command(epilog=example("pngnoise corpus verify corpora/a --sample 100 --cluster local"))
-def verify(
-    location: Location,
-    sample: Annotated[int | None, typer.Option(help="only so many shards, drawn by --seed; default all")] = None,
-    seed: Annotated[int, typer.Option(help="which shards are drawn")] = 0,
-    cluster: Cluster = "inline",
+@command(app, "pngnoise quickstart")
+def quickstart(
+    *,
+    output: Annotated[str, Parameter(help="Folder of the corpus.")] = "./quickstart",
     json: Json = False,
 ) -> None:
-    """Check every byte against its digests; exit code 2 names what is damaged."""
-    with user_errors():
-        from flows.verify_corpus import VerifyParameters, verify_corpus
-        from tasks.runtime.clusters import load_cluster
-
-        parameters = VerifyParameters(corpus=location, sample=sample, seed=seed, cluster=load_cluster(cluster))
-        with progress_bar(quiet=json):
-            found = verify_corpus(parameters)
-    show(found, as_json=json, title=f"{location}: all well")
+    """Generate a corpus from the shipped model, noise and images: 32 pairs with report in about a minute."""
+    generate(CorpusParameters(output=output, scale=4, shard=8), json=json)
 
 
-@app.command(epilog=example("pngnoise corpus repair corpora/a"))
-def repair(
-    location: Location,
-    model: Model = None,
-    references: References = None,
-    clean: Clean = None,
-    cluster: Cluster = "inline",
+@command(app, "pngnoise generate --clean photos/ --references runs/sidd/patches --scale 4 --output corpora/a")
+def generate(
+    parameters: CorpusParameters,
+    *,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Print counts, bytes, requests and time, and exit.")] = False,
     json: Json = False,
 ) -> None:
-    """Make anew what is missing or damaged, and nothing else; publish a corpus that was interrupted."""
-    with user_errors():
-        from flows.generate_synthetic_corpus import generate_synthetic_corpus
-        from tasks.corpus.maintenance import recorded_parameters
-        from tasks.runtime.clusters import load_cluster
+    """Generate a corpus of noisy/clean pairs.
 
-        changes = {"model": model, "references": references, "clean": clean, "cluster": load_cluster(cluster)}
-        parameters = recorded_parameters(location, **changes)
-        with progress_bar(quiet=json):
-            result = generate_synthetic_corpus(parameters)
-    show_corpus(result, as_json=json)
+    If interrupted, rerun the same command: it resumes and the result is byte-identical. A larger --scale adds samples.
+    """
+    if dry_run:
+        from tasks.corpus.estimate import estimate
+        from tasks.corpus.plan import plan_corpus
+
+        show(estimate(plan_corpus(parameters)), as_json=json, title="Dry run: nothing was written")
+        return
+    from flows.generate_synthetic_corpus import generate_synthetic_corpus
+
+    result = run(generate_synthetic_corpus, parameters, quiet=json)
+    if parameters.parts is None:
+        show_corpus(result, as_json=json)
+    else:
+        show(result, as_json=json, title=f"Part {parameters.parts} of a corpus")
 
 
-@app.command(epilog=example("pngnoise corpus diff corpora/a corpora/b"))
-def diff(location: Location, other: Location, json: Json = False) -> None:
-    """Compare two corpora: settings, shards, samples by content, figures. Exit code 1 when they are not equal."""
-    with user_errors():
-        from tasks.corpus.maintenance import compare_corpora
+@command(app, "pngnoise materialise corpora/recipe --output corpora/a --cluster local", "recipe")
+def materialise(parameters: MaterialiseParameters, *, json: Json = False) -> None:
+    """Make the images of a corpus of recipes; byte-identical on the same kind of device."""
+    from flows.materialise_corpus import materialise_corpus
 
-        found = compare_corpora(location, other)
+    result = run(materialise_corpus, parameters, quiet=json)
+    if parameters.parts is None:
+        show_corpus(result, as_json=json)
+    else:
+        show(result, as_json=json, title=f"Part {parameters.parts} of a corpus")
+
+
+@command(app, "pngnoise export corpora/a --format webdataset --output s3://bucket/a", "corpus")
+def export(parameters: ExportParameters, *, json: Json = False) -> None:
+    """Write a corpus in a format of other training tools. If interrupted, rerun the same command to resume."""
+    from flows.export_corpus import export_corpus
+
+    show(run(export_corpus, parameters, quiet=json), as_json=json, title="Export")
+
+
+@command(maintenance, "pngnoise corpus repair corpora/a", "corpus")
+def repair(parameters: RepairParameters, *, json: Json = False) -> None:
+    """Generate missing and damaged shards again; publish a corpus that was interrupted."""
+    from flows.generate_synthetic_corpus import generate_synthetic_corpus
+    from tasks.corpus.maintenance import recorded_parameters
+
+    changes = {name: getattr(parameters, name) for name in ("model", "references", "clean", "cluster")}
+    recorded = recorded_parameters(parameters.corpus, **changes)
+    show_corpus(run(generate_synthetic_corpus, recorded, quiet=json), as_json=json)
+
+
+@command(maintenance, "pngnoise corpus diff corpora/a corpora/b")
+def diff(location: Location, other: Location, *, json: Json = False) -> None:
+    """Compare two corpora: settings, shards, samples by content, metrics. Exits with code 1 if they differ."""
+    from tasks.corpus.maintenance import compare_corpora
+
+    found = compare_corpora(location, other)
     show(found, as_json=json, title=f"{location} and {other}")
     if not found["equal"]:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
-@app.command(epilog=example("pngnoise corpus gc s3://bucket/corpora --delete"))
+@command(maintenance, "pngnoise corpus gc s3://bucket/corpora --delete")
 def gc(
-    location: Annotated[str, typer.Argument(help="a corpus, or a folder of corpora")],
-    delete: Annotated[bool, typer.Option("--delete", help="delete what was found; default: only list it")] = False,
+    location: Annotated[str, Parameter(help="A corpus, or a folder of corpora.")],
+    *,
+    delete: Annotated[bool, Parameter(negative=(), help="Delete the files; default: list them only.")] = False,
     json: Json = False,
 ) -> None:
-    """List what nobody needs: files that belong to no corpus, and corpora that were begun and never published."""
-    with user_errors():
-        from tasks.corpus.maintenance import collect_garbage
+    """List files that belong to no corpus, and corpora that were never published."""
+    from tasks.corpus.maintenance import collect_garbage
 
-        found = collect_garbage(location, delete=delete)
+    found = collect_garbage(location, delete=delete)
     show(found, as_json=json, title="Deleted" if delete else "Nothing was deleted; --delete does")

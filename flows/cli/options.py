@@ -1,21 +1,132 @@
-"""What several commands of the command line have in common."""
+"""Options of a command from the parameter model of its flow: name, type, choices, default and help of each field."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import typer
+from cyclopts import App, Parameter
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")]
-Cluster = Annotated[str, typer.Option(help="cluster file of configs/clusters/, or inline, or local")]
-Model = Annotated[str | None, typer.Option(help="where the model lies now, if elsewhere")]
-References = Annotated[str | None, typer.Option(help="where the references lie now, if elsewhere")]
-Clean = Annotated[str | None, typer.Option(help="where the clean images lie now, if elsewhere")]
-RegisterAs = Annotated[
-    str | None, typer.Option(help="REGISTRY/NAME that what is trained becomes a version of; evaluation may follow")
-]
+from flows.cli.console import fail, user_errors
+
+Json = Annotated[bool, Parameter(negative=(), help="Print one JSON object instead of a table.")]
+_LIMITS = {"ge": "is below {}", "gt": "is not above {}", "le": "is above {}", "lt": "is not below {}"}
+_SCALARS = (bool, int, float, str)
 
 
-def example(command: str) -> str:
-    """The last line of a command's help."""
-    return f"Example: `{command}`"
+def command(
+    app: App, example: str, *positional: str, **settings: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command of ``app``.
+
+    A first parameter called ``parameters`` is a pydantic model: each of its fields becomes an option. The model alone
+    validates the values. Further parameters of the function are options of the terminal.
+
+    Args:
+        app: gets the command.
+        example: last line of the help.
+        positional: fields that may be given without the name of their option, in order.
+        settings: further keywords of :meth:`cyclopts.App.command`.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function, include_extras=True)
+        own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]
+        model = hints["parameters"] if own and own[0].name == "parameters" else None
+        fields = _options(model, positional) if model else []
+
+        @wraps(function)
+        def run(*arguments: Any, **options: Any) -> None:
+            given = signature.bind(*arguments, **options).arguments
+            with user_errors(given):
+                if model is not None:
+                    values = {p.name: given[p.name] for p in fields if given.get(p.name) is not None}
+                    rest = {p.name: given[p.name] for p in own[1:] if p.name in given}
+                    function(validated(model, values), **rest)
+                else:
+                    function(**given)
+
+        signature = inspect.Signature([*fields, *(own[1:] if model else own)])
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        app.command(run, help_epilogue=f"Example: `{example}`", **settings)
+        return function
+
+    return register
+
+
+def _options(model: type[BaseModel], positional: tuple[str, ...]) -> list[inspect.Parameter]:
+    """A parameter per field: those of ``positional`` first, then the required ones."""
+    fields = model.model_fields
+    names = [
+        *positional,
+        *sorted((n for n in fields if n not in positional), key=lambda n: not fields[n].is_required()),
+    ]
+    return [_option(name, fields[name], positional=name in positional) for name in names]
+
+
+def _option(name: str, field: FieldInfo, *, positional: bool) -> inspect.Parameter:
+    shown = _shown(None if field.is_required() else field.get_default(call_default_factory=True))
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if field.is_required() else None,  # the model has its own defaults
+        annotation=Annotated[
+            _leaf(field.annotation) | None,
+            Parameter(
+                help=field.description,
+                show_default=(lambda _: shown) if shown else False,
+                negative_iterable=(),
+                consume_multiple=True,
+            ),
+        ],
+    )
+
+
+def _leaf(annotation: Any) -> Any:
+    """The type that one value on the command line has. The model reads everything but scalars from str."""
+    if get_origin(annotation) in (Union, UnionType):
+        annotation = next(part for part in get_args(annotation) if part is not NoneType)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Literal or annotation in _SCALARS:
+        return annotation
+    if get_origin(annotation) is list:
+        item = _leaf(get_args(annotation)[0])
+        return list[item]  # type: ignore[valid-type]
+    return list[str] if get_origin(annotation) is dict else str
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, BaseModel):
+        return str(getattr(default, "kind", ""))
+    if isinstance(default, dict):
+        return " ".join(f"{name}={value}" for name, value in default.items())
+    if isinstance(default, list):
+        return " ".join(map(str, default))
+    return "" if default is None else str(default)
+
+
+def validated(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
+    """The values as ``model``; exits with code 2 and names each option that is wrong."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        fail("; ".join(_explained(dict(item)) for item in error.errors()))
+
+
+def _explained(item: dict[str, Any]) -> str:
+    """A pydantic error as ``--option: VALUE is below 1``."""
+    context = item.get("ctx", {})
+    message = str(context.get("error") or f"{item['input']} is not valid: {item['msg']}")
+    if limit := next((words.format(context[key]) for key, words in _LIMITS.items() if key in context), None):
+        message = f"{item['input']} {limit}"
+    if not item["loc"]:  # of a rule between several options
+        return message
+    option, *keys = (str(key).replace("_", "-") for key in item["loc"] if not isinstance(key, int))
+    return ": ".join([f"--{option}", *keys, message])

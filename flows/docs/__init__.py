@@ -1,1 +1,1 @@
-"""The reference of configuration: what the pydantic models say of their keys, as pages of Markdown."""
+"""Reference of the configuration, generated from the pydantic models of flow parameters and YAML files."""

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from tasks.datasets.reference_pairs import open_pairs
-from tasks.denoising.measurement import TestSet, chosen
+from tasks.denoising.measurement import chosen
+from tasks.denoising.parameters import TestSet
 from tasks.runtime.configuration import load_yaml, read_yaml
 from tasks.stores.patch_store import PatchStore
 
@@ -23,11 +24,11 @@ class AblationBudget(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    config: str = Field(description="training configuration that the variants start from")
-    pae_steps: int = Field(ge=1, description="training steps of every variant's autoencoder")
-    pdit_steps: int = Field(ge=1, description="training steps of every variant's P-DiT")
-    variants: dict[str, dict[str, Any]] = Field(description="name -> keys of `model` that are changed")
-    limit: int | None = Field(None, ge=1, description="pairs that each is measured on")
+    config: str = Field(description="Training configuration that the variants start from.")
+    pae_steps: int = Field(ge=1, description="Training steps of the autoencoder of each variant.")
+    pdit_steps: int = Field(ge=1, description="Training steps of the P-DiT of each variant.")
+    variants: dict[str, dict[str, Any]] = Field(description="Keys of `model` to change, by name of the variant.")
+    limit: int | None = Field(None, ge=1, description="Maximum number of pairs to evaluate on; default: all.")
 
 
 class C2stBudget(BaseModel):
@@ -35,10 +36,12 @@ class C2stBudget(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    steps: int = Field(ge=1, description="training steps of every classifier")
-    seeds: int = Field(ge=1, description="classifiers per generator")
-    averages: list[int] = Field([1], description="pixels averaged before looking: 1, 2, 4")
-    limit: int | None = Field(None, ge=2, description="at most so many pairs, evenly spread")
+    steps: int = Field(ge=1, description="Training steps per classifier.")
+    seeds: int = Field(ge=1, description="Number of classifiers per generator.")
+    averages: list[int] = Field(
+        [1], description="Average over blocks of this many pixels squared before classifying; each 1, 2 or 4."
+    )
+    limit: int | None = Field(None, ge=2, description="Maximum number of pairs, evenly spread; default: all.")
 
 
 class MetadataBudget(BaseModel):
@@ -46,9 +49,9 @@ class MetadataBudget(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    steps: int = Field(ge=1, description="training steps of every network")
-    seeds: int = Field(ge=1, description="networks of each kind")
-    limit: int | None = Field(None, ge=4, description="at most so many pairs, evenly spread")
+    steps: int = Field(ge=1, description="Training steps per network.")
+    seeds: int = Field(ge=1, description="Number of networks of each kind.")
+    limit: int | None = Field(None, ge=4, description="Maximum number of pairs, evenly spread; default: all.")
 
 
 class Budget(BaseModel):
@@ -56,17 +59,23 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    denoiser: str = Field(description="a file of configs/denoisers/")
-    denoiser_steps: int | None = Field(None, ge=1, description="instead of that file's")
-    seeds: list[int] = Field(min_length=1, description="denoisers per kind of training data")
-    scale: int = Field(ge=1, description="draws per clean image of the corpora that denoisers are compared on")
-    scales: list[int] = Field(min_length=1, description="draws of the table of scales, each at most `scale`")
-    limit: int | None = Field(None, ge=1, description="pairs of every test set, for denoisers")
-    noise_limit: int | None = Field(None, ge=1, description="pairs of every test set, for noise metrics")
-    c2st: C2stBudget = Field(description="the classifiers of the two-sample test")
-    ablation: AblationBudget = Field(description="the noise models of the ablation")
-    metadata: MetadataBudget = Field(description="the networks that tell cameras")
-    speed_repeats: int = Field(3, ge=1, description="images per side of the table of speeds")
+    denoiser: str = Field(description="Training configuration of the denoisers: a file of configs/denoisers/.")
+    denoiser_steps: int | None = Field(None, ge=1, description="Training steps; default: those of the configuration.")
+    seeds: list[int] = Field(min_length=1, description="Seeds; one denoiser is trained per seed and arm.")
+    scale: int = Field(ge=1, description="Samples per clean image of the corpora that denoisers are compared on.")
+    scales: list[int] = Field(
+        min_length=1, description="Samples per clean image in the table of scales; each at most `scale`."
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Maximum number of pairs per test set for denoisers; default: all."
+    )
+    noise_limit: int | None = Field(
+        None, ge=1, description="Maximum number of pairs per test set for noise metrics; default: all."
+    )
+    c2st: C2stBudget = Field(description="Budget of the classifier two-sample test.")
+    ablation: AblationBudget = Field(description="Budget of the ablation.")
+    metadata: MetadataBudget = Field(description="Budget of the camera classifiers.")
+    speed_repeats: int = Field(3, ge=1, description="Number of images per image size in the table of speeds.")
 
 
 def load_budget(name: str) -> Budget:

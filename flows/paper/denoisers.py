@@ -13,12 +13,9 @@ from flows.paper import tables
 from flows.paper.budget import Budget, patch_side, shared_scenes
 from flows.paper.pages import Page
 from flows.paper.parameters import OURS, ReproduceParameters
-from flows.train_denoiser import TrainDenoiserParameters, train_denoiser
-from tasks.corpus.plan import CorpusParameters
-from tasks.denoising.evaluation import EvaluateDenoiserParameters
-from tasks.denoising.training import Arm
-from tasks.denoising.unpaired import EstimateParameters
-from tasks.runtime.devices import Devices
+from flows.train_denoiser import train_denoiser
+from tasks.corpus.parameters import CorpusParameters
+from tasks.denoising.parameters import Arm, EstimateParameters, EvaluateDenoiserParameters, TrainDenoiserParameters
 
 
 def _corpus(
@@ -61,7 +58,7 @@ def _denoisers(parameters: ReproduceParameters, budget: Budget, arms: list[Arm])
         arms=arms,
         seeds=budget.seeds,
         steps=budget.denoiser_steps,
-        devices=Devices(device=parameters.device),
+        device=parameters.device,
         cluster=parameters.cluster,
     )
     bundles = [result["bundle"] for result in train_denoiser(training)["denoisers"]]

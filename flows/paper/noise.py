@@ -10,10 +10,9 @@ from flows.paper import tables
 from flows.paper.budget import Budget, shared_scenes, write_variants
 from flows.paper.pages import Page
 from flows.paper.parameters import ReproduceParameters
-from flows.train_noise_model import TrainParameters, train_noise_model
-from tasks.evaluation.c2st import C2stParameters
-from tasks.evaluation.noise import EvaluateParameters
-from tasks.runtime.devices import Devices
+from flows.train_noise_model import train_noise_model
+from tasks.evaluation.parameters import C2stParameters, EvaluateParameters
+from tasks.training.parameters import TrainParameters
 
 
 @flow(name="table_noise_quality", persist_result=False)
@@ -45,9 +44,7 @@ def ablation(parameters: ReproduceParameters, budget: Budget) -> Page:
     for name, config in write_variants(budget.ablation, parameters.location("ablation")).items():
         folder = config.removesuffix(".yaml")
         train_noise_model(
-            TrainParameters(
-                config=config, output=folder, stores=[parameters.real], devices=Devices(device=parameters.device)
-            )
+            TrainParameters(config=config, output=folder, stores=[parameters.real], device=parameters.device)
         )
         records[name] = evaluate_noise(
             EvaluateParameters(

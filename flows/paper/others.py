@@ -9,7 +9,7 @@ from flows.paper import tables
 from flows.paper.budget import Budget
 from flows.paper.pages import Page
 from flows.paper.parameters import ReproduceParameters
-from tasks.evaluation.metadata import MetadataParameters
+from tasks.evaluation.parameters import MetadataParameters
 from tasks.evaluation.speed import task_measure_speed
 
 

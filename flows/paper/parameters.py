@@ -1,47 +1,58 @@
-"""What all subflows of `reproduce_paper` are told."""
+"""Parameters of `reproduce_paper` and all its subflows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.denoising.measurement import TestSet
-from tasks.runtime.clusters import ClusterConfig
-from tasks.runtime.provenance import commit, device_name
+from tasks.denoising.parameters import DENOISER, TESTS, Tests
+from tasks.runtime.parameters import Cluster, Device, Named, inline
 
 OURS = "png"
+Table = Literal[
+    "noise-quality",
+    "downstream",
+    "cross-domain",
+    "scaling",
+    "unpaired",
+    "ablation",
+    "c2st",
+    "classifier",
+    "speed",
+]
 
 
 class ReproduceParameters(BaseModel):
-    """Which tables, on which data."""
+    """Tables to make, data and budget."""
 
     model_config = ConfigDict(extra="forbid")
 
-    real: str = Field(description="patch store of real pairs; its split 'train' is trained on")
-    tests: list[TestSet] = Field(min_length=1, description="real pairs to measure on, the own domain first")
-    budget: str = Field("smoke", description="smoke, small, full, or a YAML file")
-    output: str = Field("runs/paper", description="local folder; the pages are in its folder pages/")
-    model: str = Field("shipped", description="'shipped' or a bundle")
-    baselines: dict[str, str] = Field(
+    real: str = Field(description="Patch store of real pairs; its split `train` is the training data.")
+    tests: Tests = Field(min_length=1, description=f"{TESTS}; the domain of the training data first.")
+    budget: str = Field("smoke", description="Budget: smoke, small, full, or a YAML file as in configs/paper/.")
+    output: str = Field("runs/paper", description="Local folder; the pages are in its folder pages/.")
+    model: str = Field("shipped", description="Noise model: shipped, or the folder or URL of a bundle.")
+    baselines: Named = Field(
         default={name: name for name in ("awgn", "heteroscedastic", "spectrum_matched")},
-        description="name -> generator (a baseline's name or a bundle) to train denoisers on, too",
+        description="Further generators to train denoisers on, as NAME=GENERATOR: a baseline or a bundle.",
     )
-    compare: list[str] = Field(default_factory=list, description="bundles of trained baselines, compared as noise")
-    estimator: str = Field("nlm", description="denoiser that estimates clean images where there are no pairs")
-    tables: list[str] = Field(default_factory=list, description="only these; default all")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"), description="where the work of all tables is done"
-    )
+    compare: list[str] = Field(default_factory=list, description="Bundles of trained baselines to evaluate as noise.")
+    estimator: str = Field("nlm", description=f"{DENOISER} Estimates clean images for the unpaired setting.")
+    tables: list[Table] = Field(default_factory=list, description="Tables to make; default: all.")
+    device: Device = "cpu"
+    cluster: Cluster = Field(default_factory=inline)
 
     def location(self, *names: str) -> str:
-        """A place below the output."""
+        """A path or URL below the output."""
         return "/".join([self.output.rstrip("/"), *names])
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What stands below every page."""
+        """Commit, device and model, shown below every page."""
+        from tasks.runtime.provenance import commit, device_name  # imports torch, which --help does not need
+
         return {"page made at commit": commit(), "device": device_name(self.device), "model": self.model}
 
     @property

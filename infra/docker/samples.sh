@@ -4,5 +4,5 @@
 set -eu
 [ -z "${PNGNOISE_PATCHES:-}" ] || exit 0
 place=$PNGNOISE_STORAGE/data/samples
-pngnoise ingest pngmodel/samples --adapter configs/datasets/samples.yaml --out "$place/catalogue"
-pngnoise patches "$place/catalogue" --size 128 --cluster inline --out "$place/patches"
+pngnoise ingest pngmodel/samples --adapter configs/datasets/samples.yaml --output "$place/catalogue"
+pngnoise patches "$place/catalogue" --size 128 --cluster inline --output "$place/patches"

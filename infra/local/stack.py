@@ -181,9 +181,16 @@ class Stack:
             return
         self._say("cutting the shipped samples into patches ...")
         rules = ["--adapter", "configs/datasets/samples.yaml"]
-        self._pngnoise("ingest", "pngmodel/samples", *rules, "--out", f"{location}/catalogue")
+        self._pngnoise("ingest", "pngmodel/samples", *rules, "--output", f"{location}/catalogue")
         self._pngnoise(
-            "patches", f"{location}/catalogue", "--size", "128", "--out", f"{location}/patches", "--cluster", "inline"
+            "patches",
+            f"{location}/catalogue",
+            "--size",
+            "128",
+            "--output",
+            f"{location}/patches",
+            "--cluster",
+            "inline",
         )
 
     def _pngnoise(self, *arguments: str, check: bool = True, **changes: str) -> bool:

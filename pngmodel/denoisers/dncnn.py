@@ -15,8 +15,8 @@ class DnCNNConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    depth: int = Field(20, ge=3, description="convolutions")
-    width: int = Field(64, ge=1, description="channels between them")
+    depth: int = Field(20, ge=3, description="Number of convolutions.")
+    width: int = Field(64, ge=1, description="Channels of the hidden layers.")
 
 
 class DnCNN(nn.Module):

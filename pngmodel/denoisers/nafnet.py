@@ -14,10 +14,14 @@ class NAFNetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    width: int = Field(32, ge=2, multiple_of=2, description="channels at full size; every level doubles them")
-    encoder: tuple[int, ...] = Field((2, 2, 4, 8), min_length=1, description="blocks per level, full size first")
-    middle: int = Field(12, ge=0, description="blocks at the smallest size")
-    decoder: tuple[int, ...] = Field((2, 2, 2, 2), min_length=1, description="blocks per level, smallest first")
+    width: int = Field(32, ge=2, multiple_of=2, description="Channels at full size; each level doubles them.")
+    encoder: tuple[int, ...] = Field(
+        (2, 2, 4, 8), min_length=1, description="Blocks per level of the encoder, full size first."
+    )
+    middle: int = Field(12, ge=0, description="Blocks at the smallest size.")
+    decoder: tuple[int, ...] = Field(
+        (2, 2, 2, 2), min_length=1, description="Blocks per level of the decoder, smallest size first."
+    )
 
     @model_validator(mode="after")
     def _levels(self) -> NAFNetConfig:

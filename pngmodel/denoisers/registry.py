@@ -27,8 +27,10 @@ class DenoiserConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description=f"one of {', '.join(DENOISERS)}")
-    settings: dict[str, Any] = Field(default_factory=dict, description="sizes to change, e.g. {width: 64}")
+    name: str = Field(description=f"One of {', '.join(DENOISERS)}.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of the network to change, e.g. {width: 64}."
+    )
 
 
 def build(config: DenoiserConfig) -> nn.Module:

@@ -17,11 +17,11 @@ class RestormerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    width: int = Field(48, ge=4, description="channels at full size; every level doubles them")
-    blocks: tuple[int, int, int, int] = Field((4, 6, 6, 8), description="blocks per level, full size first")
-    refinement: int = Field(4, ge=0, description="blocks at full size after the decoder")
-    heads: tuple[int, int, int, int] = Field((1, 2, 4, 8), description="attention heads per level")
-    expansion: float = Field(2.66, gt=0, description="hidden channels of the feed-forward part over its input's")
+    width: int = Field(48, ge=4, description="Channels at full size; each level doubles them.")
+    blocks: tuple[int, int, int, int] = Field((4, 6, 6, 8), description="Blocks per level, full size first.")
+    refinement: int = Field(4, ge=0, description="Blocks at full size after the decoder.")
+    heads: tuple[int, int, int, int] = Field((1, 2, 4, 8), description="Attention heads per level.")
+    expansion: float = Field(2.66, gt=0, description="Ratio of hidden to input channels of the feed-forward layer.")
 
     @model_validator(mode="after")
     def _heads(self) -> RestormerConfig:

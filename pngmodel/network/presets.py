@@ -17,68 +17,78 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    preset: str = Field("custom", description="name of the preset this started from")
-    channels: tuple[int, int, int, int] = Field(description="autoencoder channels per level, full size first")
-    latent_channels: int = Field(192, ge=1, description="channels of the latent at 1/8 of the image side")
+    preset: str = Field("custom", description="Name of the preset that this configuration started from.")
+    channels: tuple[int, int, int, int] = Field(description="Channels of the autoencoder per level, full size first.")
+    latent_channels: int = Field(192, ge=1, description="Channels of the latent at 1/8 of the image side.")
     latent_init: Literal["lossless", "random"] = Field(
         "lossless",
-        description="lossless: latent = pixel-unshuffle(noise) + learned residual, needs 192 latent channels; "
-        "random: learned from scratch, as published",
+        description="lossless: the latent is pixel-unshuffled noise plus a learned residual, requires 192 latent "
+        "channels; random: learned from scratch, as published.",
     )
     decoder_blocks: tuple[int, int, int] = Field(
-        (2, 1, 0), description="residual blocks of the decoder at 1/8, 1/4, 1/2 of the side"
+        (2, 1, 0), description="Residual blocks of the decoder at 1/8, 1/4 and 1/2 of the image side."
     )
     prompts: Literal["none", "global", "global+local"] = Field(
-        "global+local", description="which prompt blocks condition the model (paper ablation)"
+        "global+local", description="Prompt blocks that condition the model (ablation of the paper)."
     )
     statistics: Literal["none", "correlation"] = Field(
         "none",
-        description="correlation: the reference's correlations in space and colour are a condition of their own, "
-        "beside the prompts; none: the paper",
+        description="correlation: also condition on the spatial and colour correlations of the reference; none: "
+        "as published.",
     )
-    prompt_map_size: int = Field(256, ge=8, description="side of the full-size learned prompt map, in pixels")
-    correlation_size: int = Field(5, ge=3, description="rho: neighbours in a rho x rho square are correlated")
-    correlation_window: int = Field(9, ge=3, description="side of the window a local correlation is taken over")
+    prompt_map_size: int = Field(256, ge=8, description="Side of the learned prompt map at full size, pixels.")
+    correlation_size: int = Field(
+        5, ge=3, description="Neighbours within a square of this side are correlated, pixels."
+    )
+    correlation_window: int = Field(9, ge=3, description="Side of the window of a local correlation, pixels.")
     correlation_stride: int = Field(
-        1, ge=1, description="evaluate the local correlation at every n-th pixel; only its means are kept"
+        1, ge=1, description="Step between local correlations, pixels; only their means are kept."
     )
-    correlation_width: int = Field(384, ge=1, description="hidden width of the network behind the correlation maps")
-    correlation_grid: int = Field(32, ge=1, description="samples kept of each row and column correlation profile")
-    width: int = Field(384, description="P-DiT token width")
-    depth: int = Field(8, ge=1, description="P-DiT blocks")
-    heads: int = Field(6, ge=1, description="P-DiT attention heads")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout in attention and MLP, same mask for teacher")
+    correlation_width: int = Field(384, ge=1, description="Hidden width of the network behind the correlation maps.")
+    correlation_grid: int = Field(
+        32, ge=1, description="Number of values kept of each row and column correlation profile."
+    )
+    width: int = Field(384, description="Token width of the P-DiT.")
+    depth: int = Field(8, ge=1, description="Number of P-DiT blocks.")
+    heads: int = Field(6, ge=1, description="Number of attention heads of the P-DiT.")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Dropout rate in attention and MLP; the teacher uses the same mask."
+    )
     condition: Literal["time", "attention"] = Field(
-        "attention", description="condition in the time embedding only, or in Prompt Attention too"
+        "attention", description="Where the condition enters: the time embedding only, or Prompt Attention, too."
     )
-    condition_kernel: Literal[1, 3] = Field(3, description="3: the paper; 1: the authors' release")
-    tile: int = Field(256, ge=16, description="image side the model is run at; larger images are tiled")
-    tile_overlap: int = Field(32, ge=0, description="pixels shared by neighbouring tiles")
+    condition_kernel: Literal[1, 3] = Field(
+        3, description="Kernel size of the condition: 3 as in the paper, 1 as in the release of its authors."
+    )
+    tile: int = Field(256, ge=16, description="Side of the tiles that images are processed in, pixels.")
+    tile_overlap: int = Field(32, ge=0, description="Overlap of neighbouring tiles, pixels.")
     whitening: Literal["none", "moments", "quantiles"] = Field(
         "none",
-        description="standardise noise by the reference before the model sees it: none (paper), mean and std "
-        "against intensity, or the whole distribution against intensity",
+        description="Standardise noise by the reference: none (paper), mean and standard deviation by intensity, "
+        "or the whole distribution by intensity.",
     )
     decorrelation: Literal["none", "spectrum", "polyphase"] = Field(
         "none",
-        description="spectrum: also divide whitened noise by the reference's joint spectrum in space and colour, so "
-        "that the model sees noise without second-order structure and learns what is beyond it; polyphase: by the "
-        "spectrum of the four places of a 2 x 2 pixel pattern, which demosaicing leaves different; none: the paper",
+        description="spectrum: also divide whitened noise by the joint spatial and colour spectrum of the "
+        "reference; polyphase: by one spectrum per phase of a 2 x 2 pixel pattern, as demosaicing "
+        "produces; none: as published.",
     )
     preconditioning: Literal["edm", "gaussian"] = Field(
         "edm",
-        description="what the network corrects. edm: the published c_skip; gaussian: the exact consistency function of "
-        "white Gaussian latents, so that an untrained model already draws noise of the right strength",
+        description="edm: the published c_skip; gaussian: the exact consistency function of white Gaussian "
+        "latents, so that an untrained model samples noise of the right strength.",
     )
     calibration: Literal["none", "moments", "colours", "spectrum"] = Field(
         "none",
-        description="moments: give each generated (whitened) noise channel mean 0 and std 1; colours: mean 0 and the "
-        "reference's covariance between colours; spectrum: before that carry the covariances of a draw for the "
-        "reference's clean image, in space and colour, to the reference's",
+        description="moments: mean 0 and standard deviation 1 of each generated whitened noise channel; colours: "
+        "mean 0 and the covariance of the reference between colours; spectrum: also match the spatial"
+        " and colour covariances of the reference.",
     )
-    sigma_data: float = Field(0.5, gt=0, description="std the latent is normalised to")
-    sigma_min: float = Field(0.002, gt=0)
-    sigma_max: float = Field(80.0, gt=0)
+    sigma_data: float = Field(0.5, gt=0, description="Standard deviation that the latent is normalised to.")
+    sigma_min: float = Field(0.002, gt=0, description="Smallest noise standard deviation of the consistency training.")
+    sigma_max: float = Field(
+        80.0, gt=0, description="Largest noise standard deviation of the consistency training; sampling starts from it."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:

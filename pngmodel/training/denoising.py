@@ -23,10 +23,15 @@ _PSNR_FLOOR = 1e-8
 class DenoiserSettings(StageSettings):
     """A stage that trains a denoiser."""
 
-    ema: float = Field(0.0, ge=0, lt=1, description="averages weights and no running statistics of norms")
-    seed: int = Field(0, ge=0, description="has no effect: `seeds` of train_denoiser take its place")
-    loss: LossKind = Field("l1", description="l1, l2, charbonnier (eps 1e-3), or psnr (minus the PSNR of each sample)")
-    flips: bool = Field(True, description="crops are mirrored and turned by right angles at random")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average of weights; running statistics of norms are not averaged.",
+    )
+    seed: int = Field(0, ge=0, description="Ignored; the parameter `seeds` of train_denoiser is used.")
+    loss: LossKind = Field("l1", description="l1, l2, charbonnier (eps 1e-3), or psnr (minus the PSNR of each sample).")
+    flips: bool = Field(True, description="Flip and rotate crops by right angles at random.")
 
 
 def denoising_loss(kind: LossKind, denoised: Tensor, clean: Tensor) -> Tensor:

@@ -17,46 +17,52 @@ class StageSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(ge=1, description="optimiser steps in all; a rerun continues up to here")
-    batch: int = Field(ge=1, description="samples per step, over all devices and accumulated parts")
-    gradient_accumulation_steps: int = Field(
-        1, ge=1, description="parts that a device works off its share of a batch in"
+    steps: int = Field(ge=1, description="Total number of optimiser steps; a rerun continues up to here.")
+    batch: int = Field(ge=1, description="Samples per step over all devices and gradient accumulation steps.")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Gradient accumulation steps.")
+    crop: int = Field(ge=16, multiple_of=8, description="Side of the training crops, pixels.")
+    optimiser: Literal["adam", "adamw", "radam"] = Field("radam", description="Optimiser of torch.optim.")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="Decay rates of the means of gradients and squared gradients."
     )
-    crop: int = Field(ge=16, multiple_of=8, description="side of the training crops in pixels")
-    optimiser: Literal["adam", "adamw", "radam"] = Field("radam", description="which of torch's optimisers")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the mean and the square of gradients")
-    weight_decay: float = Field(0.0, ge=0, description="that optimiser's weight decay")
-    learning_rate: float = Field(2e-4, gt=0, description="at the start; see final_learning_rate")
-    final_learning_rate: float | None = Field(None, gt=0, description="cosine to this at the end; none = constant")
-    gradient_clip: float | None = Field(0.1, gt=0, description="largest norm of the whole gradient; none: any")
-    ema: float = Field(0.9999, ge=0, lt=1, description="decay of the weights' moving average, warmed up")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of the optimiser.")
+    learning_rate: float = Field(2e-4, gt=0, description="Learning rate at the start.")
+    final_learning_rate: float | None = Field(
+        None, gt=0, description="Learning rate at the end of a cosine schedule; null: constant."
+    )
+    gradient_clip: float | None = Field(0.1, gt=0, description="Maximum norm of the gradient; null: no limit.")
+    ema: float = Field(0.9999, ge=0, lt=1, description="Decay of the moving average of weights, with warm-up.")
     seed: int = Field(
         0,
         ge=0,
-        description="of everything drawn in the stage. Of the noise model, stage 1's is also that of the first "
-        "weights, stage 2's that of the samples of both",
+        description="Random seed of the stage. For the noise model, the seed of stage 1 also initialises the "
+        "weights, that of stage 2 also selects the samples of both stages.",
     )
-    compile: bool = Field(False, description="torch.compile the network; pays on CUDA")
-    checkpoint_every: int = Field(250, ge=1, description="steps between resumable checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that stay")
-    log_every: int = Field(25, ge=1, description="steps between rows of metrics.jsonl and points in TensorBoard")
-    pictures_every: int = Field(500, ge=1, description="steps between pictures of real and drawn noise in TensorBoard")
+    compile: bool = Field(False, description="Compile the network with torch.compile; useful on CUDA.")
+    checkpoint_every: int = Field(250, ge=1, description="Steps between resumable checkpoints.")
+    keep_checkpoints: int = Field(2, ge=1, description="Number of latest checkpoints to keep.")
+    log_every: int = Field(25, ge=1, description="Steps between rows of metrics.jsonl and points in TensorBoard.")
+    pictures_every: int = Field(
+        500, ge=1, description="Steps between pictures of real and generated noise in TensorBoard."
+    )
 
 
 class PDiTSettings(StageSettings):
     """Stage 2 beside the optimiser."""
 
-    loss: LossKind = Field("pseudo_huber", description="distance of the consistency loss")
+    loss: LossKind = Field("pseudo_huber", description="Distance of the consistency loss.")
     train_prompts: bool = Field(
         False,
-        description="also train the prompt blocks in this stage; needed with a lossless latent, whose "
-        "reconstruction teaches them nothing. Off is the paper",
+        description="Train the prompt blocks in this stage, too; required with a lossless latent, whose "
+        "reconstruction does not train them. As published: false.",
     )
     reference: Literal["own", "same_image"] = Field(
-        "own", description="prompts from the crop's own noise (paper) or from another crop of its image"
+        "own", description="Source of the prompts: the noise of the crop itself (paper), or another crop of its image."
     )
-    reference_crop: int = Field(128, ge=16, multiple_of=8, description="side of that other crop")
-    condition_noise: float = Field(5 / 255, ge=0, description="std of the noise on the clean condition, in [0, 1]")
+    reference_crop: int = Field(128, ge=16, multiple_of=8, description="Side of the other crop, pixels.")
+    condition_noise: float = Field(
+        5 / 255, ge=0, description="Standard deviation of the noise on the clean condition, for images in [0, 1]."
+    )
 
 
 class Randomisation(BaseModel):
@@ -64,12 +70,14 @@ class Randomisation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    share: float = Field(1.0, ge=0, le=1, description="share of the regions that are changed; the rest stays as it is")
-    resample: Range = Field((1.0, 1.0), description="both images resampled by a factor from this range")
-    gain: Range = Field((1.0, 1.0), description="both images times a factor from this range")
-    gamma: Range = Field((1.0, 1.0), description="both images to a power from this range")
-    jpeg: float = Field(0.0, ge=0, le=1, description="share of changed regions whose noisy side is saved as JPEG")
-    jpeg_quality: tuple[int, int] = Field((70, 98), description="qualities of those")
+    share: float = Field(1.0, ge=0, le=1, description="Share of the regions to change, 0 to 1.")
+    resample: Range = Field((1.0, 1.0), description="Range of the factor by which both images are resampled.")
+    gain: Range = Field((1.0, 1.0), description="Range of the factor by which both images are multiplied.")
+    gamma: Range = Field((1.0, 1.0), description="Range of the exponent of both images.")
+    jpeg: float = Field(
+        0.0, ge=0, le=1, description="Share of the changed regions whose noisy side is saved as JPEG, 0 to 1."
+    )
+    jpeg_quality: tuple[int, int] = Field((70, 98), description="Range of the JPEG quality.")
 
     @model_validator(mode="after")
     def _ranges(self) -> Randomisation:
@@ -88,10 +96,12 @@ class DataSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="share of draws per dataset name; default: by number of patches"
+        default_factory=dict, description="Share of the samples per dataset name; default: by number of patches."
     )
-    region: int = Field(128, ge=16, multiple_of=8, description="side of the part of a patch that is whitened at a time")
-    crops: int = Field(8, ge=1, description="samples cut from one region: whitening costs more than cutting")
-    mix: int = Field(16, ge=1, description="regions whose samples are shuffled together")
-    flips: bool = Field(True, description="regions are mirrored and turned by right angles at random")
-    randomise: Randomisation | None = Field(None, description="domain randomisation; none: pairs as they are")
+    region: int = Field(
+        128, ge=16, multiple_of=8, description="Side of the region of a patch that is whitened at a time, pixels."
+    )
+    crops: int = Field(8, ge=1, description="Number of crops per whitened region.")
+    mix: int = Field(16, ge=1, description="Number of regions whose crops are shuffled together.")
+    flips: bool = Field(True, description="Flip and rotate regions by right angles at random.")
+    randomise: Randomisation | None = Field(None, description="Domain randomisation; null: none.")

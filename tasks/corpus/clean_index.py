@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.jsontext import decode_json
-from tasks.corpus.crops import CropSettings, Windows, count, textured
+from tasks.corpus.crops import Windows, count, textured
+from tasks.corpus.parameters import CropSettings
 from tasks.datasets.clean_images import CleanImage, CleanSource, Rejected, listing, open_clean
-from tasks.runtime.clusters import ClusterConfig
+from tasks.runtime.parameters import ClusterConfig
 from tasks.stores.corpus_store import CLEAN_IMAGES, INDEXED, SOURCES
 from tasks.stores.io.filesystem import join, read_if_there, sha256
 from tasks.stores.io.tables import decode_table, encode_table

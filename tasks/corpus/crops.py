@@ -10,34 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.seeds import derive_seed
+from tasks.corpus.parameters import CropSettings
 from tasks.datasets.clean_images import CleanImage, read_clean
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.clusters import run_each
+from tasks.runtime.parameters import ClusterConfig
 from tasks.stores.layout import peak
 
 _AT_ONCE = 16  # images that one task looks at
-
-
-class CropSettings(BaseModel):
-    """How a clean image is cut."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    crop: int = Field(256, ge=16, description="side of the square clean patches, pixels")
-    stride: int | None = Field(None, ge=1, description="grid: step between patches; default: no overlap")
-    crops: Literal["grid", "random", "centre"] = Field(
-        "grid", description="grid: all windows, the last flush with the border; random: some per image; centre: one"
-    )
-    crops_per_image: int = Field(8, ge=1, description="random: windows per image")
-    min_clean_std: float = Field(
-        0.0, ge=0, lt=1, description="windows flatter than this are not used: std of the clean patch, of full scale"
-    )
 
 
 @dataclass(frozen=True)
@@ -83,9 +67,9 @@ def count(cropping: CropSettings, height: int, width: int) -> int:
     """Windows of an image of this size, before any is filtered."""
     if min(height, width) < cropping.crop:
         return 0
-    if cropping.crops == "centre":
+    if cropping.crop_policy == "centre":
         return 1
-    if cropping.crops == "random":
+    if cropping.crop_policy == "random":
         return min(cropping.crops_per_image, (height - cropping.crop + 1) * (width - cropping.crop + 1))
     return _along(cropping, height) * _along(cropping, width)
 
@@ -97,9 +81,9 @@ def _along(cropping: CropSettings, side: int) -> int:
 def corner(cropping: CropSettings, seed: int, image: CleanImage, local: int) -> tuple[int, int]:
     """(y, x) of window ``local`` of an image."""
     free = image.height - cropping.crop, image.width - cropping.crop
-    if cropping.crops == "centre":
+    if cropping.crop_policy == "centre":
         return free[0] // 2, free[1] // 2
-    if cropping.crops == "random":
+    if cropping.crop_policy == "random":
         return _drawn_corners(seed, image.id, *free, count(cropping, image.height, image.width))[local]
     row, column = divmod(local, _along(cropping, image.width))
     step = cropping.stride or cropping.crop

@@ -30,24 +30,39 @@ class GateRules(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     std_ratio: tuple[float, float] = Field(
-        (0.6, 1.5), description="allowed noise std over the reference's std at the same intensities"
+        (0.6, 1.5),
+        description="Allowed ratio of the noise standard deviation to that of the reference at the same intensities.",
     )
-    min_noise_std: float = Field(0.0005, ge=0, description="dead below this noise std, fraction of full scale")
-    max_saturated: float = Field(0.95, gt=0, le=1, description="largest share of noisy values at 0 or full scale")
-    duplicates: bool = Field(False, description="allow two samples with identical noise")
-    max_rejected_share: float = Field(0.02, ge=0, le=1, description="more rejections than this: nothing is published")
-    sampled_pairs: int = Field(64, ge=1, description="pairs that are compared with the noise of their references")
+    min_noise_std: float = Field(
+        0.0005,
+        ge=0,
+        description="Reject samples whose noise standard deviation is smaller, as a fraction of the data range.",
+    )
+    max_saturated: float = Field(
+        0.95, gt=0, le=1, description="Reject samples with a larger share of noisy values at 0 or white, 0 to 1."
+    )
+    duplicates: bool = Field(False, description="Allow samples with identical noise.")
+    max_rejected_share: float = Field(
+        0.02, ge=0, le=1, description="Do not publish if a larger share of the samples is rejected, 0 to 1."
+    )
+    sampled_pairs: int = Field(
+        64, ge=1, description="Number of pairs that are compared with the noise of their references."
+    )
     max_kld: float | None = Field(
-        0.15, gt=0, description="per camera: KLD of whitened noise, real || generated; null: no limit"
+        0.15,
+        gt=0,
+        description="Maximum KL divergence of whitened noise per camera, real from generated; null: no limit.",
     )
     max_lag1_error: float | None = Field(
-        0.1, gt=0, description="per camera: error of the lag-1 correlation of whitened noise; null: no limit"
+        0.1, gt=0, description="Maximum error of the lag-1 correlation of whitened noise per camera; null: no limit."
     )
     max_cross_channel_error: float | None = Field(
-        0.15, gt=0, description="per camera: error of the correlations between colours; null: no limit"
+        0.15, gt=0, description="Maximum error of the correlations between colour channels per camera; null: no limit."
     )
     camera_std_ratio: tuple[float, float] | None = Field(
-        (0.8, 1.25), description="per camera: allowed std of generated over real noise, whitened; null: no limit"
+        (0.8, 1.25),
+        description="Allowed ratio of the standard deviation of generated to real whitened noise per camera; "
+        "null: no limit.",
     )
 
 

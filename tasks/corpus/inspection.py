@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from pydantic import BaseModel
@@ -17,7 +19,8 @@ from tasks.corpus.maintenance import verify_corpus
 from tasks.datasets.catalogue import COMMIT as CATALOGUE
 from tasks.datasets.catalogue import REJECTED, CatalogueRecord, load_catalogue
 from tasks.models.generators import bundle_folder
-from tasks.runtime.clusters import ClusterConfig, open_cluster
+from tasks.runtime.clusters import Cluster, open_cluster
+from tasks.runtime.parameters import ClusterConfig
 from tasks.stores.aliases import resolve_alias
 from tasks.stores.commits import PLAN
 from tasks.stores.corpus_store import COMMIT as CORPUS
@@ -170,22 +173,39 @@ def _corpus_facts(corpus: Corpus) -> dict[str, Any]:
     return facts | {"recipe": record.recipe, "metrics": record.metrics, "report": join(corpus.url, "report.html")}
 
 
-def verify(url: str) -> dict[str, Any]:
+def verify(
+    url: str,
+    cluster: Cluster | None = None,
+    *,
+    sample: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
     """Check every byte against its digest.
 
+    Args:
+        url: a store of any kind, an alias of a corpus, or a version of a registry.
+        cluster: where shards of a corpus are checked; default: this process.
+        sample: check only this many shards of a corpus.
+        seed: of the choice of these shards.
+        progress: called with the number of checked shards of a corpus and of all.
+
     Raises:
-        IntegrityError: something is missing or damaged; names each file.
+        IntegrityError: files are missing or damaged; names them.
+        UserError: nothing is stored there, or ``sample`` is given for a store that is not a corpus.
     """
     url = resolved(url)
     kind = kind_of(url)
+    if sample is not None and kind != "corpus":
+        raise UserError(f"--sample {sample}: only a corpus is verified by sample, {url} is a {kind}; leave it out")
     if kind == "model bundle":
         return {"kind": kind, "verified": True, "digest": verify_bundle(bundle_folder(url))}
     if kind == "catalogue":
         table, digest = load_catalogue(url)
         return {"kind": kind, "verified": True, "pairs": table.num_rows, "digest": digest}
     if kind == "corpus":
-        with open_cluster(ClusterConfig()) as cluster:
-            return verify_corpus(url, cluster)
+        with nullcontext(cluster) if cluster else open_cluster(ClusterConfig()) as workers:
+            return verify_corpus(url, workers, sample=sample, seed=seed, progress=progress)
     store = None if kind == "export" else PromptBank(url) if kind == "prompt bank" else PatchStore.open(url)
     problems = list(verify_export(url) if store is None else store.verify())
     if problems:

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.corpus.plan import OF_A_RUN, CorpusParameters, CorpusPlan
+from tasks.corpus.parameters import OF_A_RUN, CorpusParameters
+from tasks.corpus.plan import CorpusPlan
 from tasks.runtime.clusters import Cluster
 from tasks.runtime.configuration import validate
-from tasks.runtime.steps import step
 from tasks.stores.aliases import resolve_alias
 from tasks.stores.commits import PLAN, SIGNATURE, part_name
 from tasks.stores.corpus_store import (
@@ -59,9 +59,10 @@ def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:
 
 
 def _refuse_foreign(location: str, recorded: dict[str, Any], given: set[str]) -> None:
-    """A corpus may come from anyone, and so may the file at ``location``. It records how the corpus was made and where
-    its sources were; digests tell whether those are unchanged. It must not choose where to write, who computes, or
-    which web address is requested.
+    """Refuse a record that chooses more than how the corpus was made and where its sources are.
+
+    A corpus may come from anyone, and so may the file at ``location``. Digests show whether the sources changed. The
+    file must not choose where to write, who computes, or which web address is requested.
 
     Raises:
         IntegrityError: it says more. UserError: a source has to be confirmed.
@@ -238,6 +239,3 @@ def _published(url: str) -> Iterator[str]:
     for name in list_files(url):
         if name.count("/") == 1 and name.endswith(f"/{COMMIT}"):
             yield join(url, name.split("/")[0])
-
-
-task_verify_corpus = step("verify_corpus")(verify_corpus)

@@ -6,13 +6,10 @@ small for a billion pairs as for a thousand.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
-
-from pydantic import ConfigDict, Field, model_validator
+from typing import Any
 
 from pngmodel.baselines import BASELINES
 from pngmodel.baselines.trained import FORMAT as TRAINED
@@ -21,13 +18,13 @@ from pngmodel.errors import UserError
 from pngmodel.network.model import Precision
 from pngmodel.seeds import derive_seed
 from tasks.corpus.clean_index import CleanIndex, CleanQuery, index_clean
-from tasks.corpus.crops import CropSettings, Window
-from tasks.corpus.reference_policy import ReferencePolicy, ReferenceSelector
+from tasks.corpus.crops import Window
+from tasks.corpus.parameters import CorpusParameters, CropSettings, ReferencePolicy
+from tasks.corpus.reference_policy import ReferenceSelector
 from tasks.datasets.clean_images import CleanImage
 from tasks.datasets.reference_pairs import SHIPPED, ReferenceSource, open_references, planned_references
-from tasks.models.generators import SHIPPED_MODEL, bundle_folder, model_digest
+from tasks.models.generators import bundle_folder, model_digest
 from tasks.models.prompt_bank import KEPT_ENTRIES, Location, Name
-from tasks.runtime.clusters import ClusterConfig
 from tasks.runtime.parts import parse_parts
 from tasks.runtime.provenance import code_version, device_name, packages
 from tasks.runtime.steps import step
@@ -35,86 +32,6 @@ from tasks.stores.corpus_store import ARRAYS_OF_MODE
 from tasks.stores.layout import Layout
 
 _DECIDING = ("torch", "numpy", "pillow", "imagecodecs")  # the last two decode clean images
-Mode = Literal["pairs", "noisy", "recipe"]
-OF_A_RUN = {"output", "parts", "check", "cluster", "alias", "override_gate"}
-"""Parameters that are of one run and not of the corpus: no record says them."""
-
-
-class CorpusParameters(CropSettings):
-    """What to generate and where it goes."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    output: str = Field(description="folder or URL of the corpus")
-    model: str = Field(
-        SHIPPED_MODEL, description="'shipped', the folder or URL of a model bundle, or a baseline's name"
-    )
-    references: str = Field(
-        SHIPPED, description="real noise: 'shipped', or the URL of a patch store, catalogue or prompt bank"
-    )
-    split: str | None = Field(None, description="only references of this split of their store, e.g. train")
-    clean: str = Field(
-        SHIPPED, description="clean images: 'shipped', a folder, a Zarr array, a patch store or a catalogue"
-    )
-    clean_split: str | None = Field(None, description="only clean images of this split of their store, e.g. train")
-    clean_licence: str | None = Field(None, description="licence of clean images whose source does not say it")
-    min_jpeg_quality: int | None = Field(None, ge=1, le=100, description="JPEG files below this are not used")
-    scale: int = Field(1, ge=1, description="independent noisy draws per clean patch")
-    mode: Mode = Field(
-        "pairs",
-        description="pairs: noisy and clean images; noisy: the clean ones are only named; recipe: sources and seeds",
-    )
-    seed: int = Field(0, ge=0, lt=2**63, description="another seed is another corpus")
-    reference_policy: ReferencePolicy = Field(
-        "uniform",
-        description="uniform: any reference on any patch; own: the reference with the clean image's id; camera: any "
-        "of the clean image's camera; cameras: a camera first, then any of its references",
-    )
-    weights: dict[str, float] | None = Field(
-        None, description="cameras by weight, e.g. {GP: 2, S6: 1}; those not named are not used"
-    )
-    shard: int = Field(256, ge=1, description="pairs per shard; one shard is one unit of work and one object")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    gate: str = Field("default", description="quality gate: 'default' or a YAML file of configs/quality_gates/")
-    override_gate: str | None = Field(
-        None, min_length=3, description="publish although the gate fails, for this reason, which is recorded"
-    )
-    alias: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][\w.-]*$", description="a name beside the output that then means it, e.g. latest"
-    )
-    parts: str | None = Field(None, description="i/n: make part i of n and do not publish; then `pngnoise finalise`")
-    check: Literal["checksums", "sizes"] = Field(
-        "checksums", description="how shards that are there are looked at: all bytes, or parts and sizes of objects"
-    )
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
-
-    @model_validator(mode="after")
-    def _agree(self) -> CorpusParameters:
-        if self.weights is not None and (self.reference_policy not in ("uniform", "cameras") or not self.weights):
-            raise ValueError("weights choose a camera first: they need assign 'cameras' and at least one camera")
-        weights = (self.weights or {"": 1}).values()
-        if not all(0 <= weight < math.inf for weight in weights) or sum(weights) <= 0:
-            raise ValueError("weights are numbers of 0 or more, and not all 0")
-        return self
-
-    def identity_settings(self) -> dict[str, Any]:
-        """The part that decides pixels and rows: not where things lie, nor who computes them, nor how many draws."""
-        names = {"seed", "reference_policy", "weights", "split", "clean_licence", *CropSettings.model_fields}
-        return self.model_dump(mode="json", include=names)
-
-    def locations(self) -> dict[str, Any]:
-        """Everything that makes the same corpus again: the settings, and where the sources lay."""
-        content = self.model_dump(mode="json", exclude=OF_A_RUN)
-        return content | {name: _without_secrets(content[name]) for name in ("model", "references", "clean")}
-
-
-def _without_secrets(url: str) -> str:
-    """A URL without user, password and query, where tokens may stand; a path as it is."""
-    if "://" not in url:
-        return url
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 @dataclass(frozen=True)

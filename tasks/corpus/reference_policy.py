@@ -5,14 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Literal
 
 from pngmodel.errors import UserError
 from pngmodel.seeds import derive_seed
+from tasks.corpus.parameters import ReferencePolicy
 from tasks.datasets.clean_images import CleanImage
 from tasks.datasets.reference_pairs import ReferenceSource
 
-ReferencePolicy = Literal["uniform", "own", "camera", "cameras"]
 Identity = tuple[int | str, ...]
 _UNIT = 2.0**-63  # seeds have 63 bits
 _SHIPPED_SUFFIX = "_clean.png"

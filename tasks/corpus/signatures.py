@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.corpus.inspection import commit_of, resolved, verify
+from tasks.corpus.parameters import VerifyParameters
+from tasks.runtime.clusters import open_cluster
+from tasks.runtime.steps import step
 from tasks.stores.commits import SIGNATURE
 from tasks.stores.io.filesystem import encode_json, exists, join, read_bytes, read_json, sha256, write_json
 
@@ -63,16 +66,30 @@ def sign(location: str, key: Path) -> dict[str, Any]:
     return found.model_dump(include={"kind", "digest", "key"}) | {"location": location}
 
 
-def verify_signed(location: str, trusted: Sequence[Path]) -> dict[str, Any]:
-    """Check every byte at ``location``, and that one of the ``trusted`` public keys (PEM) signed it; returns what
-    :func:`tasks.corpus.inspection.verify` does, and whose key it was.
+def verify_store(
+    parameters: VerifyParameters, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Check a store as :func:`tasks.corpus.inspection.verify`, and its signature if ``trusted`` names keys."""
+    with open_cluster(parameters.cluster) as cluster:
+        options = {"cluster": cluster, "sample": parameters.sample, "seed": parameters.seed, "progress": progress}
+        if parameters.trusted:
+            return verify_signed(parameters.location, [Path(key) for key in parameters.trusted], **options)
+        return verify(parameters.location, **options)  # type: ignore[arg-type]
+
+
+def verify_signed(location: str, trusted: Sequence[Path], **options: Any) -> dict[str, Any]:
+    """Check every byte at ``location``, and that one of the ``trusted`` public keys (PEM) signed it.
+
+    Returns:
+        The result of :func:`tasks.corpus.inspection.verify`, which gets ``options``, and the key that signed.
 
     Raises:
-        UserError: it is unsigned, or by nobody of these. IntegrityError: it is damaged, or not what was signed.
+        UserError: the store is not signed, or not by one of these keys.
+        IntegrityError: the store is damaged, or differs from what was signed.
     """
     keys = {_fingerprint(public): public for public in map(_public, trusted)}
     location = resolved(location)
-    facts = verify(location)
+    facts = verify(location, **options)
     target = join(location, SIGNATURE)
     if not exists(target):
         raise UserError(
@@ -127,3 +144,6 @@ def _public(path: Path) -> Ed25519PublicKey:
 
 def _fingerprint(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+task_verify_store = step("verify")(verify_store)

@@ -20,7 +20,8 @@ from tasks.datasets.formats.pixels import read_pixels
 from tasks.datasets.formats.zarr_array import DOCUMENT, image_count, is_group, row_part
 from tasks.datasets.reference_pairs import SAMPLE_LICENCE, SAMPLES, SHIPPED, hwc, patch_content, patch_id, unit_floats
 from tasks.datasets.verification import pixel_digest
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.clusters import run_each
+from tasks.runtime.parameters import ClusterConfig
 from tasks.runtime.provenance import content_key
 from tasks.stores.io.filesystem import exists, is_local, join, read_bytes, sha256
 from tasks.stores.io.listing import file_stamps, list_files

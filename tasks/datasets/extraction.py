@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.datasets import patch_statistics as levels
 from tasks.datasets.catalogue import COMMIT as CATALOGUE
 from tasks.datasets.catalogue import load_catalogue, read_catalogued
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.datasets.parameters import Geometry, Selection
+from tasks.runtime.clusters import run_each
+from tasks.runtime.parameters import ClusterConfig
 from tasks.runtime.parts import parse_parts
 from tasks.runtime.steps import step
 from tasks.stores.commits import part_name, refuse_missing
@@ -41,54 +42,36 @@ Progress = Callable[[int, int], None]
 Shared = TypeVar("Shared")
 
 
-class Geometry(BaseModel):
-    """How an image is cut: by the name of a preset, or by size and stride."""
+def resolved(geometry: Geometry) -> tuple[int, int]:
+    """(size, stride) in pixels.
 
-    model_config = ConfigDict(extra="forbid")
-
-    preset: str | None = Field(None, description=f"one of {', '.join(PRESETS)}; in the place of size and stride")
-    size: int | None = Field(None, ge=16, le=8192, description="side of the square patches, pixels; default 256")
-    stride: int | None = Field(None, ge=1, description="step between patches; default the size (no overlap)")
-
-    def resolved(self) -> tuple[int, int]:
-        """(size, stride).
-
-        Raises:
-            UserError: an unknown preset, or a preset and sizes.
-        """
-        if self.preset is None:
-            size = self.size or PRESETS["sidd-256"][0]
-            return size, self.stride or size
-        if self.preset not in PRESETS:
-            raise UserError(f"preset is {self.preset!r}; choose one of {', '.join(PRESETS)}, or give size and stride")
-        if self.size or self.stride:
-            raise UserError(f"preset {self.preset!r} says size and stride; give either the preset or these")
-        return PRESETS[self.preset]
+    Raises:
+        UserError: an unknown preset, or a preset together with a size or stride.
+    """
+    if geometry.preset is None:
+        size = geometry.size or PRESETS["sidd-256"][0]
+        return size, geometry.stride or size
+    if geometry.preset not in PRESETS:
+        raise UserError(
+            f"--preset {geometry.preset!r} does not exist; choose one of {', '.join(PRESETS)}, or give size and stride"
+        )
+    if geometry.size or geometry.stride:
+        raise UserError(f"--preset {geometry.preset!r} sets size and stride; give either the preset or these")
+    return PRESETS[geometry.preset]
 
 
-class Selection(BaseModel):
-    """Which rows of a catalogue are cut; what is not given is not asked for."""
+def _selected(rows: list[dict[str, Any]], wanted: dict[str, Any], catalogue: str) -> list[dict[str, Any]]:
+    """The rows with these values.
 
-    model_config = ConfigDict(extra="forbid")
-
-    dtype: str | None = Field(None, description="uint8, uint16 or float32")
-    channels: int | None = Field(None, ge=1, description="1 or 3")
-    split: str | None = Field(None, description="e.g. train")
-    camera: str | None = Field(None, description="e.g. S6")
-
-    def of(self, rows: list[dict[str, Any]], catalogue: str) -> list[dict[str, Any]]:
-        """The rows that fit.
-
-        Raises:
-            UserError: none does; says what there is.
-        """
-        wanted = self.model_dump(exclude_none=True)
-        found = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-        if not found:
-            there = "; ".join(f"{name}: {sorted({str(row[name]) for row in rows})}" for name in wanted)
-            asked = ", ".join(f"{name} {value!r}" for name, value in wanted.items())
-            raise UserError(f"{catalogue}: no image has {asked}; there are {there}" if asked else f"{catalogue}: empty")
-        return found
+    Raises:
+        UserError: there are none; names the values that exist.
+    """
+    found = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    if not found:
+        there = "; ".join(f"{name}: {sorted({str(row[name]) for row in rows})}" for name in wanted)
+        asked = ", ".join(f"{name} {value!r}" for name, value in wanted.items())
+        raise UserError(f"{catalogue}: no image has {asked}; there are {there}" if asked else f"{catalogue}: empty")
+    return found
 
 
 @dataclass(frozen=True)
@@ -174,14 +157,14 @@ def extract_patches(
     Raises:
         UserError: no catalogue, images of several kinds, no patch fits, or the output is another store.
     """
-    size, stride = (geometry or Geometry()).resolved()
+    size, stride = resolved(geometry or Geometry())
     table_sha256 = _table_sha256(catalogue)
     table, digest = load_catalogue(catalogue)
     recipe = {
         "catalogue": digest,
         "size": size,
         "stride": stride,
-        "select": (select or Selection()).model_dump(exclude_none=True),
+        "select": (select or Selection()).model_dump(include=set(Selection.model_fields), exclude_none=True),
     }
     rows, rejected = _usable(table.to_pylist(), recipe, catalogue)
     units, filled = pack([len(_windows(row, size, stride)) for row in rows], shard)
@@ -217,7 +200,7 @@ def _usable(
     rows: list[dict[str, Any]], recipe: dict[str, Any], catalogue: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """The rows that a recipe cuts, and those that are too small; a function of the arguments, here and on workers."""
-    chosen = Selection(**recipe["select"]).of(rows, catalogue)
+    chosen = _selected(rows, recipe["select"], catalogue)
     kinds = Counter((row["channels"], row["dtype"], " and ".join(_sides(row))) for row in chosen)
     if len(kinds) > 1:
         words = "; ".join(f"{n} of {c} x {dtype} ({sides})" for (c, dtype, sides), n in sorted(kinds.items()))

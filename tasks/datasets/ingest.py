@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from tasks.datasets.adapters import adapter
@@ -34,10 +33,12 @@ from tasks.datasets.catalogue import (
 )
 from tasks.datasets.catalogue_report import catalogue_markdown, catalogue_page
 from tasks.datasets.duplicates import near_duplicates
+from tasks.datasets.parameters import IngestSettings
 from tasks.datasets.records import SIDES, PairRecord, Unpaired
 from tasks.datasets.source import Source
 from tasks.datasets.verification import Checked, check_group, grouped
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.clusters import run_each
+from tasks.runtime.parameters import ClusterConfig
 from tasks.runtime.provenance import content_key, packages
 from tasks.runtime.run_metrics import REJECTS, count
 from tasks.runtime.steps import step
@@ -55,25 +56,6 @@ class RejectedError(UserError):
     def __init__(self, message: str, rejected: list[dict[str, str]]) -> None:
         super().__init__(message)
         self.rejected = rejected
-
-
-class IngestSettings(BaseModel):
-    """What is asked of a dataset beyond its layout."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    validation_scenes: list[str] = Field(default_factory=list, description="scenes to keep out of training")
-    validation_share: float = Field(
-        0.0, ge=0, lt=1, description="share of the training pairs to keep out, whole scenes, picked by their names"
-    )
-    licence: str | None = Field(None, description="licence of images whose layout does not say it")
-    data_range: float | None = Field(
-        None, gt=0, description="level of float images that stands for 1; default: the smallest usual one that fits"
-    )
-    max_shift: float = Field(2.0, ge=0, description="pixels that noisy and clean may be apart")
-    max_rejected: float = Field(
-        1.0, ge=0, le=1, description="share of rejected pairs above which nothing is catalogued; 1: never"
-    )
 
 
 def ingest(

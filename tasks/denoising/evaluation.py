@@ -6,18 +6,16 @@ from collections.abc import Callable
 from statistics import fmean, stdev
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from pngmodel.bundle import bundle_config
 from pngmodel.errors import UserError
 from pngmodel.metrics.comparison import paired_difference
-from pngmodel.metrics.fidelity import Protocol
 from pngmodel.network.model import Precision
-from tasks.denoising.measurement import NOISY, Candidate, Measurement, TestSet, candidates, chosen, measure
-from tasks.denoising.training import REAL
+from tasks.denoising.measurement import NOISY, Candidate, Measurement, candidates, chosen, measure
+from tasks.denoising.parameters import EvaluateDenoiserParameters, TestSet
 from tasks.models.denoisers import CLASSICAL
 from tasks.models.generators import bundle_folder
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.clusters import run_each
+from tasks.runtime.parameters import ClusterConfig
 from tasks.runtime.provenance import content_key, device_name, measuring_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import KEY, read_record
@@ -32,27 +30,6 @@ _TOLD = ("steps", "commit", "device", "config", "data", "seconds")
 
 Rows = list[dict[str, Any]]
 """One image each: id, psnr, ssim."""
-
-
-class EvaluateDenoiserParameters(BaseModel):
-    """Which denoisers are measured on which pairs."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    denoisers: list[str] = Field(
-        min_length=1, description="folders written by train_denoiser, bundles, or classical denoisers by name (nlm)"
-    )
-    tests: list[TestSet] = Field(min_length=1, description="real pairs")
-    control: str = Field(REAL, description="arm that the others are compared with, where it is there")
-    protocol: Protocol = Field("sidd", description="sidd: rounded to 8 bits, peak 255; float: not rounded, peak 1")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    output: str = Field(
-        "runs/denoiser-evaluation", description=f"folder or URL for {RECORD}, {REPORT} and what was measured"
-    )
-    cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"),
-        description="where work is done; one denoiser on one set of pairs is a task",
-    )
 
 
 def measurements(parameters: EvaluateDenoiserParameters) -> list[Measurement]:

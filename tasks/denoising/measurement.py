@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from pngmodel.bundle import bundle_config
@@ -14,6 +13,7 @@ from pngmodel.errors import UserError
 from pngmodel.images import to_unit
 from pngmodel.metrics.fidelity import Protocol, psnr, ssim
 from tasks.datasets.reference_pairs import ReferenceSource, open_pairs, planned_references
+from tasks.denoising.parameters import TestSet
 from tasks.evaluation.pair_selection import spread_of
 from tasks.models.denoisers import CLASSICAL, denoiser_digest, load_denoiser
 from tasks.models.generators import bundle_folder, one_thread
@@ -23,19 +23,6 @@ CEILING = 100.0
 """PSNR in dB that equal images count as: a mean with an infinite one says nothing."""
 NOISY = "noisy"
 """The row of the noisy images as they are."""
-
-
-class TestSet(BaseModel):
-    """Real pairs that denoisers are measured on."""
-
-    __test__ = False  # no class of tests
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][\w.+-]*$", description="what it is called in tables")
-    references: str = Field(description="'shipped', a patch store or a catalogue")
-    split: str | None = Field(None, description="only pairs of this split, e.g. validation")
-    camera: str | None = Field(None, description="only pairs of this camera")
-    limit: int | None = Field(None, ge=1, description="at most so many pairs, evenly spread")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pngmodel.metrics.fidelity import psnr
 from tasks.datasets.reference_pairs import planned_references
-from tasks.denoising.evaluation import REPORT, EvaluateDenoiserParameters, Rows
+from tasks.denoising.evaluation import REPORT, Rows
 from tasks.denoising.measurement import NOISY, Measurement, denoised, pair_of
+from tasks.denoising.parameters import EvaluateDenoiserParameters
 from tasks.reports.markdown import plain, table
 from tasks.reports.pages import TEMPLATES, data_uri, picture
 from tasks.reports.tables import NAMES, with_spread

@@ -22,16 +22,16 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.network.model import Precision
 from tasks.datasets.catalogue import load_catalogue, read_catalogued
 from tasks.denoising.matlab73 import matlab73
+from tasks.denoising.parameters import SubmitParameters
 from tasks.denoising.unpaired import denoised
 from tasks.models.denoisers import CLASSICAL, denoiser_digest, load_denoiser
 from tasks.models.generators import one_thread
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.clusters import run_each
 from tasks.runtime.provenance import device_name
 from tasks.runtime.steps import step
 from tasks.stores.commits import ObjectFact, PartWriter
@@ -39,7 +39,6 @@ from tasks.stores.io.filesystem import exists, file_size, join, local_path, read
 from tasks.stores.io.read_ranges import file_sha256
 
 Benchmark = Literal["sidd", "dnd"]
-Form = Literal["mat", "kaggle"]
 SIDD_IMAGES, SIDD_BLOCKS = 40, 32
 DND_IMAGES, DND_BOXES = 50, 20
 COMMIT = "submission.json"
@@ -48,28 +47,6 @@ _SHOWN = 3
 _EVALUATION = "1.0"  # eval_version of DND's kit
 
 Pixels = NDArray[Any]
-
-
-class SubmitParameters(BaseModel):
-    """Which benchmark, which denoiser, where the files go."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    benchmark: Benchmark = Field(description="sidd or dnd, sRGB")
-    catalogue: str = Field(
-        description="folder or URL of a catalogue: `pngnoise ingest --adapter sidd-benchmark` or dnd"
-    )
-    denoiser: str = Field(description=f"{', '.join(CLASSICAL)}, or a denoiser's bundle")
-    output: str = Field(description="local folder; upload/ in it holds the files for the server")
-    form: Form = Field("mat", description="mat; of SIDD also kaggle, a CSV file")
-    method: str | None = Field(None, description="SIDD: name of the method, default the denoiser's")
-    authors: str = Field("", description="SIDD: who made it")
-    paper_title: str = Field("", description="SIDD: title of the paper")
-    venue: str = Field("", description="SIDD: where it appeared")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"), description="where images are denoised"
-    )
 
 
 @dataclass(frozen=True)
@@ -271,7 +248,9 @@ def _read_blocks(writer: PartWriter, number: int) -> tuple[Pixels, float]:
         return found["blocks"], float(seconds)
 
 
-def _assemble_sidd(root: Path, writer: PartWriter, form: Form, description: dict[str, str]) -> dict[str, Any]:
+def _assemble_sidd(
+    root: Path, writer: PartWriter, form: Literal["mat", "kaggle"], description: dict[str, str]
+) -> dict[str, Any]:
     """Write SubmitSrgb.mat or SubmitSrgb.csv out of the pieces, an image at a time."""
     seconds, pixels = 0.0, 0
 

@@ -19,12 +19,14 @@ from pngmodel.network.model import Precision
 from pngmodel.training.denoising import DenoiserObjective, DenoiserSettings
 from pngmodel.training.loop import Machine, run_stage
 from pngmodel.training.loop import Progress as TrainingProgress
+from tasks.denoising.parameters import Arm
 from tasks.denoising.stored_pairs import StoredPairs
 from tasks.models.denoisers import CLASSICAL
 from tasks.reports.pages import TEXTS
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.clusters import run_each
 from tasks.runtime.configuration import validate
-from tasks.runtime.devices import Devices, fabric_of
+from tasks.runtime.devices import fabric_of
+from tasks.runtime.parameters import ClusterConfig, Devices
 from tasks.runtime.progress import Progress, report
 from tasks.runtime.provenance import content_key
 from tasks.runtime.steps import step
@@ -45,23 +47,8 @@ class DenoiserTrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    denoiser: DenoiserConfig = Field(description="which network")
-    train: DenoiserSettings = Field(description="how it is trained")
-
-
-class Arm(BaseModel):
-    """One kind of training data that is compared with the others."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description="what it is called in folders and tables: small letters, digits, _ . + -")
-    synthetic: str | None = Field(
-        None,
-        description="a corpus, or a noise generator that draws new noise for every sample: 'shipped', a bundle or a "
-        "baseline's name, on the clean side of the real pairs",
-    )
-    repeats: int | None = Field(None, ge=1, description="only the first so many draws of a corpus; none: all")
-    share: float = Field(1.0, ge=0, le=1, description="probability that a sample is synthetic; .5: half and half")
+    denoiser: DenoiserConfig = Field(description="Network.")
+    train: DenoiserSettings = Field(description="Training settings.")
 
 
 @dataclass(frozen=True)
@@ -205,7 +192,7 @@ def train_denoisers(
         UserError: one that cannot be trained; found before any training begins.
     """
     for task in tasks:
-        if task.devices.count * task.devices.nodes > 1:
+        if task.devices.devices * task.devices.nodes > 1:
             raise UserError(
                 "devices: a denoiser is trained on one device; a cluster of workers trains several side by side"
             )

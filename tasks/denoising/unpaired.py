@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.denoisers import ImageDenoiser
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.network.model import Precision
 from tasks.datasets import patch_statistics as levels
 from tasks.datasets.extraction import Progress, publish, share
+from tasks.denoising.parameters import EstimateParameters
 from tasks.models.denoisers import CLASSICAL, denoiser_digest, load_denoiser
 from tasks.models.generators import one_thread
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.clusters import run_each
 from tasks.runtime.provenance import device_name
 from tasks.runtime.steps import step
 from tasks.stores.layout import ARRAYS, CLEAN, NOISY, peak
@@ -33,21 +33,6 @@ from tasks.stores.writer import ShardWriter
 
 ESTIMATED = "estimated_clean"
 """Key of the recipe that says of which store and by which denoiser the clean images are estimates."""
-
-
-class EstimateParameters(BaseModel):
-    """Whose noisy images, which denoiser, where the result goes."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    store: str = Field(description="folder or URL of a patch store; of its images only the noisy ones are read")
-    denoiser: str = Field("nlm", description=f"{', '.join(CLASSICAL)}, or a denoiser's bundle")
-    output: str = Field(description="folder or URL of the new patch store")
-    parts: str | None = Field(None, description="'i/n': make part i of n only; finalise_store completes the store")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"), description="where shards are made"
-    )
 
 
 @dataclass(frozen=True)

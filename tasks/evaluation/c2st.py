@@ -7,16 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean, stdev
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from pngmodel.errors import UserError
 from pngmodel.interface import Prompts
 from pngmodel.metrics import c2st
 from pngmodel.network.model import Precision
 from pngmodel.seeds import derive_seed
-from tasks.datasets.reference_pairs import SHIPPED, Reference, ReferenceSource, open_pairs, planned_references
+from tasks.datasets.reference_pairs import Reference, ReferenceSource, open_pairs, planned_references
 from tasks.evaluation.noise import simplifications
 from tasks.evaluation.pair_selection import (
     chosen_pairings,
@@ -28,48 +26,18 @@ from tasks.evaluation.pair_selection import (
     read_pair,
     spread_of,
 )
-from tasks.evaluation.reference_protocols import Pairing, Protocol
-from tasks.models.generators import SHIPPED_MODEL, load_generator, one_thread
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.evaluation.parameters import C2stParameters, HoldOut
+from tasks.evaluation.reference_protocols import Pairing
+from tasks.models.generators import load_generator, one_thread
+from tasks.runtime.clusters import run_each
 from tasks.runtime.provenance import code_version, content_key, device_name, measuring_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import KEY, read_record
 from tasks.stores.io.filesystem import write_json
 
-HoldOut = Literal["scene", "image", "split"]
 _HELD_OUT_SHARE = 0.25
 _VALIDATION = "validation"
 _SIDE = 256  # of larger images the middle is used
-
-
-class C2stParameters(BaseModel):
-    """Which generator is told from which real pairs, with which budget."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
-    compare: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
-    references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
-    split: str | None = Field(None, description="only pairs of this split")
-    camera: str | None = Field(None, description="only pairs of this camera")
-    reference: Protocol = Field("A", description="whose noise is imitated, as in the evaluation of noise")
-    hold_out: HoldOut = Field(
-        "scene",
-        description="what is kept from the classifier: a quarter of the scenes or of the images, drawn by each seed; "
-        "or the split 'validation'",
-    )
-    limit: int | None = Field(96, ge=2, description="at most so many pairs, evenly spread")
-    steps: int = Field(250, ge=1, description="training steps of every classifier")
-    batch: int = Field(32, ge=2, multiple_of=2, description="patches a step, half real and half generated")
-    average: Literal[1, 2, 4] = Field(
-        1, description="average noise and clean over n x n pixels before they are looked at"
-    )
-    seeds: int = Field(3, ge=1, le=100, description="classifiers per generator, each with a draw of its own")
-    seed: int = Field(0, ge=0, description="the first of these seeds")
-    baselines: bool = Field(True, description="measure the baselines with the same budget too")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    output: str | None = Field(None, description="file or URL for the record (JSON)")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from pngmodel.errors import UserError
 from pngmodel.metrics import metadata
 from pngmodel.network.model import Precision
 from tasks.datasets.reference_pairs import Reference
-from tasks.evaluation.metadata_samples import Features, Samples, choose_samples, read_samples
+from tasks.evaluation.metadata_samples import Samples, choose_samples, read_samples
+from tasks.evaluation.parameters import MetadataParameters
 from tasks.evaluation.scene_split import divisible, held_out_scenes
-from tasks.models.generators import SHIPPED_MODEL, one_thread
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.models.generators import one_thread
+from tasks.runtime.clusters import run_each
 from tasks.runtime.provenance import code_version, content_key, device_name, measuring_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import KEY, read_record
@@ -33,32 +33,6 @@ PUBLISHED = {
 }
 """What PNG (arXiv 2603.04870) reports on SIDD: 5 cameras, 16 classes of camera and ISO; other data, another head."""
 _HELD_OUT_SHARE = 0.25
-
-
-class MetadataParameters(BaseModel):
-    """Whose prompts, of which pairs, with which budget."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or with features 'all' a baseline's name")
-    references: list[str] = Field(min_length=1, description="patch stores or catalogues: real pairs of several scenes")
-    features: Features = Field(
-        "prompts",
-        description="prompts: the codes of the global and the local prompt blocks; all: everything that is kept of a "
-        "reference, curves and covariances too",
-    )
-    limit: int | None = Field(1000, ge=4, description="at most so many pairs, evenly spread")
-    side: int = Field(256, ge=64, multiple_of=8, description="of larger images the middle, so many pixels wide")
-    least: int = Field(6, ge=2, description="samples that a class needs; those with fewer are listed")
-    steps: int = Field(600, ge=1, description="training steps of every network")
-    batch: int = Field(32, ge=2, description="samples a step")
-    hidden: int = Field(64, ge=1, description="hidden units on prompts; decides the number of parameters of both")
-    seeds: int = Field(5, ge=1, le=100, description="networks of each kind, each with held-out scenes of its own")
-    seed: int = Field(0, ge=0, description="the first of these seeds")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    output: str | None = Field(None, description="file or URL for the record (JSON)")
-    report: str | None = Field(None, description="file or URL for an HTML page with confusion matrices")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,9 +18,9 @@ from pngmodel.network.model import Precision
 from pngmodel.statistics.units import NoiseUnits
 from tasks.datasets.reference_pairs import Reference, open_pairs, planned_references
 from tasks.evaluation.pair_selection import middle
+from tasks.evaluation.parameters import Features
 from tasks.models.generators import load_generator, model_digest, one_thread
 
-Features = Literal["prompts", "all"]
 _FULL_SCALE = 255.0  # noise in grey levels, which float16 holds exactly
 
 

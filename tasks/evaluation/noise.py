@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from pngmodel import NoiseGenerator
@@ -15,7 +14,7 @@ from pngmodel.interface import NoisyImageGenerator
 from pngmodel.metrics.protocols import SAMPLE_METRICS, floor_metrics, mean_metrics, noise_metrics
 from pngmodel.network.model import Precision
 from pngmodel.seeds import derive_seed
-from tasks.datasets.reference_pairs import SHIPPED, open_pairs
+from tasks.datasets.reference_pairs import open_pairs
 from tasks.evaluation.pair_selection import (
     EvaluationPair,
     chosen_pairings,
@@ -26,8 +25,8 @@ from tasks.evaluation.pair_selection import (
     read_pair,
     spread_of,
 )
-from tasks.evaluation.reference_protocols import Protocol
-from tasks.models.generators import SHIPPED_MODEL, load_generator, one_thread
+from tasks.evaluation.parameters import EvaluateParameters
+from tasks.models.generators import load_generator, one_thread
 from tasks.reports.results import Evaluation, Example
 from tasks.reports.tables import report_page
 from tasks.runtime.provenance import code_version, content_key, device_name, measuring_version
@@ -39,29 +38,6 @@ Group = TypeVar("Group", str, tuple[str, int])
 
 _EXAMPLES = 8
 _EXAMPLE_SIDE = 256  # pictures need no more, and a full frame would be hundreds of megabytes
-
-
-class EvaluateParameters(BaseModel):
-    """Which generator is measured on which pairs."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
-    compare: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
-    references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
-    split: str | None = Field(None, description="only pairs of this split of the store, e.g. validation")
-    camera: str | None = Field(None, description="only pairs of this camera")
-    reference: Protocol = Field(
-        "A",
-        description="whose noise is imitated: A the pair's own, B another crop of the same image, C another image of "
-        "the same camera and ISO, D another camera",
-    )
-    limit: int | None = Field(None, ge=1, description="at most so many pairs, evenly spread")
-    seed: int = Field(0, ge=0, description="seed of the draws and of the choice of references")
-    baselines: bool = Field(True, description="measure the baselines on the same pairs too")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    output: str | None = Field(None, description="file or URL for the evaluation record (JSON)")
-    report: str | None = Field(None, description="file or URL for an HTML page with figures and pictures")
 
 
 def _centre(image: Tensor) -> tuple[slice, slice, slice]:

@@ -14,7 +14,8 @@ from pngmodel.bundle import bundle_config
 from pngmodel.errors import UserError
 from pngmodel.images import to_unit
 from tasks.datasets.reference_pairs import ReferenceSource
-from tasks.evaluation.reference_protocols import Pairing, Pairings, Protocol, paired
+from tasks.evaluation.parameters import Protocol
+from tasks.evaluation.reference_protocols import Pairing, Pairings, paired
 from tasks.models.generators import bundle_folder, model_digest
 from tasks.runtime.provenance import content_key
 

@@ -16,14 +16,14 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
 from pngmodel.seeds import derive_seed
 from tasks.datasets.reference_pairs import Reference
+from tasks.evaluation.parameters import Protocol
 
-Protocol = Literal["A", "B", "C", "D"]
 Image = tuple[str, str]
 """Dataset and id: what a whole image is called, however it is cut."""
 

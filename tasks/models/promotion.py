@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pngmodel.errors import UserError
+from tasks.models.parameters import PromoteParameters
 from tasks.models.registry import check_files, named, now, versioned
 from tasks.reports.markdown import table
 from tasks.runtime.configuration import load_yaml
@@ -22,8 +23,8 @@ class Limit(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max: float | None = Field(None, description="at most this")
-    min: float | None = Field(None, description="at least this")
+    max: float | None = Field(None, description="Maximum value.")
+    min: float | None = Field(None, description="Minimum value.")
 
     @model_validator(mode="after")
     def _some(self) -> Limit:
@@ -37,8 +38,8 @@ class NoWorse(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    better: Literal["lower", "higher"] = Field(description="which direction is better")
-    by: float = Field(0.0, ge=0, description="so much worse than the champion's is still good enough")
+    better: Literal["lower", "higher"] = Field(description="Whether lower or higher values are better.")
+    by: float = Field(0.0, ge=0, description="Tolerance: how much worse than the champion is still accepted.")
 
 
 class PromotionRules(BaseModel):
@@ -46,14 +47,14 @@ class PromotionRules(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    protocol: str | None = Field(None, description="the protocol that the record has to have, e.g. noise-C")
-    limits: dict[str, Limit] = Field(default_factory=dict, description="limits by figure")
+    protocol: str | None = Field(None, description="Required protocol of the record, e.g. noise-C.")
+    limits: dict[str, Limit] = Field(default_factory=dict, description="Limits by metric.")
     no_worse: dict[str, NoWorse] = Field(
-        default_factory=dict, description="by figure: how it compares with that of the champion, where there is one"
+        default_factory=dict, description="Comparison with the champion by metric, if there is a champion."
     )
     same: list[str] = Field(
         default=["protocol", "references"],
-        description="keys of the records that have to be equal for a comparison with the champion: the same pairs",
+        description="Keys of the records that must be equal for a comparison with the champion.",
     )
 
     @model_validator(mode="after")
@@ -61,18 +62,6 @@ class PromotionRules(BaseModel):
         if not self.limits and not self.no_worse:
             raise ValueError("has neither limits nor no_worse; such a gate passes everything")
         return self
-
-
-class PromoteParameters(BaseModel):
-    """Which version is to be champion, on what evidence."""
-
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-
-    version: str = Field(description="REGISTRY/NAME@NUMBER")
-    record: str = Field(description="file or URL of the evaluation record (JSON) of this version")
-    rules: str = Field(description="YAML file of configs/promotion/")
-    reason: str = Field("the gate passed", description="why it moves; recorded")
-    override: str | None = Field(None, min_length=1, description="why it is to move although the gate fails; recorded")
 
 
 def load_rules(path: str) -> PromotionRules:

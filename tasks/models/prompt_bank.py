@@ -8,15 +8,15 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from pngmodel.images import to_unit
 from pngmodel.network.model import Precision
 from pngmodel.statistics import whitening
-from tasks.datasets.reference_pairs import SHIPPED, ReferenceSource, open_pairs, planned_references
-from tasks.models.generators import SHIPPED_MODEL, load_generator, model_digest, one_thread
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.datasets.reference_pairs import ReferenceSource, open_pairs, planned_references
+from tasks.models.generators import load_generator, model_digest, one_thread
+from tasks.models.parameters import BankParameters
+from tasks.runtime.clusters import run_each
 from tasks.runtime.provenance import code_version, content_key, device_name, packages
 from tasks.runtime.steps import step
 from tasks.stores.commits import PartWriter
@@ -27,22 +27,6 @@ Name = tuple[str, str, str]
 """Model, device and digest: what names a generator in any process."""
 Location = tuple[str, str]
 """URL and digest of a source of references."""
-
-
-class BankParameters(BaseModel):
-    """Whose prompts are kept, and where."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
-    output: str = Field(description="folder or URL of the prompt bank")
-    model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
-    split: str | None = Field(None, description="only references of this split, e.g. train")
-    camera: str | None = Field(None, description="only references of this camera")
-    limit: int | None = Field(None, ge=1, description="at most so many references, evenly spread")
-    shard: int = Field(256, ge=1, description="entries per shard; one shard is one task and one file")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
 
 
 @dataclass(frozen=True)

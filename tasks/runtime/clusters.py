@@ -13,12 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, TypeVar
 
 from pngmodel.errors import TransientError, UserError
 from tasks.runtime.configuration import load_yaml
+from tasks.runtime.parameters import ClusterConfig
 from tasks.runtime.run_metrics import Counted, add
 
 Item = TypeVar("Item")
@@ -30,32 +29,6 @@ _ANSWER = 10.0  # seconds
 _START_IT = "start it, then run the same command again: what is already published is kept"
 _ASK_AGAIN = 1.0  # seconds, for the number of workers
 _STARTED = {"slurm": ("dask_jobqueue", "SLURMCluster"), "kubernetes": ("dask_kubernetes.operator", "KubeCluster")}
-
-
-class ClusterConfig(BaseModel):
-    """One file of configs/clusters/."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    kind: Literal["inline", "local", "address", "slurm", "kubernetes"] = Field(
-        "inline",
-        description="inline: this process; local: a Dask cluster of processes; address: a running scheduler; "
-        "slurm, kubernetes: a cluster started for the run (pip install pngnoise[hpc])",
-    )
-    workers: int | None = Field(None, ge=1, description="processes, default one per core; needed by slurm, kubernetes")
-    gpus: int | None = Field(
-        None, ge=1, description="local: one worker for each of so many GPUs of this machine, which sees no other"
-    )
-    address: str | None = Field(None, description="address: scheduler, e.g. tcp://scheduler:8786")
-    resources: dict[str, float] = Field(
-        default_factory=dict,
-        description="what a worker must have to get work, e.g. {GPU: 1} for those started with --resources GPU=1",
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict,
-        description="slurm: arguments of dask_jobqueue.SLURMCluster (queue, cores, memory, walltime, ...); "
-        "kubernetes: of dask_kubernetes.operator.KubeCluster (image, namespace, resources, ...)",
-    )
 
 
 class Cluster(ABC):

@@ -10,22 +10,11 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import BaseModel, ConfigDict, Field
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from pngmodel.errors import UserError
 from pngmodel.network.model import Precision
-
-
-class Devices(BaseModel):
-    """Devices of one training. A step's samples do not depend on them; dropout masks and rounding do."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    count: int = Field(1, ge=1, description="devices (or CPU processes) of this machine that share every batch")
-    nodes: int = Field(1, ge=1, description="machines; start the same command on each with torchrun")
-    workers: int = Field(0, ge=0, description="processes that make batches ahead, for each device")
+from tasks.runtime.parameters import Devices
 
 
 def launched() -> bool:
@@ -45,19 +34,19 @@ def fabric_of(devices: Devices) -> Fabric:
         UserError: no such device, fewer than wanted, or several machines without a launcher.
     """
     kind, _, index = devices.device.partition(":")
-    several = devices.count * devices.nodes > 1
+    several = devices.devices * devices.nodes > 1
     if not several or kind != "cuda":  # several processes: none of them may take the first device
         Precision.best(devices.device)
     if several and index:
-        raise UserError(f"device {devices.device!r} is one device; give {kind!r} with {devices.count} devices")
-    if kind == "cuda" and devices.count > torch.cuda.device_count():
-        raise UserError(f"devices: {devices.count} wanted, this machine has {torch.cuda.device_count()}")
+        raise UserError(f"device {devices.device!r} is one device; give {kind!r} with {devices.devices} devices")
+    if kind == "cuda" and devices.devices > torch.cuda.device_count():
+        raise UserError(f"devices: {devices.devices} wanted, this machine has {torch.cuda.device_count()}")
     if devices.nodes > 1 and not launched():
         raise UserError(
             f"nodes: {devices.nodes} machines need a launcher on each, e.g. "
-            f"torchrun --no-python --nnodes {devices.nodes} --nproc-per-node {devices.count} pngnoise train ..."
+            f"torchrun --no-python --nnodes {devices.nodes} --nproc-per-node {devices.devices} pngnoise train ..."
         )
-    chosen: Any = [int(index)] if index else devices.count
+    chosen: Any = [int(index)] if index else devices.devices
     # Spawned processes, because a launcher of its own would run the whole command again, flow and all.
     strategy = ("ddp" if launched() else "ddp_spawn") if several else "auto"
     return Fabric(accelerator=kind, devices=chosen, num_nodes=devices.nodes, strategy=strategy)
@@ -72,7 +61,7 @@ def run_on(
     process of its own.
     """
     fabric = fabric_of(devices)
-    wanted = devices.count * devices.nodes
+    wanted = devices.devices * devices.nodes
     if launched() and int(os.environ["WORLD_SIZE"]) != wanted:
         raise UserError(
             f"the launcher started {os.environ['WORLD_SIZE']} processes, devices x nodes is {wanted}; make them equal"

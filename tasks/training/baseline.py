@@ -30,18 +30,20 @@ class BaselineData(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stores: list[str] = Field(min_length=1, description="patch store URLs, relative to the working folder")
-    split: str = Field("train", description="rows of the stores' tables to use")
-    flips: bool = Field(True, description="crops are mirrored and turned by right angles at random")
+    stores: list[str] = Field(min_length=1, description="Patch stores to train on: folders or URLs.")
+    split: str = Field("train", description="Only pairs of this split.")
+    flips: bool = Field(True, description="Flip and rotate crops by right angles at random.")
 
 
 class BaselineTrainingConfig(TrainingFile):
     """A file of configs/models/ that trains a baseline."""
 
-    baseline: str = Field(description=f"one of {', '.join(TRAINED)}")
-    settings: dict[str, Any] = Field(default_factory=dict, description="the baseline's sizes, e.g. {steps: 8}")
-    data: BaselineData = Field(description="what is trained on")
-    train: StageSettings = Field(description="its one stage")
+    baseline: str = Field(description=f"One of {', '.join(TRAINED)}.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of the baseline to change, e.g. {steps: 8}."
+    )
+    data: BaselineData = Field(description="Training data.")
+    train: StageSettings = Field(description="Settings of the single training stage.")
 
     def chosen(self, source: str) -> TrainedBaseline:
         """What belongs to the baseline's name."""

@@ -27,18 +27,18 @@ from tasks.training.samples import StoreSamples
 class TrainingData(DataSettings):
     """Patch stores to train on, and how their pairs are varied and drawn."""
 
-    stores: list[str] = Field(min_length=1, description="patch store URLs, relative to the working folder")
-    split: str = Field("train", description="rows of the stores' tables to use")
+    stores: list[str] = Field(min_length=1, description="Patch stores to train on: folders or URLs.")
+    split: str = Field("train", description="Only pairs of this split.")
 
 
 class TrainingConfig(TrainingFile):
     """A file of configs/models/ that trains the noise model."""
 
-    preset: str = Field(description=f"one of {', '.join(PRESETS)}")
-    model: dict[str, Any] = Field(default_factory=dict, description="preset fields to change, e.g. {depth: 4}")
-    data: TrainingData = Field(description="what is trained on")
-    pae: StageSettings = Field(description="stage 1, the prompt autoencoder")
-    pdit: PDiTSettings = Field(description="stage 2, the P-DiT")
+    preset: str = Field(description=f"One of {', '.join(PRESETS)}.")
+    model: dict[str, Any] = Field(default_factory=dict, description="Keys of the preset to change, e.g. {depth: 4}.")
+    data: TrainingData = Field(description="Training data.")
+    pae: StageSettings = Field(description="Stage 1: the prompt autoencoder.")
+    pdit: PDiTSettings = Field(description="Stage 2: the P-DiT.")
 
     def model_settings(self, source: str) -> ModelConfig:
         """The preset with this file's changes, validated."""

@@ -22,7 +22,8 @@ from tasks.reports.markdown import code, plain
 from tasks.reports.pages import TEXTS
 from tasks.reports.results import Evaluation
 from tasks.reports.tables import markdown_table
-from tasks.runtime.devices import Devices, fabric_of
+from tasks.runtime.devices import fabric_of
+from tasks.runtime.parameters import Devices
 from tasks.runtime.provenance import commit, device_name, packages
 from tasks.stores.io.filesystem import exists, read_json, write_json
 from tasks.stores.layout import ARRAYS

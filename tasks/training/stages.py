@@ -15,7 +15,8 @@ from pngmodel.training.loop import Machine, Outcome
 from pngmodel.training.loop import Progress as TrainingProgress
 from tasks.reports.results import Evaluation
 from tasks.runtime.configuration import read_yaml, validate
-from tasks.runtime.devices import Devices, run_on
+from tasks.runtime.devices import run_on
+from tasks.runtime.parameters import Devices
 from tasks.runtime.progress import Progress, report
 from tasks.runtime.steps import step
 from tasks.stores.io.filesystem import write_bytes

@@ -69,7 +69,7 @@ def stages(images: str, storage: str, folder: Path) -> list[Stage]:
             "ingest",
             lambda out, cluster: [
                 *("ingest", images, "--adapter", "folders"),
-                *("--out", out, "--cluster", cluster),
+                *("--output", out, "--cluster", cluster),
             ],
             lambda out, cluster: {"source": images, "adapter": "folders", "output": out, "cluster": cluster},
             "flows/ingest_dataset.py:ingest_dataset",
@@ -78,19 +78,19 @@ def stages(images: str, storage: str, folder: Path) -> list[Stage]:
         Stage(
             "extract",
             lambda out, cluster: [
-                *("patches", catalogue, "--out", out, "--size", str(CROP)),
+                *("patches", catalogue, "--output", out, "--size", str(CROP)),
                 *("--shard", str(SHARD), "--cluster", cluster),
             ],
             lambda out, cluster: {
                 **{"catalogue": catalogue, "output": out, "shard": SHARD, "cluster": cluster},
-                "geometry": {"size": CROP},
+                "size": CROP,
             },
             "flows/extract_patches.py:extract_patches",
             "store.json",
         ),
         Stage(
             "train",
-            lambda out, cluster: ["train", str(configuration), "--output", out, "--store", patches],
+            lambda out, cluster: ["train", str(configuration), "--output", out, "--stores", patches],
             lambda out, cluster: {"config": str(configuration), "output": out, "stores": [patches]},
             "flows/train_noise_model.py:train_noise_model",
             "bundle/digest.json",

@@ -67,7 +67,7 @@ def close(a: Path, b: Path) -> None:
 
 def test_two_processes_learn_what_one_learns(train: Callable[..., list[Progress]], tmp_path: Path) -> None:
     alone = train(tmp_path / "one")
-    together = train(tmp_path / "two", count=2)
+    together = train(tmp_path / "two", devices=2)
     close(tmp_path / "two", tmp_path / "one")
     assert [(p.stage, p.step) for p in together] == [(p.stage, p.step) for p in alone]
     losses = [
@@ -102,7 +102,7 @@ def test_an_error_in_another_process_is_told_in_words(configuration: Path, tmp_p
     configuration.write_text(yaml.safe_dump(content))
     config = load_yaml(str(configuration), TrainingConfig)
     with pytest.raises(UserError, match="3 samples cannot be dealt to 2 devices"):
-        train_stages(config, tmp_path / "run", Devices(count=2), str(configuration))
+        train_stages(config, tmp_path / "run", Devices(devices=2), str(configuration))
 
 
 def test_a_launcher_of_another_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

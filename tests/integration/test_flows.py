@@ -79,18 +79,18 @@ def test_ingest(sidd_small: Path, tmp_path: Path) -> None:
 
 def test_patches(catalogue: str, tmp_path: Path) -> None:
     output = str(tmp_path / "store")
-    result = extract_patches(PatchParameters(catalogue=catalogue, output=output, geometry={"size": 32}, cluster=INLINE))
+    result = extract_patches(PatchParameters(catalogue=catalogue, output=output, size=32, cluster=INLINE))
     assert result["patches"] == verify(output)["pairs"] == 36
     run = last_run("extract_patches")
     assert run.state is not None
     assert run.state.is_completed()
-    assert run.parameters["parameters"]["geometry"]["size"] == 32
+    assert run.parameters["parameters"]["size"] == 32
     assert output in artifact("patches")
 
 
 def test_a_store_made_in_parts_is_finalised(catalogue: str, patches: str, tmp_path: Path, tree: Callable) -> None:
     output = str(tmp_path / "store")
-    common = {"catalogue": catalogue, "output": output, "geometry": {"size": 32}, "shard": 8, "cluster": INLINE}
+    common = {"catalogue": catalogue, "output": output, "size": 32, "shard": 8, "cluster": INLINE}
     extract_patches(PatchParameters(parts="2/2", **common))
     with pytest.raises(UserError, match="4 of 8 parts are missing"):
         finalise_store(FinaliseParameters(store=output, cluster=INLINE))

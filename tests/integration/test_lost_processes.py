@@ -63,7 +63,7 @@ def start(many: str, output: Path, *more: str) -> subprocess.Popen[str]:
     kept = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
     sizes = ["--size", str(SIZE), "--shard", str(SHARD)]
     return subprocess.Popen(
-        [PNGNOISE, "patches", many, "--out", str(output), *sizes, "--json", *more],
+        [PNGNOISE, "patches", many, "--output", str(output), *sizes, "--json", *more],
         cwd=output.parent,
         env=kept | {"PREFECT_HOME": str(output.parent / ".prefect")},
         stdout=subprocess.PIPE,

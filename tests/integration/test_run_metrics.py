@@ -29,9 +29,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 def cut(catalogue: str, output: Path) -> None:
     cluster = ClusterConfig(kind="local", workers=2)
-    parameters = PatchParameters(
-        catalogue=catalogue, output=str(output), geometry={"size": 32}, shard=8, cluster=cluster
-    )
+    parameters = PatchParameters(catalogue=catalogue, output=str(output), size=32, shard=8, cluster=cluster)
     extract_patches(parameters)
 
 

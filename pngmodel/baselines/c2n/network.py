@@ -22,13 +22,15 @@ class C2NConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    width: int = Field(16, ge=4, description="channels of a branch; published: 64")
-    extractor: int = Field(2, ge=1, description="residual blocks that read the clean image; published: 5")
-    independent: int = Field(2, ge=1, description="residual blocks of each signal-independent branch; published: 3")
-    dependent: int = Field(1, ge=1, description="residual blocks of each signal-dependent branch; published: 2")
-    randomness: int = Field(32, ge=1, description="random numbers of an image as a whole; published: 32")
-    critic_width: int = Field(24, ge=4, description="channels of the critic; published: 64")
-    critic_blocks: int = Field(3, ge=1, description="residual blocks of the critic; published: 6")
+    width: int = Field(16, ge=4, description="Channels of a branch; published: 64.")
+    extractor: int = Field(
+        2, ge=1, description="Residual blocks of the feature extractor of the clean image; published: 5."
+    )
+    independent: int = Field(2, ge=1, description="Residual blocks of each signal-independent branch; published: 3.")
+    dependent: int = Field(1, ge=1, description="Residual blocks of each signal-dependent branch; published: 2.")
+    randomness: int = Field(32, ge=1, description="Random numbers per image; published: 32.")
+    critic_width: int = Field(24, ge=4, description="Channels of the critic; published: 64.")
+    critic_blocks: int = Field(3, ge=1, description="Residual blocks of the critic; published: 6.")
 
 
 class Randomness(NamedTuple):

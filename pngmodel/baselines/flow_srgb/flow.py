@@ -33,9 +33,9 @@ class FlowSRGBConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(6, ge=1, description="pairs of 1 x 1 convolution and conditional coupling")
-    hidden: int = Field(32, ge=4, description="channels inside a coupling's network")
-    features: int = Field(16, ge=4, description="channels of the condition that all couplings see")
+    steps: int = Field(6, ge=1, description="Pairs of a 1 x 1 convolution and a conditional coupling.")
+    hidden: int = Field(32, ge=4, description="Hidden channels of the network of a coupling.")
+    features: int = Field(16, ge=4, description="Channels of the condition of all couplings.")
 
 
 def described(noise: Tensor, clean: Tensor) -> dict[str, Tensor]:

@@ -47,16 +47,21 @@ class NAFlowConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     settings: tuple[str, ...] = Field(
-        SIDD_SETTINGS, min_length=1, description="cameras with ISO values, each with a Gaussian of its own"
+        SIDD_SETTINGS,
+        min_length=1,
+        description="Cameras with ISO values, each with its own Gaussian; default: those of the stores of the "
+        "configuration.",
     )
-    levels: int = Field(3, ge=1)
-    transitions: int = Field(2, ge=0, description="mixing layers before the steps of a level (SRFlow, section 3.3)")
-    steps: int = Field(2, ge=1, description="flow steps per level: mixing, injector and coupling")
-    features: int = Field(128, ge=4, multiple_of=4, description="channels of the clean image's features")
-    hidden: int = Field(64, ge=1, description="channels inside a coupling's network")
-    eps: float = Field(1e-3, gt=0, description="smallest scale of a coupling")
+    levels: int = Field(3, ge=1, description="Number of squeezes of the flow; each halves the image side.")
+    transitions: int = Field(2, ge=0, description="Mixing layers before the steps of a level (SRFlow, section 3.3).")
+    steps: int = Field(2, ge=1, description="Flow steps per level: mixing, injector and coupling.")
+    features: int = Field(128, ge=4, multiple_of=4, description="Channels of the features of the clean image.")
+    hidden: int = Field(64, ge=1, description="Hidden channels of the network of a coupling.")
+    eps: float = Field(1e-3, gt=0, description="Smallest scale of a coupling.")
     condition_noise: float = Field(
-        3 / 255, ge=0, description="std of white noise on the clean image that the flow sees, also when sampling"
+        3 / 255,
+        ge=0,
+        description="Standard deviation of white noise on the clean image that conditions the flow, also for sampling.",
     )
 
     @property

@@ -22,13 +22,13 @@ class NeCAWConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    gain_width: int = Field(24, ge=4, description="channels of the gain estimator; published: 96")
-    gain_layers: int = Field(3, ge=2, description="convolutions of the gain estimator before its mean; published: 4")
-    level_width: int = Field(32, ge=4, description="channels of the level predictor; published: 96")
-    correlator_width: int = Field(16, ge=4, description="channels of the correlator at full size; published: 64")
-    correlator_scales: int = Field(3, ge=1, le=5, description="sizes that the correlator works at; published: 4")
-    critic_width: int = Field(24, ge=4, description="channels of the critic; published: 64")
-    critic_blocks: int = Field(3, ge=1, description="residual blocks of the critic (published: another network)")
+    gain_width: int = Field(24, ge=4, description="Channels of the gain estimator; published: 96.")
+    gain_layers: int = Field(3, ge=2, description="Convolutions of the gain estimator before its mean; published: 4.")
+    level_width: int = Field(32, ge=4, description="Channels of the noise level predictor; published: 96.")
+    correlator_width: int = Field(16, ge=4, description="Channels of the correlator at full size; published: 64.")
+    correlator_scales: int = Field(3, ge=1, le=5, description="Number of scales of the correlator; published: 4.")
+    critic_width: int = Field(24, ge=4, description="Channels of the critic; published: 64.")
+    critic_blocks: int = Field(3, ge=1, description="Residual blocks of the critic (published: another network).")
 
     @property
     def multiple(self) -> int:

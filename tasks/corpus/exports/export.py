@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from tasks.corpus.exports import FORMATS
@@ -15,7 +14,8 @@ from tasks.corpus.exports.images import refuse_codec
 from tasks.corpus.exports.pairs import CorpusPairs, planned_pairs
 from tasks.corpus.exports.protocol import FOLDER, FORMAT_VERSION, ExportTask, Settings, Written, export_writer
 from tasks.corpus.exports.records import ExportPart, ExportRecord
-from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.corpus.parameters import ExportParameters
+from tasks.runtime.clusters import run_each
 from tasks.runtime.steps import step
 from tasks.stores.commits import (
     PartWriter,
@@ -29,29 +29,6 @@ from tasks.stores.commits import (
 from tasks.stores.io.filesystem import join, read_bytes, remove, sha256
 
 COMMIT = "export.json"
-
-
-class ExportParameters(BaseModel):
-    """Which corpus, for whose reader, where to."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    corpus: str = Field(description="folder or URL of a published corpus")
-    output: str = Field(description="folder or URL of the export; lmdb: a local folder")
-    format: Literal["webdataset", "folders", "lmdb", "parquet"] = Field(description="whose files")
-    layout: Literal["basicsr", "nafnet", "restormer"] | None = Field(
-        None, description="folders, lmdb: whose folder names, default basicsr"
-    )
-    codec: Literal["png", "tiff"] = Field("png", description="image files; floats need tiff, lmdb takes png alone")
-    accepted_only: bool = Field(
-        True, description="leave out the pairs that the quality gate rejected: they must not be trained on"
-    )
-    pairs_per_file: int | None = Field(
-        None, ge=1, description="pairs per tar, table or run of images, one task each; default: a shard of the corpus"
-    )
-    cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"), description="where files are written"
-    )
 
 
 def export_corpus(

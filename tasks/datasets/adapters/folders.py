@@ -53,13 +53,13 @@ class Case(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    match: Pattern = Field(description="regular expression over all of what (?P<pair>...) catches")
+    match: Pattern = Field(description="Regular expression that the whole group (?P<pair>...) must match.")
     scene: str | None = Field(
-        None, description="scene; default: the group (?P<scene>...) or what (?P<pair>...) catches"
+        None, description="Scene; default: the group (?P<scene>...), or else the group (?P<pair>...)."
     )
-    camera: str | None = Field(None, description="camera; default: the group (?P<camera>...)")
-    iso: int | None = Field(None, ge=1, le=10_000_000, description="ISO value; default: the group (?P<iso>...)")
-    split: str | None = Field(None, description="train, validation, ...")
+    camera: str | None = Field(None, description="Camera; default: the group (?P<camera>...).")
+    iso: int | None = Field(None, ge=1, le=10_000_000, description="ISO value; default: the group (?P<iso>...).")
+    split: str | None = Field(None, description="Split, e.g. train or validation.")
 
 
 class FolderRules(BaseModel):
@@ -67,17 +67,22 @@ class FolderRules(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dataset: str = Field(pattern=r"^[a-z0-9_]+$", description="name of the dataset in tables")
-    licence: str = Field(description="licence of the images, kept in every store made from them")
+    dataset: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the dataset in tables.")
+    licence: str = Field(description="Licence of the images; kept in every store made from them.")
     noisy: PairPattern = Field(
-        description="regular expression over paths of noisy images, with (?P<pair>...); files that differ in a group "
-        "(?P<repeat>...) share one clean image"
+        description="Regular expression for the paths of noisy images, with a group (?P<pair>...); files that "
+        "differ only in a group (?P<repeat>...) share one clean image."
     )
-    clean: CleanPattern = Field(description="the same for clean images; groups scene, camera, iso are facts too")
+    clean: CleanPattern = Field(
+        description="Regular expression for the paths of clean images; groups scene, camera and iso are recorded, too."
+    )
     dtype: Literal["uint8", "uint16", "float32"] | None = Field(
-        None, description="what every image must be, e.g. uint8; default: whatever both sides of a pair agree on"
+        None,
+        description="Required data type of all images, e.g. uint8; default: the common type of both sides of a pair.",
     )
-    cases: list[Case] = Field(default_factory=list, description="facts by pair id; later ones overrule earlier ones")
+    cases: list[Case] = Field(
+        default_factory=list, description="Facts about pairs by their id; later ones take precedence."
+    )
 
 
 class FolderAdapter:

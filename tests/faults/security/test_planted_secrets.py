@@ -103,15 +103,15 @@ def test_urls_with_secrets_are_refused_before_there_is_a_run(team: Team) -> None
 def test_nothing_that_is_left_behind_holds_a_secret(team: Team, folders: tuple[Path, Path]) -> None:
     patches = "s3://noise/patches"
     lines = (
-        f"ingest {folders[0]} --adapter {folders[1]} --out s3://noise/catalogue",
-        f"patches s3://noise/catalogue --size 32 --out {patches}",
+        f"ingest {folders[0]} --adapter {folders[1]} --output s3://noise/catalogue",
+        f"patches s3://noise/catalogue --size 32 --output {patches}",
         f"generate --model heteroscedastic --references {patches} --clean {patches} --crop 32 --output s3://noise/corpora/a",
         f"evaluate noise --model awgn --references {patches} --limit 2 --output s3://noise/e.json --report s3://noise/e.html",
-        f"train-denoiser small.yaml --real {patches} --seed 0 --output denoisers",
+        f"train-denoiser small.yaml --real {patches} --seeds 0 --output denoisers",
     )
     good = [line.split() for line in lines]
     lines = (
-        "patches s3://noise/nothing --size 32 --out s3://noise/x",
+        "patches s3://noise/nothing --size 32 --output s3://noise/x",
         "generate --model heteroscedastic --output s3://no-such-bucket/a --crop 64",
     )
     bad = [line.split() for line in lines]

@@ -5,30 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import Result
 from torch import nn
-from typer.testing import CliRunner
 
-from flows.cli.app import app
 from pngmodel.bundle import write_bundle
 from tasks.datasets.ingest import ingest
 from tasks.stores.patch_store import PatchStore
+from tests.commands import answer, run
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-
-
-def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def answer(*arguments: Any) -> Any:
-    """What a command prints with --json."""
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, (result.output, result.exception)
-    return json.loads(result.stdout)
 
 
 def test_a_model_from_its_bundle_to_champion_and_back(tmp_path: Path) -> None:
@@ -44,7 +30,7 @@ def test_a_model_from_its_bundle_to_champion_and_back(tmp_path: Path) -> None:
         for kld in (0.2, 0.05):
             record.write_text(json.dumps({"model": {"digest": added["digest"]}, "metrics": {"model": {"kld": kld}}}))
             result = run("registry", "promote", f"{location}@{number}", "--record", record, "--rules", gate)
-            assert result.exit_code == (2 if kld == 0.2 else 0), result.output
+            assert result.exit_code == (2 if kld == 0.2 else 0), result
             if kld == 0.2:
                 words = " ".join(result.stderr.split())
                 assert "model.kld is 0.2, has to be at most 0.1" in words
@@ -54,29 +40,29 @@ def test_a_model_from_its_bundle_to_champion_and_back(tmp_path: Path) -> None:
     assert len(answer("registry", "show", f"{location}@2")["evaluations"]) == 2
     back = answer("registry", "rollback", location, "--reason", "colour cast")
     assert (back["version"], back["previous"], back["reason"]) == (1, 2, "colour cast")
-    fetched = answer("registry", "fetch", f"{location}@champion", "--out", tmp_path / "fetched")
+    fetched = answer("registry", "fetch", f"{location}@champion", "--output", tmp_path / "fetched")
     assert answer("verify", tmp_path / "fetched")["digest"] == fetched["digest"] == back["digest"]
     assert run("registry", "list", tmp_path / "models").exit_code == 0
     assert run("registry", "show", location).exit_code == 0
-    missing = run("registry", "fetch", f"{location}@7", "--out", tmp_path / "other")
+    missing = run("registry", "fetch", f"{location}@7", "--output", tmp_path / "other")
     assert missing.exit_code == 2
     assert "has no version 7" in missing.stderr
 
 
 def test_estimated_clean_images_and_parts(patches: str, tmp_path: Path) -> None:
-    made = answer("estimate-clean", patches, "--out", tmp_path / "whole")
+    made = answer("estimate-clean", patches, "--output", tmp_path / "whole")
     for part in ("1/2", "2/2"):
-        answer("estimate-clean", patches, "--out", tmp_path / "parts", "--parts", part)
+        answer("estimate-clean", patches, "--output", tmp_path / "parts", "--parts", part)
     assert answer("finalise", tmp_path / "parts", "--cluster", "inline")["digest"] == made["digest"]
     assert len(PatchStore.open(str(tmp_path / "parts"))) == 36
     assert answer("inspect", tmp_path / "parts")["recipe"]["estimated_clean"]["denoiser"] == "nlm"
 
 
 def test_a_submission_of_another_dataset_is_refused(catalogue: str, tmp_path: Path) -> None:
-    result = run("submit", "sidd", catalogue, "--denoiser", "nlm", "--out", tmp_path / "out")
+    result = run("submit", "sidd", catalogue, "--denoiser", "nlm", "--output", tmp_path / "out")
     assert result.exit_code == 2
     assert "holds tiny_pairs" in result.stderr
-    assert run("submit", "ntire", catalogue, "--denoiser", "nlm", "--out", tmp_path / "out").exit_code == 2
+    assert run("submit", "ntire", catalogue, "--denoiser", "nlm", "--output", tmp_path / "out").exit_code == 2
 
 
 def test_cameras_are_told(tmp_path: Path, pair: Callable, save: Callable) -> None:

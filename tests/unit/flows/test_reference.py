@@ -1,116 +1,125 @@
-"""docs/reference/ says what the models say now, of every flow and of every kind of YAML file."""
+"""docs/reference/ is generated from the models of all flows and of all kinds of YAML files."""
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 import pytest
+from pydantic import BaseModel, Field
 
-from flows.docs.__main__ import CHECKOUT, FLOWS, FOLDER, INDEX, all_flows, pages, reference, stale, write
-from flows.docs.kinds import KINDS, SAID
+from flows.docs.reference import CHECKOUT, FOLDER, PAGES, _nested, _sections, all_flows, parameters_of, render
 from tasks.runtime.configuration import load_yaml
 from tasks.training.stages import load_training
 
-KINDS_BY_FOLDER = {kind.folder: kind for kind in KINDS}
+BY_FOLDER = {page.folder: page for page in PAGES}
 EXAMPLES = sorted((CHECKOUT / "configs").glob("*/*.yaml"))
+MODELS = [*(parameters_of(flow) for flow in all_flows()), *(m for page in PAGES for m in page.models.values())]
+ALL = sorted({nested for model in MODELS for nested in (model, *_nested(model))}, key=lambda model: model.__name__)
+VALIDATED_LATER = {  # by the model that another key chooses; each has a table of its own
+    "TrainingConfig.model",
+    "BaselineTrainingConfig.settings",
+    "DenoiserConfig.settings",
+    "AblationBudget.variants",
+    "ClusterConfig.options",  # arguments of classes of other packages
+}
+
+
+class Inner(BaseModel):
+    """An inner model.
+
+    Second paragraph.
+    """
+
+    side: float = Field(1.0, gt=0, le=10, description="Side.")
+
+
+class Outer(BaseModel):
+    """An outer model."""
+
+    count: int = Field(ge=1, multiple_of=8, description="A count.")
+    share: float | None = Field(None, ge=0, le=1, description="A share | of <all>.")
+    mode: Literal["fast", "slow"] = Field("fast", description="A mode.")
+    pair: tuple[float, float] = Field((0.5, 1), description="A pair.")
+    names: list[str] = Field(min_length=1, description="Names.")
+    sizes: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict, description="Sizes.")
+    inner: Inner = Field(default=Inner(side=2), description="A model.")
+    inners: list[Inner] = Field(default_factory=list, description="Models.")
 
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, str]:
-    return pages()
+    return render()
 
 
-def written_flows() -> set[str]:
-    """Names of the flows in the sources: what a decorator that makes one is told, as ``name=`` or first."""
-    found = set()
-    for path in (CHECKOUT / "flows").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            for mark in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
-                if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") in ("flow", "pipeline"):
-                    told = [*(k.value for k in mark.keywords if k.arg == "name"), *mark.args]
-                    found.add(next(str(t.value) for t in told if isinstance(t, ast.Constant)))
-    return found
+def test_the_committed_pages_are_current(made: dict[str, str]) -> None:
+    committed = {file.name: file.read_text() for file in FOLDER.glob("*.md") if file.name != "environment.md"}
+    assert committed == made, "run `make reference`"
 
 
-def deployed_flows() -> set[str]:
-    """Functions that deployments start."""
-    return set(re.findall(r"entrypoint: flows/\w+\.py:(\w+)", (CHECKOUT / "infra" / "prefect.yaml").read_text()))
+def test_rows_have_type_limits_default_and_description() -> None:
+    outer, inner = _sections({"Outer": Outer}, {})
+    rows = [(row["key"], row["type"], row["default"]) for row in outer["rows"]]
+    assert rows == [
+        ("count", "int >= 1, multiple of 8", "required"),
+        ("share", "float >= 0, <= 1 or null", "`null`"),
+        ("mode", "`fast` or `slow`", '`"fast"`'),
+        ("pair", "tuple[float, float]", "`[0.5, 1]`"),
+        ("names", "list[str] of at least 1", "required"),
+        ("sizes", "dict[str, int > 0]", "`{}`"),
+        ("inner", "[Inner](#inner)", '`{"side": 2.0}`'),
+        ("inners", "list[[Inner](#inner)]", "`[]`"),
+    ]
+    assert (inner["title"], inner["intro"]) == ("Inner", "An inner model.")
+    assert [row["description"] for row in inner["rows"]] == ["Side."]
 
 
-def test_the_committed_pages_say_what_the_models_say(made: dict[str, str]) -> None:
-    committed = {name: (FOLDER / name).read_text() if (FOLDER / name).exists() else None for name in made}
-    different = [name for name in made if committed[name] != made[name]]
-    different += [location.name for location in stale(FOLDER, made)]
-    assert not different, f"run make reference: {', '.join(different)} differ in docs/reference/"
+def test_every_flow_and_deployment_is_on_the_page(made: dict[str, str]) -> None:
+    names = {flow.name for flow in all_flows()}
+    deployed = set(re.findall(r"entrypoint: flows/\w+\.py:(\w+)", (CHECKOUT / "infra" / "prefect.yaml").read_text()))
+    assert deployed <= names
+    for flow in all_flows():
+        section = made["flows.md"].partition(f"## {flow.name}\n")[2].partition("\n## ")[0]
+        assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == parameters_of(flow).model_fields.keys()
 
 
-def test_pages_are_written_once_and_old_ones_go(tmp_path: Path, made: dict[str, str]) -> None:
-    (tmp_path / "environment.md").write_text("# By hand\n")
-    (tmp_path / "gone.md").write_text(made[INDEX])
-    (tmp_path / FLOWS).write_text("an old page")
-    assert set(write(tmp_path)) == {*made, "gone.md"}
-    assert {location.name for location in tmp_path.iterdir()} == {*made, "environment.md"}
-    assert (tmp_path / FLOWS).read_text() == made[FLOWS]
-    assert write(tmp_path) == []
-
-
-def test_every_flow_is_on_the_page_with_its_parameters(made: dict[str, str]) -> None:
-    names = written_flows()
-    assert {flow.name for flow in all_flows()} == names
-    assert deployed_flows() <= names
-    assert len(names) > 20
-    assert deployed_flows()
-    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", made[FLOWS], re.MULTILINE | re.DOTALL))
-    for name in names:
-        assert "| key |" in sections[name] or "`parameters` has the keys of" in sections[name], name
-
-
-def test_every_kind_of_configuration_has_a_page_with_its_examples(made: dict[str, str]) -> None:
-    folders = {location.name for location in (CHECKOUT / "configs").iterdir() if location.is_dir()}
-    assert folders == set(KINDS_BY_FOLDER)
+def test_every_folder_of_configurations_has_a_page_with_its_examples(made: dict[str, str]) -> None:
+    assert {location.name for location in (CHECKOUT / "configs").iterdir() if location.is_dir()} == set(BY_FOLDER)
     for example in EXAMPLES:
-        assert (
-            f"[{example.name}](../../configs/{example.parent.name}/{example.name}) |"
-            in made[f"{example.parent.name}.md"]
-        )
+        name = f"{example.parent.name}/{example.name}"
+        assert f"[{example.name}](../../configs/{name})" in made[f"{example.parent.name}.md"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_examples_are_what_their_page_describes(example: Path) -> None:
-    models = list(KINDS_BY_FOLDER[example.parent.name].files.values())
-    if len(models) == 1:
-        load_yaml(example, models[0])
-    else:
+    models = list(BY_FOLDER[example.parent.name].models.values())
+    if example.parent.name == "models":
         assert type(load_training(str(example))) in models
+    else:
+        load_yaml(example, models[0])
 
 
-def test_every_key_is_described() -> None:
-    assert sorted(reference().undescribed()) == sorted(SAID), (
-        "give these keys a Field description; only sources whose bytes are part of digests are described in kinds.py"
-    )
+@pytest.mark.parametrize("model", ALL, ids=lambda model: model.__name__)
+def test_every_key_has_a_description_and_a_type(model: type[BaseModel]) -> None:
+    def parts(annotation: Any) -> list[Any]:
+        return [annotation] + [leaf for part in get_args(annotation) for leaf in parts(part)]
 
-
-def test_what_takes_anything_is_described_by_a_model() -> None:
-    assert reference().open_keys() == ["ClusterConfig.options"]  # arguments of other people's classes
+    for name, about in model.model_fields.items():
+        assert re.match(r"[A-Za-z0-9`'(].*\.$", about.description or "", re.DOTALL), f"{name}: {about.description}"
+        assert Any not in parts(about.annotation) or f"{model.__name__}.{name}" in VALIDATED_LATER
 
 
 def test_links_lead_somewhere(made: dict[str, str]) -> None:
-    headings = {
-        name: {
+    for name, text in made.items():
+        anchors = {
             re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
             for line in text.splitlines()
             if line[:1] == "#"
         }
-        for name, text in made.items()
-    }
-    for name, text in made.items():
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            file, _, location = target.partition("#")
-            assert not file or (FOLDER / file).exists(), (name, target)
-            if location and (file or name) in made:
-                assert location in headings[file or name], (name, target)
+        for file, location in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
+            assert not file or (FOLDER / file).exists(), (name, file)
+            assert not location or location in anchors, (name, location)
 
 
 def test_environment_variables_that_are_read_are_on_their_page() -> None:
@@ -121,4 +130,4 @@ def test_environment_variables_that_are_read_are_on_their_page() -> None:
             read |= set(re.findall(r'environ(?:\.get\(|\.setdefault\(|\[)\s*"(\w+)"', path.read_text()))
     assert {"PREFECT_API_URL", "RANK", "AWS_ENDPOINT_URL"} <= read
     missing = {name for name in read if f"`{name}`" not in page}
-    assert not missing, f"say in docs/reference/environment.md what these are for: {', '.join(sorted(missing))}"
+    assert not missing, f"describe these in docs/reference/environment.md: {', '.join(sorted(missing))}"

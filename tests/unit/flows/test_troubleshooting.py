@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import typer
+from cyclopts import App
 
 from flows.cli.app import app
 
@@ -103,13 +103,13 @@ def test_a_line_in_bold_that_is_no_quote_is_found_out() -> None:
 def test_every_command_of_the_page_exists() -> None:
     known: set[str] = set()
 
-    def walk(command: object, path: str) -> None:
-        below = getattr(command, "commands", {})
-        known.update([] if below else [path])
-        for name, child in below.items():
-            walk(child, f"{path} {name}".strip())
+    def walk(command: App, path: str) -> None:
+        known.update([path] if command.default_command else [])
+        for name in command:
+            if not name.startswith("-"):
+                walk(command[name], f"{path} {name}".strip())
 
-    walk(typer.main.get_command(app), "")
+    walk(app, "")
     page = PAGE.read_text()
     given = re.findall(r"(?:^ {4}|`|&& )pngnoise ([a-z][a-z0-9-]*)(?: ([a-z][a-z0-9-]*))?", page, re.MULTILINE)
     assert len(given) > 10

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
 from flows.cli.app import app
 from tasks.corpus.plan import CorpusParameters
@@ -28,14 +26,13 @@ def samples_script(folder: Path, **environment: str) -> list[list[str]]:
 
 
 def test_samples_make_the_store_that_deployments_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands: Any = typer.main.get_command(app)
     ingest, patches = samples_script(tmp_path, PNGNOISE_PATCHES="")
-    asked = [commands.commands[call[0]].make_context(call[0], call[1:]).params for call in (ingest, patches)]
+    asked = [app.parse_args(call, exit_on_error=False)[1].arguments for call in (ingest, patches)]
     assert [call[0] for call in (ingest, patches)] == ["ingest", "patches"]
     monkeypatch.setenv("PNGNOISE_STORAGE", "s3://pngnoise")
     monkeypatch.delenv("PNGNOISE_PATCHES", raising=False)
-    assert resolved(CorpusParameters(output="{patches}")).output == asked[1]["out"]
-    assert asked[1]["catalogue"] == asked[0]["out"]
+    assert resolved(CorpusParameters(output="{patches}")).output == asked[1]["output"]
+    assert asked[1]["catalogue"] == asked[0]["output"]
     # The deployments cut crops of 128 out of the patches.
     assert asked[1]["size"] == 128
     for path in ("pngmodel/samples", "configs/datasets/samples.yaml"):

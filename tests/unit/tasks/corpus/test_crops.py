@@ -63,7 +63,7 @@ def test_filtered_windows_are_those_that_are_kept() -> None:
 
 def test_the_centre() -> None:
     windows = Windows(
-        tuple(image(str(k), *size) for k, size in enumerate(SIZES[:-1])), CropSettings(crop=16, crops="centre"), 0
+        tuple(image(str(k), *size) for k, size in enumerate(SIZES[:-1])), CropSettings(crop=16, crop_policy="centre"), 0
     )
     for k, (height, width) in enumerate(SIZES[:-1]):
         found = windows[k]
@@ -71,7 +71,7 @@ def test_the_centre() -> None:
 
 
 def test_random_windows_reach_every_place_once_and_depend_on_image_and_seed_alone() -> None:
-    cropping = CropSettings(crop=16, crops="random", crops_per_image=3)
+    cropping = CropSettings(crop=16, crop_policy="random", crops_per_image=3)
     many = Windows(tuple(image(str(k), 19, 16) for k in range(700)), cropping, 3)
     assert len(many) == 2100
     corners = [(many[k].y, many[k].x) for k in range(2100)]

@@ -129,12 +129,12 @@ def test_a_policy_that_cannot_serve_every_image_stops_before_anything_is_written
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"weights": {"GP": -1.0}}, "weights are numbers of 0 or more"),
+        ({"weights": {"GP": -1.0}}, "must be numbers of 0 or more"),
         ({"weights": {"GP": 0.0}}, "not all 0"),
         ({"weights": {"GP": float("nan")}}, "weights"),
         ({"weights": {"GP": float("inf")}}, "weights"),
         ({"weights": {}}, "at least one camera"),
-        ({"weights": {"GP": 1.0}, "reference_policy": "own"}, "choose a camera first"),
+        ({"weights": {"GP": 1.0}, "reference_policy": "own"}, "requires at least one camera"),
     ],
 )
 def test_weights_are_checked(parameters: Make, tmp_path: Path, change: dict[str, Any], words: str) -> None:

@@ -225,7 +225,7 @@ def test_wrong_networks_and_machines_stop_before_any_training(patches: str, tmp_
         with pytest.raises(UserError, match=words):
             train_denoisers([task(patches, tmp_path, arm, config=wrong)], inline)
     with pytest.raises(UserError, match="is trained on one device"):
-        train_denoisers([replace(task(patches, tmp_path, arm), devices=Devices(count=2))], inline)
+        train_denoisers([replace(task(patches, tmp_path, arm), devices=Devices(devices=2))], inline)
     assert not list(tmp_path.glob("a/*"))
 
 

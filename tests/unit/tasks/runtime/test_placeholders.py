@@ -30,10 +30,10 @@ def test_all_words_are_replaced_also_in_lists(monkeypatch: pytest.MonkeyPatch) -
         output="{work}/{date}",
         real=["{patches}", "other"],
         arms=[{"name": "png", "synthetic": "{storage}/corpora/latest"}],
-        devices={"device": "{device}"},
+        device="{device}",
     )
     found = resolved(asked, NIGHT)
-    assert (found.output, found.devices.device) == ("/fast/2026-11-24", "cuda:1")
+    assert (found.output, found.device) == ("/fast/2026-11-24", "cuda:1")
     assert found.real == ["s3://bucket/data/samples/patches", "other"]
     assert found.arms[0].synthetic == "s3://bucket/corpora/latest"
     assert asked.output == "{work}/{date}"

@@ -20,8 +20,9 @@ from tasks.corpus.inspection import inspect, record_schema, verify
 from tasks.corpus.plan import CorpusParameters, plan_corpus
 from tasks.datasets.catalogue import load_catalogue, read_one
 from tasks.datasets.clean_images import open_clean
-from tasks.datasets.extraction import PRESETS, Geometry, Selection, extract_patches, finalise, pack, share
+from tasks.datasets.extraction import PRESETS, extract_patches, finalise, pack, resolved, share
 from tasks.datasets.ingest import ingest
+from tasks.datasets.parameters import Geometry, Selection
 from tasks.datasets.reference_pairs import open_references
 from tasks.runtime.clusters import ClusterConfig
 from tasks.stores.commits import part_name
@@ -70,15 +71,15 @@ def test_parts_that_make_no_sense_are_refused(parts: str) -> None:
 
 
 def test_presets_and_sizes() -> None:
-    assert Geometry().resolved() == (256, 256)
-    assert Geometry(size=64).resolved() == (64, 64)
-    assert Geometry(preset="sidd-512").resolved() == PRESETS["sidd-512"] == (512, 384)
+    assert resolved(Geometry()) == (256, 256)
+    assert resolved(Geometry(size=64)) == (64, 64)
+    assert resolved(Geometry(preset="sidd-512")) == PRESETS["sidd-512"] == (512, 384)
     for geometry, words in (
         (Geometry(preset="sid"), "choose one of"),
         (Geometry(preset="sidd-256", size=3**4), "either"),
     ):
         with pytest.raises(UserError, match=words):
-            geometry.resolved()
+            resolved(geometry)
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from flows.cli.app import app
 from pngmodel.baselines.trained import TRAINED
 from pngmodel.bundle import CARD, bundle_config
 from pngmodel.errors import UserError
@@ -24,6 +22,7 @@ from tasks.training.baseline import BaselineTraining
 from tasks.training.labelled_samples import LabelledSamples, settings_of
 from tasks.training.pair_sources import RealPairs, setting_name
 from tasks.training.stages import load_training, publish_bundle, train_stages, write_card
+from tests.commands import run
 
 CONFIGS = Path(__file__).parents[4] / "configs" / "models"
 SMALLEST: dict[str, dict[str, Any]] = {
@@ -142,7 +141,7 @@ def test_errors_name_key_and_value(
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_shipped_configurations_are_read(name: str, patches: str) -> None:
-    found = CliRunner().invoke(app, ["train", str(CONFIGS / f"{name}.yaml"), "--store", patches, "--dry-run"])
+    found = run("train", CONFIGS / f"{name}.yaml", "--stores", patches, "--dry-run")
     assert found.exit_code == 0, found.output
     assert f'"baseline": "{name}"' in found.stdout
     assert '"simplifications"' in found.stdout
@@ -211,13 +210,13 @@ def test_the_classifier_looks_at_them_too(bundles: list[str], catalogue: str) ->
 
 @pytest.mark.usefixtures("prefect_server")
 def test_the_commands(configuration: Configure, patches: str, tmp_path: Path) -> None:
-    runner, output = CliRunner(), tmp_path / "run"
-    trained = runner.invoke(app, ["train", str(configuration("flow_srgb")), "--output", str(output), "--json"])
-    assert trained.exit_code == 0, (trained.output, trained.exception)
+    output = tmp_path / "run"
+    trained = run("train", configuration("flow_srgb"), "--output", output, "--json")
+    assert trained.exit_code == 0, trained
     assert '"flow_srgb_steps": 2' in trained.stdout
     assert "Figures on the validation split" in (output / "bundle" / CARD).read_text()
-    arguments = ["--model", "awgn", "--compare", str(output / "bundle"), "--references", patches, "--limit", "1"]
-    found = runner.invoke(app, ["evaluate", "noise", *arguments, "--no-baselines"])
-    assert found.exit_code == 0, (found.output, found.exception)
+    arguments = ["--model", "awgn", "--compare", output / "bundle", "--references", patches, "--limit", 1]
+    found = run("evaluate", "noise", *arguments, "--no-baselines")
+    assert found.exit_code == 0, found
     assert "flow srgb" in found.stdout
     assert "Flow-sRGB (ours) differs from its paper: conditioned on" in found.stdout
