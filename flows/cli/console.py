@@ -292,6 +292,8 @@ def progress_bar(*, quiet: bool = False) -> Iterator[None]:
     known: dict[str, Any] = {}
 
     def update(progress: Progress) -> None:
+        if not known:  # a bar without stages would print an empty line
+            bars.start()
         if progress.stage not in known:
             known[progress.stage] = bars.add_task(
                 progress.stage, total=progress.total, completed=progress.done, unit=progress.unit, rate="", note=""
@@ -301,5 +303,9 @@ def progress_bar(*, quiet: bool = False) -> Iterator[None]:
         speed = next(t.speed for t in bars.tasks if t.id == task)
         bars.update(task, rate=f"{speed:.3g}/s" if speed else "")
 
-    with bars, listen(update):
-        yield
+    try:
+        with listen(update):
+            yield
+    finally:
+        if known:
+            bars.stop()

@@ -12,10 +12,9 @@ import yaml
 from prefect.client.orchestration import get_client
 
 from flows.evaluate_denoiser import evaluate_denoiser
-from flows.paper import ReproduceParameters
+from flows.paper.parameters import ReproduceParameters
 from flows.reproduce_paper import reproduce_paper
 from flows.train_denoiser import TrainDenoiserParameters, train_denoiser
-from pngmodel.errors import UserError
 from tasks.denoising.evaluation import EvaluateDenoiserParameters
 from tasks.denoising.measurement import TestSet
 from tasks.denoising.training import Arm
@@ -104,11 +103,3 @@ def test_the_papers_tables(patches: str, recipe: str, tmp_path: Path, tree: Tree
     reproduce_paper(parameters)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert tree(tmp_path / "paper") == content
-
-
-def test_a_wrong_table_stops_before_the_work(patches: str, tmp_path: Path) -> None:
-    tests = [TestSet(name="own", references=patches)]
-    parameters = ReproduceParameters(real=patches, tests=tests, output=str(tmp_path / "p"), tables=["speeds"])
-    with pytest.raises(UserError, match="tables: speeds do not exist; choose from noise-quality"):
-        reproduce_paper(parameters)
-    assert not (tmp_path / "p").exists()

@@ -101,7 +101,7 @@ def test_an_error_in_another_process_is_told_in_words(configuration: Path, tmp_p
     content["pdit"]["batch"] = 3
     configuration.write_text(yaml.safe_dump(content))
     config = load_yaml(str(configuration), TrainingConfig)
-    with pytest.raises(UserError, match="3 samples cannot be dealt to 2 devices"):
+    with pytest.raises(UserError, match="batch: 3 is not divisible by 2 devices"):
         train_stages(config, tmp_path / "run", Devices(devices=2), str(configuration))
 
 
