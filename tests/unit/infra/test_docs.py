@@ -31,7 +31,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         while words and words[0] in command:
             command = command[words.pop(0)]
         assert command is not app, f"{page}: no command {words[0]!r}"
-        options = {name for argument in command.assemble_argument_collection() for name in argument.names}
+        arguments = command.assemble_argument_collection() if command.default_command else ()
+        options = {name for argument in arguments for name in argument.names}
         unknown = [word for word in words if word.startswith("--") and word not in options | {"--help"}]
         assert unknown == [], f"{page}: pngnoise {' '.join(line)}"
 
