@@ -12,6 +12,7 @@ from PIL import Image
 from flows.cli.app import app
 
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *Path("infra").rglob("*.md"), *Path("docs").rglob("*.md")]
+COMMAND = re.compile(r"^ {4,}(?:\S+=\S+ )*(?:\.venv/bin/)?pngnoise +([a-z].*)|`pngnoise ([a-z][^`]*)`", re.M)
 CURRENT = [page for page in PAGES if page.parent != Path("docs/results")]  # results keep the commands of their day
 
 
@@ -25,10 +26,10 @@ def test_links_lead_to_files(page: Path) -> None:
 @pytest.mark.parametrize("page", CURRENT, ids=str)
 def test_commands_and_their_options_exist(page: Path) -> None:
     text = page.read_text().replace("\\\n", " ")
-    for line in re.findall(r"^ {4,}(?:\S+=\S+ )*(?:\.venv/bin/)?pngnoise +([a-z].*)|`pngnoise ([a-z][^`]*)`", text, re.M):
+    for line in COMMAND.findall(text):
         words = "".join(line).split("#")[0].split("&&")[0].split()
         command: App = app
-        while words and words[0] in command:
+        while words and not words[0].startswith("-") and words[0] in command:
             command = command[words.pop(0)]
         assert command is not app, f"{page}: no command {words[0]!r}"
         arguments = command.assemble_argument_collection() if command.default_command else ()
