@@ -16,10 +16,12 @@ from tasks.datasets.verification import MEASURED, pixel_digest
 from tasks.stores.commits import open_commit
 from tasks.stores.io.filesystem import join, read_bytes, sha256
 from tasks.stores.io.tables import decode_table
+from tasks.stores.kinds import COMMITS
 from tasks.stores.patch_store import PAIR_COLUMNS
 from tasks.stores.shard_file import Pixels
 
-COMMIT, TABLE, REJECTED, REPORT = "catalogue.json", "catalogue.parquet", "rejected.json", "report.html"
+COMMIT = COMMITS["catalogue"]
+TABLE, REJECTED, REPORT = "catalogue.parquet", "rejected.json", "report.html"
 FORMAT_VERSION = 3
 Row = dict[str, Any]
 

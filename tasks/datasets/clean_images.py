@@ -12,7 +12,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from pngmodel.errors import IntegrityError, TransientError, UserError
-from tasks.datasets.catalogue import COMMIT as CATALOGUE
 from tasks.datasets.catalogue import load_catalogue, read_one
 from tasks.datasets.formats.image_file import EXTENSIONS, decode
 from tasks.datasets.formats.jpeg_quality import jpeg_quality
@@ -26,8 +25,8 @@ from tasks.runtime.provenance import content_key
 from tasks.stores.io.filesystem import exists, is_local, join, read_bytes, sha256
 from tasks.stores.io.listing import file_stamps, list_files
 from tasks.stores.io.urls import LEAVES
+from tasks.stores.kinds import COMMITS, find_kind
 from tasks.stores.layout import CLEAN
-from tasks.stores.patch_store import COMMIT as PATCHES
 from tasks.stores.patch_store import PatchStore
 from tasks.stores.shard_file import Pixels
 
@@ -149,9 +148,9 @@ def listing(url: str) -> str:
 
     Other places have other times: it says that nothing has happened here, and is no part of any identity.
     """
-    for record in (PATCHES, CATALOGUE):
-        if url != SHIPPED and exists(join(url, record)):
-            return sha256(read_bytes(join(url, record)))
+    kind = None if url == SHIPPED else find_kind(url)
+    if kind in _TABLES:
+        return sha256(read_bytes(join(url, COMMITS[kind])))
     return content_key(file_stamps(_root(url)))
 
 
@@ -161,13 +160,8 @@ def _splits(url: str) -> str:
 
 def _table(url: str) -> Iterator[tuple[CleanImage, str]] | None:
     """The images, each with its split, of a source that has a table of them."""
-    if url == SHIPPED:
-        return None
-    if exists(join(url, PATCHES)):
-        return _patches(url)
-    if exists(join(url, CATALOGUE)):
-        return _catalogued(url)
-    return None
+    kind = None if url == SHIPPED else find_kind(url)
+    return _TABLES[kind](url) if kind in _TABLES else None
 
 
 def _patches(url: str) -> Iterator[tuple[CleanImage, str]]:
@@ -183,6 +177,10 @@ def _catalogued(url: str) -> Iterator[tuple[CleanImage, str]]:
     for k, r in enumerate(load_catalogue(url)[0].to_pylist()):
         size = (r["height"], r["width"], r["channels"], r["dtype"])
         yield CleanImage(r["pair"], *size, r["clean_sha256"], r["licence"], k, r["camera"]), r["split"]
+
+
+_TABLES = {"patch store": _patches, "catalogue": _catalogued}
+"""Sources that have a table of their images, by kind."""
 
 
 def _root(url: str) -> str:
@@ -249,9 +247,10 @@ def _file_image(look: _Look, name: str) -> tuple[Pixels, str]:
 @lru_cache(maxsize=8)
 def _reader(url: str, digest: str) -> Callable[[CleanImage], Pixels]:
     """What reads the images of a source; opened once per process."""
-    if url != SHIPPED and exists(join(url, PATCHES)):
+    kind = None if url == SHIPPED else find_kind(url)
+    if kind == "patch store":
         return _patch_reader(url)
-    if url != SHIPPED and exists(join(url, CATALOGUE)):
+    if kind == "catalogue":
         rows = load_catalogue(url)[0].to_pylist()
         return lambda image: _same(read_one(_row(rows, image, url), "clean"), image, url)
     root, array = _root(url), _is_array(url)

@@ -42,8 +42,10 @@ from tasks.runtime.parameters import ClusterConfig
 from tasks.runtime.provenance import content_key, packages
 from tasks.runtime.run_metrics import REJECTS, count
 from tasks.runtime.steps import step
+from tasks.stores.commits import PLAN
 from tasks.stores.io.filesystem import exists, join, read_json, remove, sha256, write_bytes, write_json
 from tasks.stores.io.tables import encode_table
+from tasks.stores.kinds import COMMITS
 
 _FAILED = "failed.json"
 _FULL_SCALES = (1.0, 255.0, 4095.0, 16383.0, 65535.0)  # of floats: unit range, or counts of 8, 12, 14, 16 bits
@@ -74,9 +76,9 @@ def ingest(
             output is something else.
     """
     settings = settings or IngestSettings()
-    for other in ("plan.json", "digest.json"):
+    for other in (PLAN, COMMITS["model bundle"]):
         if exists(join(output, other)):
-            raise UserError(f"{output}: holds something else than a catalogue (it has {other}); choose another output")
+            raise UserError(f"{output}: contains another store (it has {other}); choose another output")
     location = Source.of(source)
     found = adapter(adapter_name).find(location)
     records = _assigned(found.records, settings, source)

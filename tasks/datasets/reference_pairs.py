@@ -13,15 +13,13 @@ import numpy as np
 
 import pngmodel
 from pngmodel.errors import IntegrityError, UserError
-from tasks.datasets.catalogue import COMMIT as CATALOGUE
 from tasks.datasets.catalogue import load_catalogue, read_one
 from tasks.datasets.formats.image_file import read_image
 from tasks.runtime.provenance import content_key
-from tasks.stores.io.filesystem import exists, join, read_bytes, sha256
+from tasks.stores.io.filesystem import read_bytes, sha256
+from tasks.stores.kinds import find_kind
 from tasks.stores.layout import CLEAN, NOISY
-from tasks.stores.patch_store import COMMIT as PATCHES
 from tasks.stores.patch_store import PatchStore
-from tasks.stores.prompt_bank import COMMIT as BANK
 from tasks.stores.prompt_bank import Entry, PromptBank
 from tasks.stores.shard_file import Pixels
 
@@ -145,7 +143,8 @@ def open_pairs(url: str) -> ReferenceSource:
 def _references(url: str) -> ReferenceSource:
     if url == SHIPPED:
         return _shipped_references()
-    if exists(join(url, PATCHES)):
+    kind = find_kind(url)
+    if kind == "patch store":
         store = PatchStore.open(url)
         store.require(CLEAN, NOISY)
         rows = store.table.to_pylist()
@@ -158,14 +157,14 @@ def _references(url: str) -> ReferenceSource:
             return hwc(noisy), hwc(clean)
 
         return ReferenceSource(found, from_store)
-    if exists(join(url, CATALOGUE)):
+    if kind == "catalogue":
         rows = load_catalogue(url)[0].to_pylist()
         found = tuple(
             _reference(r, r["pair"], content_key([r["noisy_sha256"], r["clean_sha256"]]), r["height"], r["width"])
             for r in rows
         )
         return ReferenceSource(found, lambda k: (read_one(rows[k], "noisy"), read_one(rows[k], "clean")))
-    if exists(join(url, BANK)):
+    if kind == "prompt bank":
         return _bank_references(url)
     raise UserError(
         f"{url}: is no source of references; give 'shipped', a patch store, a catalogue "

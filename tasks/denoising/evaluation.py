@@ -19,8 +19,8 @@ from tasks.runtime.parameters import ClusterConfig
 from tasks.runtime.provenance import content_key, device_name, measuring_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import KEY, read_record
-from tasks.stores.io.filesystem import exists, join, write_json
-from tasks.stores.patch_store import COMMIT as PATCHES
+from tasks.stores.io.filesystem import join, write_json
+from tasks.stores.kinds import is_kind
 from tasks.stores.patch_store import PatchStore
 from tasks.training.pair_sources import pairs_digest
 
@@ -120,7 +120,7 @@ def record_of(parameters: EvaluateDenoiserParameters, found: dict[Measurement, R
 
 def _trained_on(test: TestSet, used: list[Candidate]) -> list[str]:
     """Arms whose real training pairs are among those of a set: their figures there are no test."""
-    store = PatchStore.open(test.references) if exists(join(test.references, PATCHES)) else None
+    store = PatchStore.open(test.references) if is_kind(test.references, "patch store") else None
     if store is None:
         return []
     splits = {test.split, None} if test.split else {*store.table.column("split").to_pylist(), None}

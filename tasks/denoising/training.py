@@ -31,8 +31,7 @@ from tasks.runtime.progress import Progress, report
 from tasks.runtime.provenance import content_key
 from tasks.runtime.steps import step
 from tasks.stores.aliases import resolve_alias
-from tasks.stores.corpus_store import COMMIT as CORPUS
-from tasks.stores.io.filesystem import exists, join
+from tasks.stores.kinds import is_kind
 from tasks.training.pair_samples import PairSamples
 from tasks.training.pair_sources import GeneratedPairs, PairSource, RealPairs
 from tasks.training.run import NON_IDENTITY_FIELDS, started_at, training_facts
@@ -98,7 +97,7 @@ def pair_samples(task: DenoiserWork) -> tuple[PairSamples, list[dict[str, Any]]]
     real: list[PairSource] = [RealPairs(url, task.split) for url in task.real] if arm.share < 1 else []
     synthetic: list[PairSource] = []
     if arm.synthetic is not None and arm.share > 0:
-        if exists(join(resolve_alias(arm.synthetic), CORPUS)):
+        if is_kind(resolve_alias(arm.synthetic), "corpus"):
             synthetic = [StoredPairs(arm.synthetic, arm.repeats)]
         else:
             device = task.devices.device
