@@ -96,7 +96,7 @@ def test_the_form_and_files_take_the_values_of_the_command_line() -> None:
         ("generate --output c --cluster many", "many: no such file"),
         ("generate --output c --alias a/b", "--alias: a/b is not valid: String should match pattern"),
         ("generate --scale 2", "--output requires an argument"),
-        ("generate --output https://user:word@host/c", "holds a user, password or signature"),
+        ("generate --output https://user:word@host/c", "contains a user, password or signature"),
         ("evaluate denoiser d --tests sidd", "--tests: expected NAME=LOCATION"),
         ("evaluate denoiser d --tests sidd=a@b,limit=0", "--tests: limit: 0 is below 1"),
         ("evaluate denoiser d --tests sidd=a,lmit=1", "--tests: lmit: 1 is not valid: Extra inputs"),
@@ -221,14 +221,14 @@ def test_parts_and_finalise_print_the_same_keys(catalogue: str, tmp_path: Path) 
     assert (found["patches"], found["shards"]) == (36, 8)
     assert "noise" in run("inspect", tmp_path / "s").stdout
     assert "{" not in run("inspect", tmp_path / "s").stdout  # words, no Python
-    refused(run(*cut, "--parts", "3/2", "--output", tmp_path / "t"), "--parts is '3/2'")
+    refused(run(*cut, "--parts", "3/2", "--output", tmp_path / "t"), "--parts: '3/2' is not")
     refused(run(*cut, "--preset", "sidd-512", "--output", tmp_path / "t"), "either the preset or these")
     refused(run(*cut, "--camera", "S9", "--output", tmp_path / "t"), "no image has camera 'S9'")
     assert not (tmp_path / "t").exists()
 
 
 def test_schemas_are_printed() -> None:
-    for kind, key in (("patch-store", "parts"), ("corpus", "files"), ("prompt-bank", "shards"), ("export", "parts")):
+    for kind, key in (("patch-store", "parts"), ("corpus", "files"), ("prompt-bank", "parts"), ("export", "parts")):
         assert json.loads(run("schema", kind).stdout)["properties"][key]
     refused(run("schema", "store"), "choose one of")
 
