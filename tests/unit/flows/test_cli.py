@@ -154,7 +154,7 @@ def test_the_console_script_needs_no_prefect_for_help_and_user_errors(tmp_path: 
     result = call("verify", str(tmp_path / "nothing"))
     assert result.returncode == 2
     assert result.stderr.startswith("error:")
-    assert "nothing: holds no corpus" in result.stderr.replace("\n", "")
+    assert "nothing: contains no corpus" in result.stderr.replace("\n", "")
     assert not list((tmp_path / "home").rglob("*.db"))  # no server was started for it
 
 
@@ -204,7 +204,7 @@ def test_the_chain_prints_json_and_nothing_else(folders: tuple[Path, Path], tmp_
 
     refused(
         run("generate", *source, "--clean", folders[0] / "clean", "--crop", 32, "--seed", 1, "--output", corpus),
-        "holds another corpus",
+        "holds a different corpus",
         "seed",
     )
 
