@@ -93,7 +93,7 @@ def test_problems_on_object_storage_are_told(bucket: s3fs.S3FileSystem, sidd_sma
     with pytest.raises(UserError, match="is one file; give the folder"):
         Source.of(f"{BUCKET}/notes.txt")
     bucket.pipe_file("noise/torn.zip", pack(sidd_small, tmp_path / "x.zip").read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"s3://noise/torn\.zip: is no whole zip archive"):
+    with pytest.raises(UserError, match=r"s3://noise/torn\.zip: is not a complete zip archive"):
         ingest(f"{BUCKET}/torn.zip", "sidd-small", str(tmp_path / "d"))
     with pytest.raises(UserError, match="compressed tar"):
         Source.of(f"{BUCKET}/x.tar.gz")
