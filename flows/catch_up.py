@@ -1,4 +1,4 @@
-"""Flow: tell again of models that were trained and registered and that no evaluation knows: their event was lost."""
+"""Flow: announce registered models without an evaluation again, in case their event was lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.runtime.artifacts import publish_markdown, table
 
 @pipeline("catch_up", CatchUpParameters, lambda p: f"catch-up {', '.join(tail(m, 1) for m in p.models)}")
 def catch_up(parameters: CatchUpParameters) -> dict[str, Any]:
-    """Returns the versions that were told again, by model. What is evaluated already is left alone."""
+    """Announce all versions without an evaluation; returns them by model."""
     told = {model: task_tell_again(model) for model in parameters.models}
     shown = {model: ", ".join(versions) or "all are evaluated" for model, versions in told.items()}
     publish_markdown("catch-up", f"# Models without an evaluation\n\n{table(dict(shown))}")

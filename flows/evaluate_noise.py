@@ -1,4 +1,4 @@
-"""Flow: measure a noise generator on real pairs, beside the floor and the baselines."""
+"""Flow: evaluate a noise generator on real pairs, next to the floor and the baselines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.stores.model_registry import is_version
     "evaluate_noise", EvaluateParameters, lambda p: f"evaluate-{p.reference} {tail(p.model)} on {tail(p.references)}"
 )
 def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
-    """Returns the evaluation record: protocol, digests, figures per generator, also per camera."""
+    """Compute noise metrics; returns protocol, digests, and metrics per generator and per camera."""
     evaluation = task_evaluate_noise(parameters, reporter("evaluate", "pairs"))
     if parameters.report and evaluation.examples:
         task_write_report(evaluation, parameters.report)

@@ -17,7 +17,7 @@ from tasks.stores.kinds import planned_kind
 
 @pipeline("finalise_store", FinaliseParameters, lambda p: f"finalise {tail(p.store)}")
 def finalise_store(parameters: FinaliseParameters) -> dict[str, Any]:
-    """Check all shards and publish the store; says which parts are missing. Returns counts and digest."""
+    """Check all shards and publish the store; fails with the missing parts. Returns counts and digest."""
     if planned_kind(parameters.store) == CORPUS:
         require_parts(parameters.store)
         return generate_synthetic_corpus(recorded_parameters(parameters.store, cluster=parameters.cluster))

@@ -1,4 +1,4 @@
-"""Flow: manufacture a corpus of noisy/clean pairs. The main job of the product; run it again to resume."""
+"""Flow: generate a corpus of noisy/clean pairs. The main job of the product; rerun to resume."""
 
 from __future__ import annotations
 
@@ -50,11 +50,13 @@ def _called(p: CorpusParameters) -> str:
     _called,
 )
 def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
-    """Plan -> shards -> quality gate -> publish.
+    """Plan, generate shards, apply the quality gate, publish.
 
-    Killed at any moment and run again with the same parameters it finishes without redoing published shards, and
-    the corpus is byte-identical to that of an uninterrupted run. With ``parts`` it makes its share of the shards, and
-    a run without them (or `pngnoise finalise`) publishes. Returns place, report, pairs, digest and figures.
+    If interrupted, rerun with the same parameters: it resumes and the result is byte-identical. With ``parts`` it makes
+    its share of the shards; a run without ``parts`` or `pngnoise finalise` publishes.
+
+    Returns:
+        Location, report, pairs, digest and metrics.
     """
     rules = load_rules(parameters.gate, baseline=is_baseline(parameters))  # a wrong file stops the run before the work
     plan = task_plan_corpus(parameters)
@@ -77,7 +79,7 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
 
 
 def _show(plan: CorpusPlan, published: Published, shards: dict[str, int]) -> None:
-    """What the run's page shows: numbers, figures beside their baselines, pictures, and where the rest is."""
+    """Artifacts of the run: counts, metrics of model and baselines, pictures, and the location of the report."""
 
     def summary() -> str:
         facts = {k: v for k, v in asdict(published).items() if k != "metrics"}

@@ -1,4 +1,4 @@
-"""Flow: make a version of a registry the champion, if its evaluation passes the gate."""
+"""Flow: make a version of a registry the champion, if its evaluation passes all thresholds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.runtime.artifacts import log, publish_markdown
 
 @pipeline("promote_model", PromoteParameters, lambda p: f"promote {tail(p.version)}")
 def promote_model(parameters: PromoteParameters) -> dict[str, Any]:
-    """Returns the last move of the champion; fails, with the figures and limits in words, when the gate does."""
+    """Promote the version; fails with the metrics and limits if a threshold is not passed. Returns the promotion."""
     kind, version = model_kind(parameters.version), versioned(parameters.version)[1].version
     move = task_promote(parameters)
     if move["version"] == version:

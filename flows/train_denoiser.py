@@ -1,4 +1,4 @@
-"""Flow: train denoisers on real and synthetic pairs, several seeds, always beside the real control."""
+"""Flow: train denoisers on real and synthetic pairs, several seeds each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _data(p: TrainDenoiserParameters) -> str:
     lambda p: f"train-denoiser {tail(p.output)}: {tail(p.config, 1)} on {_data(p)}, {len(p.seeds)} seeds",
 )
 def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
-    """Returns the bundles by arm and seed; ``finished`` False means that time ended first: run it again."""
+    """Train one denoiser per arm and seed; returns the bundles. If ``finished`` is false, rerun to resume."""
     tasks = _tasks(parameters)
     found = task_train_denoisers(tasks, parameters.cluster, reporter("denoisers", "trainings"))
     publish_markdown("denoiser-training", lambda: f"# Denoisers trained\n\n{trained_table(found)}")
@@ -65,7 +65,7 @@ def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
 
 
 def _make_known(parameters: TrainDenoiserParameters, found: list[dict[str, Any]]) -> None:
-    """Put the bundles where they were asked to be, and tell of all by one event: they are to be compared."""
+    """Register the bundles and announce all of them by one event, so that they are compared."""
     for result in found:
         log(f"{result['arm']} seed {result['seed']}: digest {result['digest']}")
     if (location := parameters.register_as) is None:

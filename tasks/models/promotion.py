@@ -19,7 +19,7 @@ from tasks.stores.model_registry import Move, Registered, Version
 
 
 class Limit(BaseModel):
-    """What a figure may be."""
+    """Limits of a metric."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +34,7 @@ class Limit(BaseModel):
 
 
 class NoWorse(BaseModel):
-    """How a figure may compare with the champion's."""
+    """Comparison of a metric with that of the champion."""
 
     model_config = ConfigDict(extra="forbid")
 
