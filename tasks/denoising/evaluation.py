@@ -18,7 +18,7 @@ from tasks.denoising.training import REAL
 from tasks.models.denoisers import CLASSICAL
 from tasks.models.generators import bundle_folder
 from tasks.runtime.clusters import ClusterConfig, run_each
-from tasks.runtime.provenance import content_key, device_name, measuring_version
+from tasks.runtime.provenance import content_key, device_name, evaluation_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import KEY, read_record
 from tasks.stores.io.filesystem import exists, join, write_json
@@ -137,7 +137,7 @@ def record_of(parameters: EvaluateDenoiserParameters, found: dict[Measurement, R
         "denoisers": denoisers,
         "tests": tests,
         "device": device_name(parameters.device),
-        "code": measuring_version(),
+        "code": evaluation_version(),
     }
 
 

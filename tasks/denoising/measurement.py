@@ -14,10 +14,10 @@ from pngmodel.errors import UserError
 from pngmodel.images import to_unit
 from pngmodel.metrics.fidelity import Protocol, psnr, ssim
 from tasks.datasets.reference_pairs import ReferenceSource, open_pairs, planned_references
-from tasks.evaluation.pair_selection import spread_of
+from tasks.evaluation.pair_selection import evenly_spaced
 from tasks.models.denoisers import CLASSICAL, denoiser_digest, load_denoiser
 from tasks.models.generators import bundle_folder, one_thread
-from tasks.runtime.provenance import content_key, measuring_version
+from tasks.runtime.provenance import content_key, evaluation_version
 
 CEILING = 100.0
 """PSNR in dB that equal images count as: a mean with an infinite one says nothing."""
@@ -63,7 +63,7 @@ class Measurement:
     @property
     def key(self) -> str:
         """What the figures depend on, but for the kind of device."""
-        return content_key([self.candidate.digest, self.content, self.protocol, measuring_version()])
+        return content_key([self.candidate.digest, self.content, self.protocol, evaluation_version()])
 
 
 def candidates(denoisers: list[str]) -> list[Candidate]:
@@ -100,7 +100,7 @@ def chosen(test: TestSet) -> tuple[ReferenceSource, tuple[int, ...]]:
     if not picks:
         cameras = sorted({str(r.camera) for r in source.references})
         raise UserError(f"{test.references}: no pair of camera {test.camera!r}; cameras there: {cameras}")
-    return source, tuple(spread_of(picks, test.limit))
+    return source, tuple(evenly_spaced(picks, test.limit))
 
 
 def pair_of(source: ReferenceSource, k: int) -> tuple[Tensor, Tensor]:

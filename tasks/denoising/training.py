@@ -24,7 +24,7 @@ from tasks.models.denoisers import CLASSICAL
 from tasks.reports.pages import TEXTS
 from tasks.runtime.clusters import ClusterConfig, run_each
 from tasks.runtime.configuration import validate
-from tasks.runtime.devices import Devices, fabric_of
+from tasks.runtime.devices import Devices, create_fabric
 from tasks.runtime.progress import Progress, report
 from tasks.runtime.provenance import content_key
 from tasks.runtime.steps import step
@@ -157,7 +157,7 @@ def train_one(task: DenoiserWork) -> dict[str, Any]:
     if bundle.exists() and bundle_config(bundle)["training"].get("identity") == identity:
         return facts | {"bundle": str(bundle), "digest": verify_bundle(bundle), "finished": True}
     started = started_at(folder, identity)
-    fabric = fabric_of(task.devices)
+    fabric = create_fabric(task.devices)
     fabric.launch()
     precision = Precision.best(fabric.device)
     with torch.random.fork_rng(devices=[]):

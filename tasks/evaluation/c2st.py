@@ -1,4 +1,4 @@
-"""Classifier two-sample test of the model and all baselines on real pairs: how well can a small network tell them?"""
+"""Classifier two-sample test (C2ST): how well a small network distinguishes generated noise from real noise."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from pngmodel.seeds import derive_seed
 from tasks.datasets.reference_pairs import SHIPPED, Reference, ReferenceSource, open_pairs, planned_references
 from tasks.evaluation.noise import simplifications
 from tasks.evaluation.pair_selection import (
-    chosen_pairings,
+    central_square,
     compared_digests,
+    evenly_spaced,
+    generators_by_row,
     labels_key,
-    measured_generators,
-    middle,
     pairings_key,
     read_pair,
-    spread_of,
+    select_pairings,
 )
 from tasks.evaluation.reference_protocols import Pairing, Protocol
 from tasks.models.generators import SHIPPED_MODEL, load_generator, one_thread
 from tasks.runtime.clusters import ClusterConfig, run_each
-from tasks.runtime.provenance import code_version, content_key, device_name, measuring_version
+from tasks.runtime.provenance import code_version, content_key, device_name, evaluation_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import KEY, read_record
 from tasks.stores.io.filesystem import write_json
@@ -39,34 +39,37 @@ from tasks.stores.io.filesystem import write_json
 HoldOut = Literal["scene", "image", "split"]
 _HELD_OUT_SHARE = 0.25
 _VALIDATION = "validation"
-_SIDE = 256  # of larger images the middle is used
+_SIDE = 256  # pixels; larger images are cropped to their centre
 
 
 class C2stParameters(BaseModel):
-    """Which generator is told from which real pairs, with which budget."""
+    """Parameters of the classifier two-sample test."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or a baseline's name")
-    compare: list[str] = Field(default_factory=list, description="further model bundles, each a row of the same table")
+    model: str = Field(SHIPPED_MODEL, description="'shipped', a model bundle, or the name of a baseline")
+    compare: list[str] = Field(default_factory=list, description="more model bundles, each a row of the same table")
     references: str = Field(SHIPPED, description="real pairs: 'shipped', a patch store or a catalogue")
     split: str | None = Field(None, description="only pairs of this split")
     camera: str | None = Field(None, description="only pairs of this camera")
-    reference: Protocol = Field("A", description="whose noise is imitated, as in the evaluation of noise")
+    reference: Protocol = Field(
+        "A",
+        description="reference protocol: A the noise of the pair itself, B another crop of the same image, C another "
+        "image of the same camera and ISO, D another camera",
+    )
     hold_out: HoldOut = Field(
         "scene",
-        description="what is kept from the classifier: a quarter of the scenes or of the images, drawn by each seed; "
-        "or the split 'validation'",
+        description="held-out test set: a random quarter of the scenes or images per seed, or the split 'validation'",
     )
-    limit: int | None = Field(96, ge=2, description="at most so many pairs, evenly spread")
-    steps: int = Field(250, ge=1, description="training steps of every classifier")
-    batch: int = Field(32, ge=2, multiple_of=2, description="patches a step, half real and half generated")
+    limit: int | None = Field(96, ge=2, description="maximum number of pairs, evenly spaced")
+    steps: int = Field(250, ge=1, description="training steps of each classifier")
+    batch: int = Field(32, ge=2, multiple_of=2, description="patches per step, half real and half generated")
     average: Literal[1, 2, 4] = Field(
-        1, description="average noise and clean over n x n pixels before they are looked at"
+        1, description="average the noise and the clean image over n x n pixels before classification"
     )
-    seeds: int = Field(3, ge=1, le=100, description="classifiers per generator, each with a draw of its own")
-    seed: int = Field(0, ge=0, description="the first of these seeds")
-    baselines: bool = Field(True, description="measure the baselines with the same budget too")
+    seeds: int = Field(3, ge=1, le=100, description="classifiers per generator, each with its own noise samples")
+    seed: int = Field(0, ge=0, description="first seed")
+    baselines: bool = Field(True, description="also measure the baselines, with the same budget")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     output: str | None = Field(None, description="file or URL for the record (JSON)")
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig(kind="inline"))
@@ -74,7 +77,7 @@ class C2stParameters(BaseModel):
 
 @dataclass(frozen=True)
 class Trial:
-    """One classifier to train: a generator and a seed. Travels to workers."""
+    """Task of a worker: one classifier to train, for one generator and seed."""
 
     row: str
     seed: int
@@ -88,10 +91,10 @@ class Trial:
 def hold_out(
     source: ReferenceSource, pairings: tuple[Pairing, ...], kind: HoldOut, seed: int
 ) -> tuple[tuple[Pairing, ...], tuple[Pairing, ...]]:
-    """(training, held out). A function of ids and seed; whole scenes or images are on one side.
+    """Split pairs into training and held-out pairs by whole scenes or images. Depends only on ids and the seed.
 
     Raises:
-        UserError: one side would be empty.
+        UserError: One side is empty.
     """
 
     def group(pairing: Pairing) -> tuple[str, str]:
@@ -105,10 +108,10 @@ def hold_out(
     train = tuple(p for p in pairings if group(p) not in kept)
     rest = tuple(p for p in pairings if group(p) in kept)
     if not train or not rest:
-        there = ", ".join(repr(name) for _, name in groups[:5])
+        names = ", ".join(repr(name) for _, name in groups[:5])
         raise UserError(
-            f"c2st: --hold-out {kind} leaves {len(train)} pairs to train on and {len(rest)} to test with ({there}); "
-            "give more pairs, or hold out by image, scene or split instead"
+            f"c2st: --hold-out {kind} leaves {len(train)} training pairs and {len(rest)} test pairs ({names}); "
+            "add pairs, or set --hold-out to another of scene, image, split"
         )
     return train, rest
 
@@ -117,43 +120,52 @@ def _too_small(reference: Reference, pairing: Pairing) -> str | None:
     sides = sorted((reference.height, reference.width))
     smallest = sides[0] if pairing.half is None else min(sides[0], sides[1] // 2)
     return (
-        f"its measured part has a side of {smallest}, less than {c2st.PATCH} pixels" if smallest < c2st.PATCH else None
+        f"the evaluated region has a side of {smallest} pixels, less than {c2st.PATCH}"
+        if smallest < c2st.PATCH
+        else None
     )
 
 
 @lru_cache(maxsize=256)
 def _prompts(generator: tuple[str, str, str], source: tuple[str, str], pairing: Pairing) -> Prompts:
     pair = read_pair(planned_references(*source), pairing)
-    return load_generator(*generator).extract(pair.shown_noisy, pair.shown_clean)
+    return load_generator(*generator).extract(pair.reference_noisy, pair.reference_clean)
 
 
 @one_thread()
 def run_trial(trial: Trial) -> float:
-    """Draw the noise of one seed, train a classifier, return its AUC on what was held out."""
+    """Sample noise with the seed of the trial, train a classifier, and return its AUC on the held-out pairs."""
     source, generator = planned_references(*trial.source), load_generator(*trial.generator)
 
-    def drawn(pairing: Pairing) -> c2st.Sample:
+    def sample(pairing: Pairing) -> c2st.Sample:
         pair = read_pair(source, pairing)
-        real, clean = middle(pair.real, _SIDE), middle(pair.clean, _SIDE)
+        real, clean = central_square(pair.real, _SIDE), central_square(pair.clean, _SIDE)
         seed = derive_seed("c2st", trial.seed, source.references[pairing.target].id)
         prompts = _prompts(trial.generator, trial.source, pairing)
         return c2st.sample(real, generator.sample(clean[None], [prompts], [seed])[0], clean)
 
-    train, held_out = ([drawn(p) for p in side] for side in (trial.train, trial.held_out))
+    train, held_out = ([sample(p) for p in side] for side in (trial.train, trial.held_out))
     return c2st.c2st_auc(train, held_out, trial.budget, trial.seed, Precision.best(trial.generator[1]))
 
 
 def evaluate_c2st(
     parameters: C2stParameters, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """AUC of every generator, mean and spread over seeds, beside .5; returns the record.
+    """Measure the AUC of every generator, with mean and standard deviation over seeds.
+
+    Args:
+        parameters: Parameters of the test.
+        progress: Called with (done, total) classifiers.
+
+    Returns:
+        The evaluation record. A record at ``output`` with the same inputs is returned without computing it again.
 
     Raises:
-        UserError: the model or the pairs cannot be used, or nothing is left to train or test on.
+        UserError: The model or the pairs cannot be used, or no pairs are left to train or test on.
     """
     Precision.best(parameters.device)
     source = open_pairs(parameters.references)
-    chosen = chosen_pairings(
+    chosen = select_pairings(
         source,
         parameters.references,
         split=parameters.split,
@@ -165,17 +177,20 @@ def evaluate_c2st(
     small = [{"id": source.references[p.target].id, "reason": r} for p, r in reasons.items() if r]
     large = tuple(p for p, reason in reasons.items() if reason is None)
     if not large:
-        raise UserError(f"{parameters.references}: no pair is large enough; {small[0]['id']}: {small[0]['reason']}")
-    pairings = spread_of(large, parameters.limit)
+        raise UserError(
+            f"{parameters.references}: no pair is large enough ({small[0]['id']}: {small[0]['reason']}); "
+            "use larger images"
+        )
+    pairings = evenly_spaced(large, parameters.limit)
     budget = c2st.Budget(parameters.steps, parameters.batch, parameters.average)
-    named = measured_generators(
+    named = generators_by_row(
         parameters.model, parameters.device, baselines=parameters.baselines, compare=parameters.compare
     )
     location = (parameters.references, source.digest)
     digests = {row: name[2] for row, name in named.items()}
     settings = parameters.model_dump(include={"reference", "hold_out", "steps", "batch", "average", "seeds", "seed"})
     facts = [settings, digests, pairings_key(source, pairings), labels_key(source, pairings)]
-    key = content_key([*facts, [*chosen.skipped, *small], device_name(parameters.device), measuring_version()])
+    key = content_key([*facts, [*chosen.skipped, *small], device_name(parameters.device), evaluation_version()])
     if kept := read_record(parameters.output, key):
         return kept
     seeds = range(parameters.seed, parameters.seed + parameters.seeds)
@@ -200,8 +215,8 @@ def evaluate_c2st(
         "references": pairings_key(source, pairings),
         "device": device_name(parameters.device),
         "code": code_version(),
-        "metrics": {row: _figures([found[row, seed] for seed in seeds]) for row in named}
-        | {"floor": _figures([c2st.FLOOR])},
+        "metrics": {row: _metrics([found[row, seed] for seed in seeds]) for row in named}
+        | {"floor": _metrics([c2st.FLOOR])},
         "simplifications": simplifications({row: load_generator(*name) for row, name in named.items()}),
         KEY: key,
     }
@@ -210,8 +225,8 @@ def evaluate_c2st(
     return record
 
 
-def _figures(values: list[float]) -> dict[str, Any]:
-    """``auc`` with its standard deviation over seeds, which one value has not."""
+def _metrics(values: list[float]) -> dict[str, Any]:
+    """Mean AUC, its standard deviation if there are several seeds, and the value of each seed."""
     deviation = {"auc_spread": stdev(values)} if len(values) > 1 else {}
     return {"auc": fmean(values), **deviation, "auc_by_seed": values}
 

@@ -1,4 +1,4 @@
-"""Where a training runs: one process, several that this one starts, or processes that a launcher started."""
+"""Processes and devices of a training: this process, processes that it spawns, or processes that torchrun started."""
 
 from __future__ import annotations
 
@@ -18,47 +18,53 @@ from pngmodel.network.model import Precision
 
 
 class Devices(BaseModel):
-    """Devices of one training. A step's samples do not depend on them; dropout masks and rounding do."""
+    """Devices of a training. The samples of a step do not depend on them; dropout masks and rounding errors do."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    count: int = Field(1, ge=1, description="devices (or CPU processes) of this machine that share every batch")
+    count: int = Field(1, ge=1, description="devices (or CPU processes) per machine; they share every batch")
     nodes: int = Field(1, ge=1, description="machines; start the same command on each with torchrun")
-    workers: int = Field(0, ge=0, description="processes that make batches ahead, for each device")
+    workers: int = Field(0, ge=0, description="processes per device that prepare batches in advance")
 
 
 def launched() -> bool:
-    """Whether torchrun started this process as one of several."""
+    """Return whether torchrun started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def is_chief() -> bool:
-    """Whether this process is the one that records, reports and publishes."""
+    """Return whether this process has rank 0; only it records, reports and publishes."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def fabric_of(devices: Devices) -> Fabric:
-    """Fabric for these devices, not launched yet.
+def create_fabric(devices: Devices) -> Fabric:
+    """Create a Fabric object for ``devices`` without launching it.
 
     Raises:
-        UserError: no such device, fewer than wanted, or several machines without a launcher.
+        UserError: A device does not exist, there are too few devices, or several machines have no launcher.
     """
     kind, _, index = devices.device.partition(":")
     several = devices.count * devices.nodes > 1
-    if not several or kind != "cuda":  # several processes: none of them may take the first device
+    if not several or kind != "cuda":  # with several processes, this one must not initialise the first GPU
         Precision.best(devices.device)
     if several and index:
-        raise UserError(f"device {devices.device!r} is one device; give {kind!r} with {devices.count} devices")
+        raise UserError(
+            f"device: {devices.device!r} is a single device, but {devices.count * devices.nodes} are requested; "
+            f"use device {kind!r}"
+        )
     if kind == "cuda" and devices.count > torch.cuda.device_count():
-        raise UserError(f"devices: {devices.count} wanted, this machine has {torch.cuda.device_count()}")
+        raise UserError(
+            f"devices: {devices.count} requested, but this machine has {torch.cuda.device_count()} CUDA devices; "
+            "request fewer"
+        )
     if devices.nodes > 1 and not launched():
         raise UserError(
-            f"nodes: {devices.nodes} machines need a launcher on each, e.g. "
+            f"nodes: {devices.nodes} machines require torchrun; start on each machine: "
             f"torchrun --no-python --nnodes {devices.nodes} --nproc-per-node {devices.count} pngnoise train ..."
         )
     chosen: Any = [int(index)] if index else devices.count
-    # Spawned processes, because a launcher of its own would run the whole command again, flow and all.
+    # Spawn processes: Fabric's subprocess launcher would rerun the whole command, including the flow.
     strategy = ("ddp" if launched() else "ddp_spawn") if several else "auto"
     return Fabric(accelerator=kind, devices=chosen, num_nodes=devices.nodes, strategy=strategy)
 
@@ -66,18 +72,25 @@ def fabric_of(devices: Devices) -> Fabric:
 def run_on(
     devices: Devices, task: Callable[[Fabric, Callable[[Any], None]], Any], report: Callable[[Any], None]
 ) -> Any:
-    """Run ``work(fabric, report)`` in every process of ``devices``; returns what the chief's returned.
+    """Run ``task(fabric, report)`` in every process of ``devices`` and return the result of rank 0.
 
-    ``task`` must be importable by name (or a partial of such), what it reports must be picklable: it may run in a
-    process of its own.
+    Args:
+        devices: Devices to use.
+        task: A module-level function, or a partial of one, because it may run in spawned processes.
+        report: Called in this process with every picklable object that rank 0 reports.
+
+    Raises:
+        UserError: See :func:`create_fabric`; also if torchrun started another number of processes, or a process
+            raised it.
     """
-    fabric = fabric_of(devices)
-    wanted = devices.count * devices.nodes
-    if launched() and int(os.environ["WORLD_SIZE"]) != wanted:
+    fabric = create_fabric(devices)
+    processes = devices.count * devices.nodes
+    if launched() and int(os.environ["WORLD_SIZE"]) != processes:
         raise UserError(
-            f"the launcher started {os.environ['WORLD_SIZE']} processes, devices x nodes is {wanted}; make them equal"
+            f"devices: torchrun started {os.environ['WORLD_SIZE']} processes, but devices x nodes is {processes}; "
+            "make them equal"
         )
-    if wanted == 1 or launched():
+    if processes == 1 or launched():
         fabric.launch()
         return task(fabric, report)
     queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
@@ -90,7 +103,7 @@ def run_on(
             else:
                 report(item)
 
-    # With the context of this thread, in which a flow's log knows its run.
+    # Copy the context of this thread, so that the log finds the flow run.
     reader = threading.Thread(target=contextvars.copy_context().run, args=(forward,), daemon=True)
     reader.start()
     try:
@@ -99,7 +112,7 @@ def run_on(
     except (ProcessRaisedException, ProcessExitedException):
         queue.put(None)
         reader.join()
-        if failed:  # in words, not as another process's traceback
+        if failed:  # raise the error itself instead of the traceback of another process
             raise failed[0] from None
         raise
     finally:
@@ -109,7 +122,7 @@ def run_on(
 
 
 class _Finished:
-    """A result on its way back: Fabric would take a dataclass to pieces to look for tensors."""
+    """Wraps a result, because Fabric would traverse a dataclass to look for tensors."""
 
     def __init__(self, result: Any) -> None:
         self.result = result
@@ -120,7 +133,7 @@ def _in_process(fabric: Fabric, task: Callable[[Fabric, Callable[[Any], None]], 
         return _Finished(task(fabric, queue.put if fabric.global_rank == 0 else _silent))
     except UserError as error:
         queue.put(error)
-        raise  # the others may be waiting for this process, and are ended by that
+        raise  # terminates the other processes, which may be waiting for this one
 
 
 def _silent(item: Any) -> None:

@@ -1,4 +1,4 @@
-"""Functions of this package as steps of a run under Prefect: one kind of task, tried again where that may help."""
+"""Creates Prefect tasks from plain functions, with one retry policy for all tasks."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from tasks.runtime.run_metrics import count
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_TRIES = 2
-_WAITS = [10.0, 60.0]  # seconds: a server that restarts, then one that is repaired
+_RETRIES = 2
+_RETRY_DELAYS = [10.0, 60.0]  # seconds: time for a server to restart, then for an operator to repair it
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a task of a function: ``task_x = step("x")(x)``.
+    """Create a Prefect task from a function: ``task_x = step("x")(x)``.
 
-    What is done already is known from storage, so results are neither cached nor kept. A :class:`TransientError`
-    (storage or a cluster was away) is tried again twice; every other error is final at once.
+    Results are neither cached nor persisted, because tasks find completed work in storage. A :class:`TransientError`
+    (storage or cluster unavailable) is retried twice, after 10 s and 60 s; other errors are not retried.
     """
 
-    def made(function: Callable[P, R]) -> Task[P, R]:
+    def decorator(function: Callable[P, R]) -> Task[P, R]:
         return task(
             name=name,
             task_run_name=name,
             cache_policy=NO_CACHE,
             persist_result=False,
-            retries=_TRIES,
-            retry_delay_seconds=_WAITS,
-            retry_condition_fn=_may_pass,
+            retries=_RETRIES,
+            retry_delay_seconds=_RETRY_DELAYS,
+            retry_condition_fn=_should_retry,
         )(function)
 
-    return made
+    return decorator
 
 
-def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
-    """Condition for a retry: what failed the task lies outside and may be over soon."""
+def _should_retry(task: Any, run: Any, state: State[Any]) -> bool:
+    """Return whether the task failed with a :class:`TransientError`; count the retry."""
     try:
         state.result()
     except TransientError:
-        if run.run_count <= _TRIES:
+        if run.run_count <= _RETRIES:
             count("retries")
         return True
     except Exception:

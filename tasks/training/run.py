@@ -22,7 +22,7 @@ from tasks.reports.markdown import code, plain
 from tasks.reports.pages import TEXTS
 from tasks.reports.results import Evaluation
 from tasks.reports.tables import markdown_table
-from tasks.runtime.devices import Devices, fabric_of
+from tasks.runtime.devices import Devices, create_fabric
 from tasks.runtime.provenance import commit, device_name, packages
 from tasks.stores.io.filesystem import exists, read_json, write_json
 from tasks.stores.layout import ARRAYS
@@ -108,7 +108,7 @@ class TrainingRun(ABC):
         if ":/" in str(output):
             raise UserError(f"{output}: training writes to a local folder; copy the finished bundle to object storage")
         self.output = output
-        self.machine = machine or Machine(fabric_of(Devices(device=device)))
+        self.machine = machine or Machine(create_fabric(Devices(device=device)))
         self.precision = Precision.best(self.machine.fabric.device)
         self.stores = [PatchStore.open(url) for url in urls]
         for store in self.stores:

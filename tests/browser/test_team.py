@@ -209,7 +209,7 @@ def test_the_ui_shows_artifacts_and_their_pictures(
         picture(browser, key)
     found = team.ask("POST", "artifacts/filter", artifacts={"key": {"any_": ["corpus"]}})
     browser.get(f"{ui}/v2/artifacts/artifact/{found[0]['id']}")
-    look(browser, "Figures", "heteroscedastic Gaussian", "floor (perfect generator)")
+    look(browser, "Metrics", "heteroscedastic Gaussian", "floor (perfect generator)")
     picture(browser, "corpus")
 
 

@@ -36,7 +36,7 @@ def test_the_page_shows_pictures_classes_and_needs_no_network(small: str) -> Non
     assert "http" not in page
     for camera in ("S6", "GP", "IP"):
         assert f"<td>{camera}</td>" in page
-    assert "Nothing was rejected." in page
+    assert "No files were rejected." in page
 
 
 def test_every_reason_of_rejection_is_on_the_page(folders: tuple[Path, Path], tmp_path: Path) -> None:

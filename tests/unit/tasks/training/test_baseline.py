@@ -72,7 +72,7 @@ def test_a_training_ends_in_a_bundle_that_works(
     assert config["training"]["precision"] == "float32"
     card = (Path(bundle) / CARD).read_text()
     assert all(line in card for line in TRAINED[name].simplifications)
-    assert "No figures" in card
+    assert "No metrics" in card
     generator = load_generator(bundle, "cpu", model_digest(bundle))
     assert generator.name == name
     noisy, clean = pair(1, 32, 32)
@@ -123,7 +123,7 @@ def test_naflow_learns_the_cameras_and_iso_values_of_the_data(
     ("change", "words"),
     [
         ({"baseline": "nafow"}, r"'baseline' is 'nafow'; choose one of c2n, flow_srgb"),
-        ({"settings": {"stepz": 3}}, r"\(settings\).*'stepz'.*keys here: features, hidden, steps"),
+        ({"settings": {"stepz": 3}}, r"\(settings\).*'stepz'.*allowed keys: features, hidden, steps"),
         ({"settings": {"hidden": 1}}, r"\(settings\).*'hidden' has value 1"),
         ({"data": {"stores": []}}, r"'data\.stores' has value \[\]"),
         ({"train": {"steps": 2, "batch": 4, "crop": 15}}, r"'train\.crop' has value 15"),
@@ -169,14 +169,14 @@ def test_several_models_stand_in_one_table(bundles: list[str], patches: str, tmp
     assert set(record["simplifications"]) == {"flow_srgb", "second", "c2n"}
     assert "Flow-sRGB (ours): conditioned on" in simplified_note(record)
     page = report_page(evaluation, title="t", lead="l")
-    assert "differ from their papers" in page
+    assert "Differences between re-implementations and their papers" in page
     assert "Flow-sRGB (ours): conditioned on" in page
     with_baselines = evaluate_noise(
         EvaluateParameters(model=bundles[0], compare=["awgn"], references=patches, limit=1, baselines=True)
     ).record
     assert [*with_baselines["metrics"]][:3] == ["model", "awgn", "heteroscedastic"]
     assert set(with_baselines["simplifications"]) == {"model"}
-    with pytest.raises(UserError, match=r"also: .*first/bundle' is measured already"):
+    with pytest.raises(UserError, match=r"compare: .*first/bundle' is named twice"):
         evaluate_noise(parameters.model_copy(update={"model": bundles[0]}))
     config = bundle_config(bundles[0])
     write_card(Path(bundles[0]), [evaluation])
@@ -206,7 +206,7 @@ def test_the_classifier_looks_at_them_too(bundles: list[str], catalogue: str) ->
     )  # fmt: skip
     assert [*record["metrics"]] == ["model", "c2n", "floor"]
     assert "| C2N (ours) |" in c2st_table(record)
-    assert "differ from their papers" in c2st_table(record)
+    assert "Differences between re-implementations and their papers" in c2st_table(record)
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -215,8 +215,8 @@ def test_the_commands(configuration: Configure, patches: str, tmp_path: Path) ->
     trained = runner.invoke(app, ["train", str(configuration("flow_srgb")), "--output", str(output), "--json"])
     assert trained.exit_code == 0, (trained.output, trained.exception)
     assert '"flow_srgb_steps": 2' in trained.stdout
-    assert "Figures on the validation split" in (output / "bundle" / CARD).read_text()
-    arguments = ["--model", "awgn", "--also", str(output / "bundle"), "--references", patches, "--limit", "1"]
+    assert "Metrics on the validation split" in (output / "bundle" / CARD).read_text()
+    arguments = ["--model", "awgn", "--compare", str(output / "bundle"), "--references", patches, "--limit", "1"]
     found = runner.invoke(app, ["evaluate", "noise", *arguments, "--no-baselines"])
     assert found.exit_code == 0, (found.output, found.exception)
     assert "flow srgb" in found.stdout
