@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.pipeline import pipeline, tail
-from tasks.denoising.training import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, task_train_denoisers
+from tasks.denoising.training import Arm, DenoiserTask, DenoiserTrainingConfig, planned_arms, task_train_denoisers
 from tasks.models.events import announce_denoisers
 from tasks.models.registry import task_add_trained
 from tasks.reports.tables import trained_table
@@ -43,13 +43,13 @@ class TrainDenoiserParameters(BaseModel):
         description="where denoisers are trained, side by side where it has several workers",
     )
 
-    def tasks(self) -> list[DenoiserWork]:
+    def tasks(self) -> list[DenoiserTask]:
         """One training per arm and seed, seeds first: the first comparison is there early."""
         config = load_yaml(self.config, DenoiserTrainingConfig)
         if self.steps is not None:
             config = config.model_copy(update={"train": config.train.model_copy(update={"steps": self.steps})})
         return [
-            DenoiserWork(
+            DenoiserTask(
                 config=config,
                 source=self.config,
                 real=tuple(self.real),

@@ -1,10 +1,10 @@
-"""Results for the servers of two benchmarks: noisy images of a catalogue, denoised, in the files that they take.
+"""Submissions to the SIDD and DND benchmarks: denoised images in the file formats of their servers.
 
-OUTPUT/upload/          what is uploaded, and nothing else
-    SubmitSrgb.mat      SIDD: a cell of 40 x 32 blocks, seconds per megapixel, a description
-    SubmitSrgb.csv      SIDD at Kaggle: 1280 rows of base64
-    0001.mat .. 0050.mat    DND: a cell of 20 boxes each
-OUTPUT/submission.json  what was denoised by what, and digests of the files; written last
+OUTPUT/upload/          the files to upload
+    SubmitSrgb.mat      SIDD: a cell array of 40 x 32 blocks, seconds per megapixel, a description
+    SubmitSrgb.csv      SIDD on Kaggle: 1280 rows of base64
+    0001.mat .. 0050.mat    DND: a cell array of 20 boxes each
+OUTPUT/submission.json  denoiser, catalogue, and digests of the files; written last
 """
 
 from __future__ import annotations
@@ -42,39 +42,40 @@ Benchmark = Literal["sidd", "dnd"]
 Form = Literal["mat", "kaggle"]
 SIDD_IMAGES, SIDD_BLOCKS = 40, 32
 DND_IMAGES, DND_BOXES = 50, 20
-COMMIT, PLAN = "submission.json", "submission-plan.json"  # plan.json is what stores of images have
+COMMIT, PLAN = "submission.json", "submission-plan.json"  # image stores use plan.json
 _UPLOAD, _PIECES = "upload", "pieces"
-_SHOWN = 3
-_EVALUATION = "1.0"  # eval_version of DND's kit
+_MAX_EXAMPLES = 3
+_DND_VERSION = "1.0"  # eval_version of DND's evaluation kit
 
 Pixels = NDArray[Any]
 
 
 class SubmitParameters(BaseModel):
-    """Which benchmark, which denoiser, where the files go."""
+    """Parameters of a submission."""
 
     model_config = ConfigDict(extra="forbid")
 
     benchmark: Benchmark = Field(description="sidd or dnd, sRGB")
     catalogue: str = Field(
-        description="folder or URL of a catalogue: `pngnoise ingest --adapter sidd-benchmark` or dnd"
+        description="folder or URL of a catalogue made with `pngnoise ingest --adapter sidd-benchmark` or "
+        "`--adapter dnd`"
     )
-    denoiser: str = Field(description=f"{', '.join(CLASSICAL)}, or a denoiser's bundle")
-    output: str = Field(description="local folder; upload/ in it holds the files for the server")
-    form: Form = Field("mat", description="mat; of SIDD also kaggle, a CSV file")
-    method: str | None = Field(None, description="SIDD: name of the method, default the denoiser's")
-    authors: str = Field("", description="SIDD: who made it")
+    denoiser: str = Field(description=f"{', '.join(CLASSICAL)}, or the bundle of a denoiser")
+    output: str = Field(description="local folder; its subfolder upload/ has the files for the server")
+    form: Form = Field("mat", description="mat: MATLAB files; kaggle: a CSV file (SIDD only)")
+    method: str | None = Field(None, description="SIDD: name of the method; default: name of the denoiser")
+    authors: str = Field("", description="SIDD: authors")
     paper_title: str = Field("", description="SIDD: title of the paper")
-    venue: str = Field("", description="SIDD: where it appeared")
+    venue: str = Field("", description="SIDD: publication venue")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"), description="where images are denoised"
+        default_factory=lambda: ClusterConfig(kind="inline"), description="cluster; one task per image"
     )
 
 
 @dataclass(frozen=True)
 class ImageTask:
-    """One image of the benchmark: its blocks or boxes. Travels to workers."""
+    """Task of a worker: the blocks or boxes of one image."""
 
     benchmark: Benchmark
     output: str
@@ -82,11 +83,11 @@ class ImageTask:
     digest: str
     denoiser: tuple[str, str, str]
     number: int
-    """From 0 of SIDD, from 1 of DND, as the owners count."""
+    """Number of the image in the benchmark: from 0 for SIDD, from 1 for DND."""
 
 
 def expected_ids(benchmark: Benchmark) -> dict[int, list[str]]:
-    """Ids of the blocks or boxes of every image, in the order of the result."""
+    """Return the ids of the blocks or boxes of every image, in the order of the submission."""
     if benchmark == "sidd":
         return {i: [f"{i:04d}-{b:04d}" for b in range(SIDD_BLOCKS)] for i in range(SIDD_IMAGES)}
     return {i: [f"{i:04d}_{b:02d}" for b in range(1, DND_BOXES + 1)] for i in range(1, DND_IMAGES + 1)}
@@ -94,31 +95,35 @@ def expected_ids(benchmark: Benchmark) -> dict[int, list[str]]:
 
 @lru_cache(maxsize=2)
 def _rows(catalogue: str, benchmark: Benchmark) -> tuple[dict[str, dict[str, Any]], str]:
-    """Rows by id, and the catalogue's digest.
+    """Load the rows of the catalogue by id, and its digest.
 
     Raises:
-        UserError: it is another dataset, or not all of it: servers judge whole results.
+        UserError: The catalogue is of another dataset, or incomplete.
     """
     table, digest = load_catalogue(catalogue)
     rows = {row["pair"]: row for row in table.to_pylist()}
     dataset, adapter = ("sidd_benchmark", "sidd-benchmark") if benchmark == "sidd" else ("dnd", "dnd")
     others = sorted({row["dataset"] for row in rows.values()} - {dataset})
     if others:
-        raise UserError(f"{catalogue}: holds {', '.join(others)}; ingest the benchmark with --adapter {adapter}")
-    wanted = {name for names in expected_ids(benchmark).values() for name in names}
-    if missing := sorted(wanted - set(rows)):
+        raise UserError(f"{catalogue}: contains {', '.join(others)}; ingest the benchmark with --adapter {adapter}")
+    expected = {name for names in expected_ids(benchmark).values() for name in names}
+    if missing := sorted(expected - set(rows)):
         raise UserError(
-            f"{catalogue}: lacks {len(missing)} of {len(wanted)} images, e.g. {', '.join(missing[:_SHOWN])}; the "
-            "server judges whole results, see rejected.json there and fetch the benchmark again"
+            f"{catalogue}: {len(missing)} of {len(expected)} images are missing, e.g. "
+            f"{', '.join(missing[:_MAX_EXAMPLES])}; submissions must be complete: check rejected.json in the catalogue "
+            "and download the benchmark again"
         )
-    if more := sorted(set(rows) - wanted):
-        raise UserError(f"{catalogue}: holds {len(more)} images too many, e.g. {', '.join(more[:_SHOWN])}")
+    if extra := sorted(set(rows) - expected):
+        raise UserError(
+            f"{catalogue}: has {len(extra)} images that are not in the benchmark, e.g. "
+            f"{', '.join(extra[:_MAX_EXAMPLES])}; remove them and ingest the benchmark again"
+        )
     shapes = (
         {(r["height"], r["width"], r["channels"], r["dtype"]) for r in rows.values()} if benchmark == "sidd" else set()
     )
     if len(shapes) > 1 or any(r["channels"] != 3 for r in rows.values()):
         raise UserError(
-            f"{catalogue}: images differ in shape or are not RGB ({sorted(shapes)}); fetch the benchmark again"
+            f"{catalogue}: images differ in shape or are not RGB ({sorted(shapes)}); download the benchmark again"
         )
     return rows, digest
 
@@ -126,20 +131,20 @@ def _rows(catalogue: str, benchmark: Benchmark) -> tuple[dict[str, dict[str, Any
 def submit(
     parameters: SubmitParameters, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """Denoise a benchmark and write the files of a submission; run again to finish what was interrupted.
+    """Denoise a benchmark and write the files of a submission. If interrupted, call it again to resume.
 
     Returns:
-        The record: files with digests, denoiser, seconds per megapixel (of SIDD).
+        The record: files with digests, denoiser, seconds per megapixel (SIDD).
 
     Raises:
-        UserError: the catalogue is not the whole benchmark, or the output holds another submission.
+        UserError: The catalogue is not the complete benchmark, or the output has another submission.
     """
     p = parameters
     root = local_path(p.output)
     if root is None:
-        raise UserError(f"{p.output}: a submission is uploaded by hand; give a local folder")
+        raise UserError(f"{p.output}: submissions are written to a local folder; use a local path")
     if p.benchmark == "dnd" and p.form != "mat":
-        raise UserError(f"form is {p.form!r}; DND takes MATLAB files alone, leave it out")
+        raise UserError(f"form: is {p.form!r}, but DND accepts only MATLAB files; use form 'mat'")
     Precision.best(p.device)
     digest = denoiser_digest(p.denoiser)
     loaded = load_denoiser(p.denoiser, p.device, digest)
@@ -176,7 +181,7 @@ def submit(
         **facts,
     }
     write_json(str(root / COMMIT), record)
-    if p.benchmark == "sidd":  # of DND they are receipts of the files
+    if p.benchmark == "sidd":  # for DND they are receipts of the uploaded files
         remove(str(root / _PIECES))
     return record
 
@@ -187,7 +192,7 @@ def _digest(path: Path) -> str:
 
 
 def _finished(root: Path) -> dict[str, Any] | None:
-    """The record of a submission that is there and whole."""
+    """Return the record of a complete submission in ``root``; None if there is none."""
     if not exists(str(root / COMMIT)):
         return None
     record = read_json(str(root / COMMIT))
@@ -198,13 +203,13 @@ def _finished(root: Path) -> dict[str, Any] | None:
 
 @one_thread()
 def denoise_image(task: ImageTask) -> None:
-    """Denoise the blocks or boxes of one image and publish them, unless they are there and whole.
+    """Denoise the blocks or boxes of one image and publish them, unless they already exist.
 
-    With one thread: pixels do not depend on the machine's cores, and the time is that of one.
+    Uses one thread, so that pixels do not depend on the number of cores, and the time is that of one core.
     """
     rows, digest = _rows(task.catalogue, task.benchmark)
     if digest != task.digest:
-        raise IntegrityError(f"{task.catalogue}: changed since this run was planned; run the same command again")
+        raise IntegrityError(f"{task.catalogue}: has changed since this run was planned; run the same command again")
     members = [rows[name] for name in expected_ids(task.benchmark)[task.number]]
     root = Path(str(local_path(task.output)))
     if task.benchmark == "sidd":
@@ -221,14 +226,14 @@ def denoise_image(task: ImageTask) -> None:
     with matlab73(target) as file:
         file.cell("Idenoised", 1, len(boxes), boxes)
         file.logical("israw", False)
-        file.text("eval_version", _EVALUATION)
+        file.text("eval_version", _DND_VERSION)
     write_json(str(receipt), {"sha256": _digest(target)})
 
 
 def _denoised(task: ImageTask, rows: list[dict[str, Any]]) -> tuple[list[Pixels], float]:
-    """Images (H, W, C) in the order of the rows, and the seconds that the denoiser took.
+    """Denoise the images of ``rows``; return them as (H, W, C), and the seconds that the denoiser took.
 
-    Of SIDD uint8, rounded; of DND float32 in [0, 1], not rounded.
+    SIDD: uint8, rounded. DND: float32 in [0, 1], not rounded.
     """
     denoiser = load_denoiser(*task.denoiser)
     found, seconds = [], 0.0
@@ -250,7 +255,7 @@ def _piece_path(root: Path, number: int) -> Path:
 
 
 def _piece(root: Path, number: int, count: int) -> tuple[Pixels, float] | None:
-    """Blocks (count, H, W, C) and seconds of an image that was denoised before; None where it is not whole."""
+    """Read blocks (count, H, W, C) and seconds of a denoised image; None if the file is missing or damaged."""
     try:
         with np.load(_piece_path(root, number), allow_pickle=False) as piece:
             blocks, seconds = piece["blocks"], float(piece["seconds"])
@@ -260,7 +265,7 @@ def _piece(root: Path, number: int, count: int) -> tuple[Pixels, float] | None:
 
 
 def _assemble_sidd(root: Path, form: Form, description: dict[str, str]) -> dict[str, Any]:
-    """Write SubmitSrgb.mat or SubmitSrgb.csv out of the pieces, an image at a time."""
+    """Write SubmitSrgb.mat or SubmitSrgb.csv from the denoised images, one image in memory at a time."""
     seconds, pixels = 0.0, 0
 
     def blocks() -> Iterator[Pixels]:
@@ -268,7 +273,9 @@ def _assemble_sidd(root: Path, form: Form, description: dict[str, str]) -> dict[
         for number in range(SIDD_IMAGES):
             piece = _piece(root, number, SIDD_BLOCKS)
             if piece is None:
-                raise IntegrityError(f"{_piece_path(root, number)}: is missing or damaged; run the same command again")
+                raise IntegrityError(
+                    f"{_piece_path(root, number)}: the file is missing or damaged; run the same command again"
+                )
             seconds += piece[1]
             pixels += piece[0].shape[0] * piece[0].shape[1] * piece[0].shape[2]
             yield from piece[0]

@@ -47,7 +47,7 @@ def test_a_model_from_its_bundle_to_champion_and_back(tmp_path: Path) -> None:
             assert result.exit_code == (2 if kld == 0.2 else 0), result.output
             if kld == 0.2:
                 words = " ".join(result.stderr.split())
-                assert "model.kld is 0.2, has to be at most 0.1" in words
+                assert "model.kld is 0.2, must be at most 0.1" in words
                 assert "Traceback" not in words
     assert answer("registry", "list", tmp_path / "models")["models"][0]["champion"]["version"] == 2
     assert answer("registry", "show", location)["champion"] == 2
@@ -75,7 +75,7 @@ def test_estimated_clean_images_and_parts(patches: str, tmp_path: Path) -> None:
 def test_a_submission_of_another_dataset_is_refused(catalogue: str, tmp_path: Path) -> None:
     result = run("submit", "sidd", catalogue, "--denoiser", "nlm", "--out", tmp_path / "out")
     assert result.exit_code == 2
-    assert "holds tiny_pairs" in result.stderr
+    assert "contains tiny_pairs" in result.stderr
     assert run("submit", "ntire", catalogue, "--denoiser", "nlm", "--out", tmp_path / "out").exit_code == 2
 
 
