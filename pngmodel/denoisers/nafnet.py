@@ -1,4 +1,4 @@
-"""NAFNet: a U-Net of blocks without activation functions (Chen et al., ECCV 2022)."""
+"""NAFNet: a U-Net of blocks without activation functions (Chen et al., ECCV 2022, arXiv 2204.04676)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,35 @@ from pngmodel.network.layers import COLOURS, ChannelNorm
 
 
 class NAFNetConfig(BaseModel):
-    """Sizes; blocks are those of the published SIDD models, which have width 32 (29.2 M) and 64 (116 M)."""
+    """Sizes of the network. Default blocks are those of the published SIDD models with width 32 (29.2 M parameters) and
+    64 (116 M)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    width: int = Field(32, ge=2, multiple_of=2, description="channels at full size; every level doubles them")
-    encoder: tuple[int, ...] = Field((2, 2, 4, 8), min_length=1, description="blocks per level, full size first")
-    middle: int = Field(12, ge=0, description="blocks at the smallest size")
-    decoder: tuple[int, ...] = Field((2, 2, 2, 2), min_length=1, description="blocks per level, smallest first")
+    width: int = Field(32, ge=2, multiple_of=2, description="channels at full resolution; doubled at every level")
+    encoder: tuple[int, ...] = Field(
+        (2, 2, 4, 8), min_length=1, description="blocks per level, starting at full resolution"
+    )
+    middle: int = Field(12, ge=0, description="blocks at the lowest resolution")
+    decoder: tuple[int, ...] = Field(
+        (2, 2, 2, 2), min_length=1, description="blocks per level, starting at the lowest resolution"
+    )
 
     @model_validator(mode="after")
     def _levels(self) -> NAFNetConfig:
         if len(self.encoder) != len(self.decoder):
-            raise ValueError(f"encoder {self.encoder} and decoder {self.decoder} must have as many levels")
+            raise ValueError(f"encoder {self.encoder} and decoder {self.decoder} must have the same number of levels")
         return self
 
 
 def _gate(x: Tensor) -> Tensor:
-    """One half of the channels times the other (SimpleGate)."""
+    """Multiply both halves of the channels (SimpleGate)."""
     first, second = x.chunk(2, dim=1)
     return first * second
 
 
 class NAFBlock(nn.Module):
-    """Depth-wise convolution with channel attention, then a gated layer, each on a scaled skip."""
+    """Depth-wise convolution with channel attention, then a gated feed-forward layer, both residual with a scale."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -44,7 +49,7 @@ class NAFBlock(nn.Module):
         self.project = nn.Conv2d(channels, channels, 1)
         self.gated_in = nn.Conv2d(channels, 2 * channels, 1)
         self.gated_out = nn.Conv2d(channels, channels, 1)
-        # Zero, so that the network starts as the identity.
+        # initialised to zero, so that the block starts as the identity
         self.scale1, self.scale2 = (nn.Parameter(torch.zeros(1, channels, 1, 1)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,7 +60,7 @@ class NAFBlock(nn.Module):
 
 
 class NAFNet(nn.Module):
-    """U-Net: stride-2 convolutions down, pixel shuffle up, sums as skips; the image is added at the end."""
+    """U-Net with strided convolutions, pixel shuffle and additive skips; the image is added to the output."""
 
     def __init__(self, config: NAFNetConfig) -> None:
         super().__init__()
@@ -77,7 +82,7 @@ class NAFNet(nn.Module):
             self.decoders.append(_blocks(width, blocks))
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """Denoised images (B, C, H, W) of noisy ones in [0, 1], sides multiples of ``multiple``; not clamped."""
+        """Denoise images (B, C, H, W) in [0, 1], with sides that are multiples of ``multiple``; not clamped."""
         x, skips = self.intro(noisy), []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)

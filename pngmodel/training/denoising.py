@@ -1,4 +1,4 @@
-"""Training a denoiser: a network, a loss, crops of pairs."""
+"""Objective of denoisers: a loss on crops of noisy and clean images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pngmodel.network.model import Precision
-from pngmodel.training.objective import Figures, Pictures
+from pngmodel.training.objective import Metrics, Pictures
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings
 
@@ -21,16 +21,18 @@ _PSNR_FLOOR = 1e-8
 
 
 class DenoiserSettings(StageSettings):
-    """A stage that trains a denoiser."""
+    """Settings of the training of a denoiser."""
 
-    ema: float = Field(0.0, ge=0, lt=1, description="averages weights and no running statistics of norms")
-    seed: int = Field(0, ge=0, description="has no effect: `seeds` of train_denoiser take its place")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the moving average of the weights; normalisation statistics not averaged"
+    )
+    seed: int = Field(0, ge=0, description="no effect; set `seeds` of train_denoiser instead")
     loss: LossKind = Field("l1", description="l1, l2, charbonnier (eps 1e-3), or psnr (minus the PSNR of each sample)")
-    flips: bool = Field(True, description="crops are mirrored and turned by right angles at random")
+    flips: bool = Field(True, description="random flips and rotations by right angles")
 
 
 def denoising_loss(kind: LossKind, denoised: Tensor, clean: Tensor) -> Tensor:
-    """Loss of (B, C, H, W) in [0, 1]; a scalar."""
+    """Loss of denoised images (B, C, H, W) in [0, 1]; a scalar."""
     if kind == "l1":
         return F.l1_loss(denoised, clean)
     if kind == "l2":
@@ -51,8 +53,8 @@ class DenoiserObjective(nn.Module):
         self.network = network.requires_grad_(True)
         self._settings, self._precision = settings, precision
 
-    def forward(self, noisy: Tensor, clean: Tensor, numbers: Tensor, step: int) -> tuple[Tensor, Figures]:
-        """Loss of a batch, and its PSNR."""
+    def forward(self, noisy: Tensor, clean: Tensor, numbers: Tensor, step: int) -> tuple[Tensor, Metrics]:
+        """Return the loss of a batch, and its PSNR in dB."""
         with self._precision.autocast():
             denoised = self.network(noisy.contiguous(memory_format=torch.channels_last))
         denoised = denoised.float()
@@ -61,7 +63,7 @@ class DenoiserObjective(nn.Module):
 
     @torch.no_grad()
     def pictures(self, batch: PairBatch) -> Pictures:
-        """The noise, and what is left of it."""
+        """Return the noise, and the residual after denoising."""
         with self._precision.autocast():
             denoised = self.network(batch.noisy.contiguous(memory_format=torch.channels_last)).float()
         rows = {"noise": batch.noisy - batch.clean, "left": denoised - batch.clean}
@@ -73,5 +75,5 @@ class DenoiserObjective(nn.Module):
 
 
 def _psnr(denoised: Tensor, clean: Tensor) -> Tensor:
-    """Mean PSNR of the samples, not rounded to levels: for curves, not for tables."""
+    """Mean PSNR of the samples in dB without rounding, for training logs."""
     return -10 * (denoised - clean).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10().mean()

@@ -96,12 +96,12 @@ def test_torchrun_starts_the_same_command(
     close(tmp_path / "two", tmp_path / "one")
 
 
-def test_an_error_in_another_process_is_told_in_words(configuration: Path, tmp_path: Path) -> None:
+def test_an_error_in_another_process_is_reported(configuration: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(configuration.read_text())
     content["pdit"]["batch"] = 3
     configuration.write_text(yaml.safe_dump(content))
     config = load_yaml(str(configuration), TrainingConfig)
-    with pytest.raises(UserError, match="3 samples cannot be dealt to 2 devices"):
+    with pytest.raises(UserError, match="3 is not divisible by 2 devices"):
         train_stages(config, tmp_path / "run", Devices(count=2), str(configuration))
 
 

@@ -127,4 +127,4 @@ def test_catching_up_with_an_unevaluated_model(tmp_path: Path) -> None:
 
     add_version("shipped", str(tmp_path / "models/noise"))
     told: dict[str, Any] = catch_up(CatchUpParameters(models=[str(tmp_path / "models/noise")]))
-    assert told == {"told": {str(tmp_path / "models/noise"): [f"{tmp_path}/models/noise@1"]}}
+    assert told == {"announced": {str(tmp_path / "models/noise"): [f"{tmp_path}/models/noise@1"]}}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pngmodel.training.loop import _optimiser
-from pngmodel.training.objective import Objective, as_module, paces_of
+from pngmodel.training.objective import Objective, as_module, lr_multipliers_of
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings
 
@@ -31,9 +31,9 @@ def learn(objective: Objective[PairBatch], steps: int, rate: float, batch: int =
     """Losses of a few steps of Adam (.5, .9)."""
     module = as_module(objective).train()
     settings = STAGE.model_copy(update={"optimiser": "adam", "betas": (0.5, 0.9), "learning_rate": rate})
-    optimiser = _optimiser(settings, dict(module.named_parameters()), paces_of(objective))
+    optimiser = _optimiser(settings, dict(module.named_parameters()), lr_multipliers_of(objective))
     for group in optimiser.param_groups:
-        group["lr"] *= group["pace"]
+        group["lr"] *= group["lr_multiplier"]
     losses = []
     for step in range(steps):
         loss, _ = module(*made_pairs(step * batch, batch).tensors(), step)

@@ -101,7 +101,7 @@ def test_networks_of_one_seed_start_alike_and_of_two_do_not(patches: str, tmp_pa
 
 def test_other_data_or_steps_are_another_training(patches: str, trained: Path) -> None:
     longer = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"steps": 4})})
-    with pytest.raises(UserError, match="holds checkpoints of another configuration or data"):
+    with pytest.raises(UserError, match="has checkpoints of another configuration or data"):
         train_one(task(patches, trained, Arm(name="made", synthetic="awgn"), config=longer))
     with pytest.raises(UserError, match="another configuration or data"):
         train_one(task(patches, trained, Arm(name="made", synthetic="heteroscedastic")))
@@ -216,7 +216,7 @@ def test_wrong_networks_and_machines_stop_before_any_training(patches: str, tmp_
         (
             "nafnet",
             {"encoder": (1, 1), "decoder": (1,)},
-            r"\(denoiser.settings\): key .* has value .*as many levels",
+            r"\(denoiser.settings\): key .* has value .*must have the same number of levels",
         ),
         ("restormer", {"heads": (1, 2, 5, 8)}, r"heads \(1, 2, 5, 8\) must divide"),
         ("dncnn", {"depth": 1}, r"config.yaml \(denoiser.settings\): key 'depth' has value 1"),
