@@ -13,7 +13,7 @@ from tasks.denoising.report import fidelity_markdown, small_picture, task_write_
 from tasks.models.denoisers import denoiser_digest
 from tasks.models.events import EVALUATED, announce_model
 from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture
-from tasks.runtime.placeholders import is_for_gate
+from tasks.runtime.placeholders import triggers_promotion
 from tasks.runtime.progress import reporter
 from tasks.stores.model_registry import is_version
 
@@ -45,7 +45,7 @@ def _tell(parameters: EvaluateDenoiserParameters, record: dict[str, Any], locati
     digests = {denoiser_digest(name): name for name in parameters.denoisers if is_version(name)}
     for found in record["denoisers"]:
         log(f"{found['arm']} seed {found['seed']}: digest {found['digest']}")
-    if not is_for_gate(location):
+    if not triggers_promotion(location):
         return
     versions = [found for found in record["denoisers"] if found["digest"] in digests]
     if versions:

@@ -11,7 +11,7 @@ from tasks.evaluation.parameters import EvaluateParameters
 from tasks.models.events import EVALUATED, announce_model
 from tasks.reports.tables import examples_picture, markdown_table, simplified_note
 from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture
-from tasks.runtime.placeholders import is_for_gate
+from tasks.runtime.placeholders import triggers_promotion
 from tasks.runtime.progress import reporter
 from tasks.runtime.provenance import commit
 from tasks.stores.model_registry import is_version
@@ -28,7 +28,7 @@ def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
     record = evaluation.record
     digest = record["model"]["digest"]
     log(f"{parameters.model}: digest {digest}, references {record['references']}")
-    if parameters.output and is_for_gate(parameters.output) and is_version(parameters.model):
+    if parameters.output and triggers_promotion(parameters.output) and is_version(parameters.model):
         announce_model(EVALUATED, "noise", model=parameters.model, digest=digest, record=parameters.output)
     publish_markdown("noise-evaluation", lambda: _figures(record))
     if evaluation.examples:

@@ -29,7 +29,7 @@ from tasks.models.events import announce_corpus
 from tasks.reports.tables import markdown_table
 from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture, table
 from tasks.runtime.clusters import Cluster, open_cluster
-from tasks.runtime.progress import reporter, shared
+from tasks.runtime.progress import cumulative_reporter, reporter
 
 _EVALUATED_PAIRS = 8
 Value = TypeVar("Value")
@@ -98,7 +98,7 @@ def _make(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
     if plan.parameters.mode == "recipe":
         return {"made": 0, "kept": 0}
     todo = task_pending(_unseen(plan), _unseen(cluster), reporter("look", "shards"))
-    report = shared("generate", "pairs", sum(len(plan.layout.rows(index)) for index in todo))
+    report = cumulative_reporter("generate", "pairs", sum(len(plan.layout.rows(index)) for index in todo))
     # One stream of shards for all groups: each on its own would begin with an idle device and end with one.
     with closing(ShardStream(plan, todo, cluster)) as stream:
         for group in groups(todo):

@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.pipeline import pipeline, tail
 from tasks.denoising.parameters import TrainDenoiserParameters
-from tasks.denoising.training import DenoiserTrainingConfig, DenoiserWork, planned_arms, task_train_denoisers
+from tasks.denoising.training import DenoiserTask, DenoiserTrainingConfig, planned_arms, task_train_denoisers
 from tasks.models.events import announce_denoisers
 from tasks.models.registry import task_add_trained
 from tasks.reports.tables import trained_table
@@ -17,13 +17,13 @@ from tasks.runtime.progress import reporter
 from tasks.runtime.provenance import commit
 
 
-def _tasks(parameters: TrainDenoiserParameters) -> list[DenoiserWork]:
+def _tasks(parameters: TrainDenoiserParameters) -> list[DenoiserTask]:
     """One training per arm and seed, seeds first: the first comparison is ready early."""
     config = load_yaml(parameters.config, DenoiserTrainingConfig)
     if parameters.steps is not None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"steps": parameters.steps})})
     return [
-        DenoiserWork(
+        DenoiserTask(
             config=config,
             source=parameters.config,
             real=tuple(parameters.real),

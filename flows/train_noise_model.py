@@ -54,7 +54,7 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
     """
     config, output, devices = training_config(parameters), Path(parameters.output), parameters.placement
     outcomes = task_train_stages(config, output, devices, parameters.config, parameters.max_minutes, report_step)
-    training = config.begin(output, device=devices.device, source=parameters.config)
+    training = config.create_run(output, device=devices.device, source=parameters.config)
     result: dict[str, Any] = {"output": parameters.output}
     result |= {f"{stage}_steps": outcomes[stage].step if stage in outcomes else 0 for stage in training.stages}
     result["finished"] = training.finished(outcomes)

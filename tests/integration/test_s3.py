@@ -166,7 +166,7 @@ def test_a_model_bundle_on_object_storage_and_its_successor(bucket: s3fs.S3FileS
         assert model_digest(url) == digests[-1]
         assert load_generator(url, "cpu", digests[-1]).digest == digests[-1]  # type: ignore[attr-defined]
     assert digests[0] != digests[1]
-    with pytest.raises(UserError, match=r"s3://noise/models/none: no model bundle there"):
+    with pytest.raises(UserError, match=r"s3://noise/models/none: no model bundle found"):
         model_digest(f"{BUCKET}/models/none")
 
 
