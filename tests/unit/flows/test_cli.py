@@ -198,6 +198,10 @@ def test_the_chain_prints_json_and_nothing_else(folders: tuple[Path, Path], tmp_
     table = run("verify", corpus)
     assert table.exit_code == 0
     assert "no errors" in table.stdout
+    sampled = run("verify", corpus, "--sample", 1, "--cluster", "inline", "--json")
+    assert json.loads(sampled.stdout)["verified"] is True
+    refused(run("verify", store, "--sample", 1), "only a corpus is verified by sample")
+    refused(run("verify", corpus, "--trusted", tmp_path / "key.pem"), "key.pem")
     again = run("generate", *source, "--clean", folders[0] / "clean", "--crop", 32, "--output", corpus)
     assert "shards made 0, kept 1" in again.stdout
     assert "report.html" in again.stdout
