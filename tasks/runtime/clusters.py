@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pngmodel.errors import TransientError, UserError
-from tasks.runtime.configuration import load_yaml
 from tasks.runtime.parameters import ClusterConfig
 from tasks.runtime.run_metrics import Counted, add_counts
 
@@ -301,11 +300,3 @@ def _require_scheduler(address: str) -> None:
         raise UserError(
             f"cluster: no Dask scheduler answers at {address} ({error}); start it, then {_RESUME}"
         ) from None
-
-
-def load_cluster(name: str) -> ClusterConfig:
-    """Load a cluster configuration: ``inline``, ``local``, or the path of a YAML file such as those in
-    configs/clusters/."""
-    if name in ("inline", "local"):
-        return ClusterConfig(kind="inline" if name == "inline" else "local")
-    return load_yaml(name, ClusterConfig)

@@ -12,7 +12,8 @@ import pytest
 
 from pngmodel.errors import UserError
 from tasks.runtime import clusters
-from tasks.runtime.clusters import ClusterConfig, load_cluster, run_each
+from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.parameters import load_cluster
 
 
 def double(item: int) -> int:

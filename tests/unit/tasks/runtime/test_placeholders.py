@@ -10,7 +10,7 @@ import pytest
 from flows.train_denoiser import TrainDenoiserParameters
 from tasks.corpus.plan import CorpusParameters
 from tasks.evaluation.noise import EvaluateParameters
-from tasks.runtime.clusters import load_cluster
+from tasks.runtime.parameters import load_cluster
 from tasks.runtime.placeholders import PLACEHOLDERS, resolve_placeholders
 
 NIGHT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)

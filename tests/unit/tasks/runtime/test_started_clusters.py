@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from pngmodel.errors import UserError
-from tasks.runtime.clusters import ClusterConfig, load_cluster, run_each
+from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.parameters import load_cluster
 
 CONFIGS = Path(__file__).parents[4] / "configs" / "clusters"
 
