@@ -171,9 +171,7 @@ def test_no_web_address_is_asked_because_a_record_names_it(corpus: Path) -> None
     for name in ("model", "references", "clean"):
         for address in ("http://127.0.0.1:9/metadata", "zip://a.png::HTTPS://127.0.0.1:9/x.zip"):
             (corpus / "sources.json").write_text(json.dumps(locations | {name: address}))
-            with pytest.raises(
-                UserError, match=rf"its {name} are at .*; if you trust it, pass it with --{name}you trust it"
-            ):
+            with pytest.raises(UserError, match=rf"its {name} are at .*; if you trust it, pass it with --{name}"):
                 recorded_parameters(str(corpus))
             assert getattr(recorded_parameters(str(corpus), **{name: "shipped"}), name) == "shipped"
 
