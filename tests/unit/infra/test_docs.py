@@ -1,4 +1,4 @@
-"""Links and pictures of the documents lead somewhere."""
+"""Links, pictures and commands of the documents exist."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 from PIL import Image
 
-PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), Path("infra/README.md"), *Path("docs").rglob("*.md")]
+from flows.cli.app import app
+
+PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *Path("infra").rglob("*.md"), *Path("docs").rglob("*.md")]
+COMMAND = re.compile(r"^ {4,}(?:\S+=\S+ )*(?:\.venv/bin/)?pngnoise +([a-z].*)|`pngnoise ([a-z][^`]*)`", re.M)
+CURRENT = [page for page in PAGES if page.parent != Path("docs/results")]  # results keep the commands of their day
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -16,6 +21,21 @@ def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=str)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    text = page.read_text().replace("\\\n", " ")
+    for line in COMMAND.findall(text):
+        words = "".join(line).split("#")[0].split("&&")[0].split()
+        command: App = app
+        while words and not words[0].startswith("-") and words[0] in command:
+            command = command[words.pop(0)]
+        assert command is not app, f"{page}: no command {words[0]!r}"
+        arguments = command.assemble_argument_collection() if command.default_command else ()
+        options = {name for argument in arguments for name in argument.names}
+        unknown = [word for word in words if word.startswith("--") and word not in options | {"--help"}]
+        assert unknown == [], f"{page}: pngnoise {' '.join(line)}"
 
 
 @pytest.mark.parametrize("page", ["docs/reliability.md", "docs/security.md"])
