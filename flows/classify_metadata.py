@@ -1,4 +1,4 @@
-"""Flow: do a model's prompts tell the camera, and how well does the noise itself?"""
+"""Flow: how well do prompts, and the noise itself, identify the camera?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.runtime.provenance import commit
 
 @pipeline("classify_metadata", MetadataParameters, lambda p: f"metadata {tail(p.model)}: {len(p.references)} sets")
 def classify_metadata(parameters: MetadataParameters) -> dict[str, Any]:
-    """Returns the record: classes, what was held and left out, accuracies with their spread, confusion counts."""
+    """Train and test camera classifiers; returns classes, skipped data, accuracies and confusion counts."""
     record = task_classify_metadata(parameters, reporter("metadata", "networks"))
     publish_markdown("metadata", f"# Do prompts tell the camera?\n\n{metadata_table(record)}")
     if parameters.report:

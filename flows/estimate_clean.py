@@ -17,7 +17,7 @@ from tasks.runtime.progress import reporter
     lambda p: f"estimate-clean {tail(p.output)}: {tail(p.store)} by {tail(p.denoiser)}",
 )
 def estimate_clean(parameters: EstimateParameters) -> dict[str, Any]:
-    """Write the patch store; finished shards of an earlier run are kept. Returns patches, shards, digest."""
+    """Write a patch store, keeping finished shards of an earlier run; returns patches, shards and digest."""
     result = task_estimate_clean(parameters, reporter("estimate", "shards"))
     publish_markdown("estimate", f"# Estimated clean images\n\n{table(result)}")
     return result

@@ -13,7 +13,7 @@ from tasks.denoising.report import fidelity_markdown, small_picture, task_write_
 from tasks.models.denoisers import denoiser_digest
 from tasks.models.events import EVALUATED, announce_model
 from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture
-from tasks.runtime.placeholders import is_for_gate
+from tasks.runtime.placeholders import triggers_promotion
 from tasks.runtime.progress import reporter
 from tasks.stores.model_registry import is_version
 
@@ -24,7 +24,7 @@ from tasks.stores.model_registry import is_version
     lambda p: f"evaluate-denoisers {tail(p.output)}: {', '.join(t.name for t in p.tests)}",
 )
 def evaluate_denoiser(parameters: EvaluateDenoiserParameters) -> dict[str, Any]:
-    """Returns the evaluation record. What was measured before is read from the output and not measured again."""
+    """Compute PSNR and SSIM of all denoisers, reusing earlier results in the output; returns the evaluation record."""
     tasks = measurements(parameters)
     found = task_measure_all(tasks, parameters.output, parameters.cluster, reporter("evaluate", "denoisers x sets"))
     found = {task: found[task] for task in tasks}
@@ -41,11 +41,11 @@ def evaluate_denoiser(parameters: EvaluateDenoiserParameters) -> dict[str, Any]:
 
 
 def _tell(parameters: EvaluateDenoiserParameters, record: dict[str, Any], location: str) -> None:
-    """Tell which version of a registry among the denoisers has the highest mean PSNR: it may be promoted."""
+    """Announce the registry version with the highest mean PSNR as a candidate for promotion."""
     digests = {denoiser_digest(name): name for name in parameters.denoisers if is_version(name)}
     for found in record["denoisers"]:
         log(f"{found['arm']} seed {found['seed']}: digest {found['digest']}")
-    if not is_for_gate(location):
+    if not triggers_promotion(location):
         return
     versions = [found for found in record["denoisers"] if found["digest"] in digests]
     if versions:

@@ -1,4 +1,4 @@
-"""Flow: measure a noise generator on real pairs, beside the floor and the baselines."""
+"""Flow: evaluate a noise generator on real pairs, next to the floor and the baselines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.evaluation.parameters import EvaluateParameters
 from tasks.models.events import EVALUATED, announce_model
 from tasks.reports.tables import examples_picture, markdown_table, simplified_note
 from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture
-from tasks.runtime.placeholders import is_for_gate
+from tasks.runtime.placeholders import triggers_promotion
 from tasks.runtime.progress import reporter
 from tasks.runtime.provenance import commit
 from tasks.stores.model_registry import is_version
@@ -21,14 +21,14 @@ from tasks.stores.model_registry import is_version
     "evaluate_noise", EvaluateParameters, lambda p: f"evaluate-{p.reference} {tail(p.model)} on {tail(p.references)}"
 )
 def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
-    """Returns the evaluation record: protocol, digests, figures per generator, also per camera."""
+    """Compute noise metrics; returns protocol, digests, and metrics per generator and per camera."""
     evaluation = task_evaluate_noise(parameters, reporter("evaluate", "pairs"))
     if parameters.report and evaluation.examples:
         task_write_report(evaluation, parameters.report)
     record = evaluation.record
     digest = record["model"]["digest"]
     log(f"{parameters.model}: digest {digest}, references {record['references']}")
-    if parameters.output and is_for_gate(parameters.output) and is_version(parameters.model):
+    if parameters.output and triggers_promotion(parameters.output) and is_version(parameters.model):
         announce_model(EVALUATED, "noise", model=parameters.model, digest=digest, record=parameters.output)
     publish_markdown("noise-evaluation", lambda: _figures(record))
     if evaluation.examples:

@@ -13,7 +13,7 @@ from tasks.runtime.progress import reporter
 
 @pipeline("extract_patches", PatchParameters, lambda p: f"patches {tail(p.output)}: {tail(p.catalogue)}{part(p.parts)}")
 def extract_patches(parameters: PatchParameters) -> dict[str, Any]:
-    """Write the patch store; finished shards of an earlier run are kept. Returns patches, shards, digest."""
+    """Write a patch store, keeping finished shards of an earlier run; returns patches, shards and digest."""
     result = task_extract_patches(
         parameters.catalogue,
         parameters.output,

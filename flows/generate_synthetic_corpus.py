@@ -1,4 +1,4 @@
-"""Flow: manufacture a corpus of noisy/clean pairs. The main job of the product; run it again to resume."""
+"""Flow: generate a corpus of noisy/clean pairs. The main job of the product; rerun to resume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tasks.models.events import announce_corpus
 from tasks.reports.tables import markdown_table
 from tasks.runtime.artifacts import log, publish_link, publish_markdown, publish_picture, table
 from tasks.runtime.clusters import Cluster, open_cluster
-from tasks.runtime.progress import reporter, shared
+from tasks.runtime.progress import cumulative_reporter, reporter
 
 _EVALUATED_PAIRS = 8
 Value = TypeVar("Value")
@@ -50,11 +50,13 @@ def _called(p: CorpusParameters) -> str:
     _called,
 )
 def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
-    """Plan -> shards -> quality gate -> publish.
+    """Plan, generate shards, apply the quality gate, publish.
 
-    Killed at any moment and run again with the same parameters it finishes without redoing published shards, and
-    the corpus is byte-identical to that of an uninterrupted run. With ``parts`` it makes its share of the shards, and
-    a run without them (or `pngnoise finalise`) publishes. Returns place, report, pairs, digest and figures.
+    If interrupted, rerun with the same parameters: it resumes and the result is byte-identical. With ``parts`` it makes
+    its share of the shards; a run without ``parts`` or `pngnoise finalise` publishes.
+
+    Returns:
+        Location, report, pairs, digest and metrics.
     """
     rules = load_rules(parameters.gate, baseline=is_baseline(parameters))  # a wrong file stops the run before the work
     plan = task_plan_corpus(parameters)
@@ -77,7 +79,7 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
 
 
 def _show(plan: CorpusPlan, published: Published, shards: dict[str, int]) -> None:
-    """What the run's page shows: numbers, figures beside their baselines, pictures, and where the rest is."""
+    """Artifacts of the run: counts, metrics of model and baselines, pictures, and the location of the report."""
 
     def summary() -> str:
         facts = {k: v for k, v in asdict(published).items() if k != "metrics"}
@@ -96,7 +98,7 @@ def _make(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
     if plan.parameters.mode == "recipe":
         return {"made": 0, "kept": 0}
     todo = task_pending(_unseen(plan), _unseen(cluster), reporter("look", "shards"))
-    report = shared("generate", "pairs", sum(len(plan.layout.rows(index)) for index in todo))
+    report = cumulative_reporter("generate", "pairs", sum(len(plan.layout.rows(index)) for index in todo))
     # One stream of shards for all groups: each on its own would begin with an idle device and end with one.
     with closing(ShardStream(plan, todo, cluster)) as stream:
         for group in groups(todo):

@@ -15,7 +15,7 @@ from tasks.runtime.progress import reporter
     "ingest_dataset", IngestParameters, lambda p: f"ingest {tail(p.output)}: {tail(p.source)} as {tail(p.adapter)}"
 )
 def ingest_dataset(parameters: IngestParameters) -> dict[str, Any]:
-    """Read and verify all pairs, write the catalogue. Returns pairs, rejected with reasons, digest."""
+    """Read and verify all pairs and write the catalogue; returns pairs, rejected pairs with reasons, and digest."""
     result = task_ingest(
         parameters.source,
         parameters.adapter,

@@ -18,7 +18,7 @@ from tasks.runtime.artifacts import log
     lambda p: f"materialise {tail(p.output)}: {tail(p.recipe)}{part(p.parts)}",
 )
 def materialise_corpus(parameters: MaterialiseParameters) -> dict[str, Any]:
-    """As :func:`generate_synthetic_corpus`, of what a corpus of recipes says.
+    """Generate the corpus that a corpus of recipes describes, as :func:`generate_synthetic_corpus`.
 
     ``differs_in`` names what may change last bits of the images: another version of the code, packages or device.
     """

@@ -17,8 +17,8 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from tasks.runtime.artifacts import attempt, log
-from tasks.runtime.placeholders import resolved
-from tasks.runtime.progress import bars
+from tasks.runtime.placeholders import resolve_placeholders
+from tasks.runtime.progress import progress_bars
 from tasks.runtime.provenance import commit
 from tasks.runtime.run_summary import summarised
 from tasks.stores.io.urls import refuse_secrets_in
@@ -41,12 +41,12 @@ def pipeline(
     def made(function: Function[Parameters]) -> Flow[[Parameters], dict[str, Any]]:
         @functools.wraps(function)
         def run(parameters: Parameters) -> dict[str, Any]:
-            asked = resolved(parameters, _scheduled())
+            asked = resolve_placeholders(parameters, _scheduled())
             refuse_secrets_in(asked.model_dump())
             title = called(asked)
             attempt(f"name of the run {name}", lambda: _rename(title))
             log(f"{name}, commit {commit()}")
-            with summarised(name, title), bars():
+            with summarised(name, title), progress_bars():
                 return function(asked)
 
         run.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Flow: make a version of a registry the champion, if its evaluation passes the gate."""
+"""Flow: make a version of a registry the champion, if its evaluation passes all thresholds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from flows.pipeline import pipeline, tail
 from tasks.models.events import PROMOTED, announce_model, model_kind
 from tasks.models.parameters import PromoteParameters
 from tasks.models.promotion import findings_table, task_promote
-from tasks.models.registry import versioned
+from tasks.models.registry import parse_version_name
 from tasks.reports.markdown import plain
 from tasks.runtime.artifacts import log, publish_markdown
 
 
 @pipeline("promote_model", PromoteParameters, lambda p: f"promote {tail(p.version)}")
 def promote_model(parameters: PromoteParameters) -> dict[str, Any]:
-    """Returns the last move of the champion; fails, with the figures and limits in words, when the gate does."""
-    kind, version = model_kind(parameters.version), versioned(parameters.version)[1].version
+    """Promote the version; fails with the metrics and limits if a threshold is not passed. Returns the promotion."""
+    kind, version = model_kind(parameters.version), parse_version_name(parameters.version)[1].version
     move = task_promote(parameters)
     if move["version"] == version:
         log(f"{parameters.version}: digest {move['digest']}, record {move['record']}, was version {move['previous']}")

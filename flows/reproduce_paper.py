@@ -1,4 +1,4 @@
-"""Flow: the tables of the PNG paper on the data that is there, one subflow each."""
+"""Flow: the tables of the PNG paper on your data, one subflow each."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TABLES = {
 
 @pipeline("reproduce_paper", ReproduceParameters, lambda p: f"paper {tail(p.budget)}: {tail(p.real)}")
 def reproduce_paper(parameters: ReproduceParameters) -> dict[str, Any]:
-    """Writes a page per table below ``pages/`` of the output: measured and published values, and differences.
+    """Write a page per table below ``pages/`` of the output: measured and published values, and differences.
 
-    What was made by an earlier run with the same inputs is not made again.
+    Results of an earlier run with the same inputs are reused.
 
     Returns:
         Locations of the pages by table.

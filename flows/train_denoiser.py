@@ -1,4 +1,4 @@
-"""Flow: train denoisers on real and synthetic pairs, several seeds, always beside the real control."""
+"""Flow: train denoisers on real and synthetic pairs, several seeds each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.pipeline import pipeline, tail
 from tasks.denoising.parameters import TrainDenoiserParameters
-from tasks.denoising.training import DenoiserTrainingConfig, DenoiserWork, planned_arms, task_train_denoisers
+from tasks.denoising.training import DenoiserTask, DenoiserTrainingConfig, planned_arms, task_train_denoisers
 from tasks.models.events import announce_denoisers
 from tasks.models.registry import task_add_trained
 from tasks.reports.tables import trained_table
@@ -17,13 +17,13 @@ from tasks.runtime.progress import reporter
 from tasks.runtime.provenance import commit
 
 
-def _tasks(parameters: TrainDenoiserParameters) -> list[DenoiserWork]:
+def _tasks(parameters: TrainDenoiserParameters) -> list[DenoiserTask]:
     """One training per arm and seed, seeds first: the first comparison is ready early."""
     config = load_yaml(parameters.config, DenoiserTrainingConfig)
     if parameters.steps is not None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"steps": parameters.steps})})
     return [
-        DenoiserWork(
+        DenoiserTask(
             config=config,
             source=parameters.config,
             real=tuple(parameters.real),
@@ -49,7 +49,7 @@ def _data(p: TrainDenoiserParameters) -> str:
     lambda p: f"train-denoiser {tail(p.output)}: {tail(p.config, 1)} on {_data(p)}, {len(p.seeds)} seeds",
 )
 def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
-    """Returns the bundles by arm and seed; ``finished`` False means that time ended first: run it again."""
+    """Train one denoiser per arm and seed; returns the bundles. If ``finished`` is false, rerun to resume."""
     tasks = _tasks(parameters)
     found = task_train_denoisers(tasks, parameters.cluster, reporter("denoisers", "trainings"))
     publish_markdown("denoiser-training", lambda: f"# Denoisers trained\n\n{trained_table(found)}")
@@ -65,7 +65,7 @@ def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
 
 
 def _make_known(parameters: TrainDenoiserParameters, found: list[dict[str, Any]]) -> None:
-    """Put the bundles where they were asked to be, and tell of all by one event: they are to be compared."""
+    """Register the bundles and announce all of them by one event, so that they are compared."""
     for result in found:
         log(f"{result['arm']} seed {result['seed']}: digest {result['digest']}")
     if (location := parameters.register_as) is None:

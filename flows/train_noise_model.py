@@ -1,4 +1,4 @@
-"""Flow: train a noise model, or a baseline to compare with. Run the same parameters again to resume."""
+"""Flow: train a noise model, or a baseline to compare with. Rerun with the same parameters to resume."""
 
 from __future__ import annotations
 
@@ -47,11 +47,14 @@ def _called(p: TrainParameters) -> str:
 
 @pipeline("train_noise_model", TrainParameters, _called)
 def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
-    """Train every stage (PAE and P-DiT; of a baseline one), publish the bundle. Returns its place, digest and steps;
-    ``finished`` False means that the time budget ended first: run the same command again."""
+    """Train all stages (PAE and P-DiT, or the stage of a baseline) and publish the bundle.
+
+    Returns:
+        Location, digest and steps. If ``finished`` is false, the time budget ended first: rerun to resume.
+    """
     config, output, devices = training_config(parameters), Path(parameters.output), parameters.placement
     outcomes = task_train_stages(config, output, devices, parameters.config, parameters.max_minutes, report_step)
-    training = config.begin(output, device=devices.device, source=parameters.config)
+    training = config.create_run(output, device=devices.device, source=parameters.config)
     result: dict[str, Any] = {"output": parameters.output}
     result |= {f"{stage}_steps": outcomes[stage].step if stage in outcomes else 0 for stage in training.stages}
     result["finished"] = training.finished(outcomes)
@@ -83,7 +86,7 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
 
 
 def _show(evaluations: list[Evaluation]) -> None:
-    """Figures of the new model beside its baselines, a table and a picture per store."""
+    """Metrics of the new model and the baselines, a table and a picture per store."""
     for location, evaluation in enumerate(evaluations):
         publish_markdown(f"training-figures-{location}", partial(_figures, evaluation.record))
         if evaluation.examples:

@@ -1,4 +1,4 @@
-"""Flow: check every byte of a store against its digests; of a corpus also some of its shards only."""
+"""Flow: check every byte of a store against its digests, or random shards of a corpus."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.runtime.progress import reporter
 
 @pipeline("verify_store", VerifyParameters, lambda p: f"verify {tail(p.location)}")
 def verify_store(parameters: VerifyParameters) -> dict[str, Any]:
-    """Returns kind, counts and digest; fails with the names of missing and damaged files."""
+    """Verify the store; fails with the names of missing and damaged files. Returns kind, counts and digest."""
     result: dict[str, Any] = task_verify_store(parameters, reporter("verify", "shards"))
     publish_markdown("verify", f"# Verified\n\n{table(result)}")
     return result

@@ -1,4 +1,4 @@
-"""The science of the product: learn real camera noise from pairs, generate it on any clean image.
+"""Models of real camera noise: learn noise from image pairs, and generate it on any clean image.
 
 >>> from pngmodel import NoiseGenerator
 >>> noisy = NoiseGenerator.from_pretrained().generate(clean, reference=(real_noisy, real_clean), seed=1)

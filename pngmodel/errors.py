@@ -1,13 +1,13 @@
-"""The errors that this product raises on purpose."""
+"""Exceptions with messages for users."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used.
+    """Invalid input of the user.
 
-    The message names the file or key, the value found, and what to do. The command line prints it
-    without a traceback and exits with code 2.
+    The message names the file or key, its value, and the remedy. The command line prints it without a traceback and
+    exits with code 2.
     """
 
 
@@ -16,8 +16,8 @@ class IntegrityError(UserError):
 
 
 class NonFiniteError(UserError):
-    """Training met a loss or gradient that is not finite; names the step and the last good checkpoint."""
+    """The loss or a gradient is not finite during training; names the step and the last good checkpoint."""
 
 
 class TransientError(UserError):
-    """Storage or a cluster failed in a way that may be over soon: the same work is worth another try."""
+    """Storage or a cluster failed temporarily; the operation may succeed if it is retried."""

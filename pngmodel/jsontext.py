@@ -1,4 +1,4 @@
-"""JSON that anybody may have written: what is no value that later code can walk is a ValueError."""
+"""Decoding of untrusted JSON with a limit on its depth."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any
 
 import numpy as np
 
-_DEEPEST = 64  # levels; what is written here has less than ten
+_MAX_DEPTH = 64  # our own files have less than ten levels
 
 
 def decode_json(content: bytes) -> Any:
-    """What a JSON text holds.
+    """Decode JSON.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, or is nested so deep that whoever writes, compares or prints it would fail.
+        ValueError: The content is not JSON in UTF-8, or is nested so deeply that recursive code would fail on it.
     """
     try:
         found = json.loads(content)
     except RecursionError:
-        raise ValueError(f"nested deeper than {_DEEPEST} levels") from None
-    if _brackets(content) > _DEEPEST and _depth(found) > _DEEPEST:
-        raise ValueError(f"nested deeper than {_DEEPEST} levels")
+        raise ValueError(f"nested deeper than {_MAX_DEPTH} levels") from None
+    if _open_brackets(content) > _MAX_DEPTH and _depth(found) > _MAX_DEPTH:
+        raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
     return found
 
 
-def _brackets(content: bytes) -> int:
-    """Most brackets that are open at once, those in strings too: never less than the depth, and quickly counted."""
+def _open_brackets(content: bytes) -> int:
+    """Maximum number of open brackets, including those in strings: a fast upper bound of the depth."""
     text = np.frombuffer(content, np.uint8) | 0x20  # [ and {, ] and } differ in this bit
     steps = (text == ord("{")).astype(np.int32) - (text == ord("}"))
     return int(steps.cumsum().max(initial=0))

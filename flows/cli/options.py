@@ -1,4 +1,8 @@
-"""Options of a command from the parameter model of its flow: name, type, choices, default and help of each field."""
+"""Options of a command from the parameter model of its flow: name, type, choices, default and help of each field.
+
+cyclopts can flatten a pydantic model by itself, but it also takes nested models apart (``--cluster.kind``), reads no
+list of models, and prints pydantic's errors without the options.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +20,22 @@ from flows.cli.console import fail, user_errors
 
 Json = Annotated[bool, Parameter(negative=(), help="Print one JSON object instead of a table.")]
 _LIMITS = {"ge": "is below {}", "gt": "is not above {}", "le": "is above {}", "lt": "is not below {}"}
-_SCALARS = (bool, int, float, str)
+_LISTS = Parameter(negative_iterable=(), consume_multiple=True)  # --stores A B, or --stores A --stores B
 
 
-def command(
-    app: App, example: str, *positional: str, **settings: Any
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+Command = Callable[..., None]
+
+
+def command(app: App, example: str, *positional: str, **settings: Any) -> Callable[[Command], Command]:
     """Register a function as a command of ``app``.
 
-    A first parameter called ``parameters`` is a pydantic model: each of its fields becomes an option. The model alone
-    validates the values. Further parameters of the function are options of the terminal.
-
-    Args:
-        app: gets the command.
-        example: last line of the help.
-        positional: fields that may be given without the name of their option, in order.
-        settings: further keywords of :meth:`cyclopts.App.command`.
+    A first parameter called ``parameters`` is a pydantic model: each of its fields becomes an option, and the model
+    alone validates the values. Fields named in ``positional`` may be given without the name of their option. Further
+    parameters of the function are options of the terminal. ``example`` is the last line of the help; ``settings`` are
+    keywords of :meth:`cyclopts.App.command`.
     """
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
+    def register(function: Command) -> Command:
         hints = get_type_hints(function, include_extras=True)
         own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]
         model = hints["parameters"] if own and own[0].name == "parameters" else None
@@ -44,12 +45,10 @@ def command(
         def run(*arguments: Any, **options: Any) -> None:
             given = signature.bind(*arguments, **options).arguments
             with user_errors(given):
-                if model is not None:
-                    values = {p.name: given[p.name] for p in fields if given.get(p.name) is not None}
-                    rest = {p.name: given[p.name] for p in own[1:] if p.name in given}
-                    function(validated(model, values), **rest)
-                else:
-                    function(**given)
+                if model:
+                    values = {p.name: given.pop(p.name) for p in fields if p.name in given}
+                    given = {"parameters": _validated(model, values)} | given
+                function(**given)
 
         signature = inspect.Signature([*fields, *(own[1:] if model else own)])
         run.__signature__ = signature  # type: ignore[attr-defined]
@@ -63,28 +62,18 @@ def command(
 def _options(model: type[BaseModel], positional: tuple[str, ...]) -> list[inspect.Parameter]:
     """A parameter per field: those of ``positional`` first, then the required ones."""
     fields = model.model_fields
-    names = [
-        *positional,
-        *sorted((n for n in fields if n not in positional), key=lambda n: not fields[n].is_required()),
-    ]
+    names = sorted(fields, key=lambda name: (name not in positional, not fields[name].is_required()))
     return [_option(name, fields[name], positional=name in positional) for name in names]
 
 
 def _option(name: str, field: FieldInfo, *, positional: bool) -> inspect.Parameter:
     shown = _shown(None if field.is_required() else field.get_default(call_default_factory=True))
+    about = Parameter(help=field.description, show_default=(lambda _: shown) if shown else False)
     return inspect.Parameter(
         name,
         inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if field.is_required() else None,  # the model has its own defaults
-        annotation=Annotated[
-            _leaf(field.annotation) | None,
-            Parameter(
-                help=field.description,
-                show_default=(lambda _: shown) if shown else False,
-                negative_iterable=(),
-                consume_multiple=True,
-            ),
-        ],
+        annotation=Annotated[_leaf(field.annotation) | None, _LISTS, about],
     )
 
 
@@ -94,11 +83,10 @@ def _leaf(annotation: Any) -> Any:
         annotation = next(part for part in get_args(annotation) if part is not NoneType)
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    if get_origin(annotation) is Literal or annotation in _SCALARS:
+    if get_origin(annotation) is Literal or annotation in (bool, int, float, str):
         return annotation
     if get_origin(annotation) is list:
-        item = _leaf(get_args(annotation)[0])
-        return list[item]  # type: ignore[valid-type]
+        return list[_leaf(get_args(annotation)[0])]  # type: ignore[misc]
     return list[str] if get_origin(annotation) is dict else str
 
 
@@ -112,7 +100,7 @@ def _shown(default: Any) -> str:
     return "" if default is None else str(default)
 
 
-def validated(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
+def _validated(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
     """The values as ``model``; exits with code 2 and names each option that is wrong."""
     try:
         return model.model_validate(values)

@@ -69,8 +69,8 @@ PAGES = (
     Page(
         "models",
         "Training configurations: `pngnoise train FILE`. With the key `baseline` a file trains a baseline, otherwise\n"
-        "the noise model. The `preset` of a noise model replaces defaults of its `model`; `train FILE --dry-run`\n"
-        "prints the resolved configuration.",
+        "the noise model. The `preset` of a noise model replaces defaults of its `model`;\n"
+        "`pngnoise train FILE --dry-run` prints the resolved configuration.",
         {
             "Training of the noise model": TrainingConfig,
             "Training of a baseline": BaselineTrainingConfig,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import UserError
 from tasks.datasets.reference_pairs import open_pairs
-from tasks.denoising.measurement import chosen
+from tasks.denoising.measurement import select_pairs
 from tasks.denoising.parameters import TestSet
 from tasks.runtime.configuration import load_yaml, read_yaml
 from tasks.stores.patch_store import PatchStore
@@ -116,7 +116,7 @@ def shared_scenes(store: str, tests: Sequence[TestSet]) -> list[str]:
     trained = {(r.dataset, r.scene) for r in open_pairs(store).references if r.split == "train"}
     told = []
     for test in tests:
-        source, picks = chosen(test)
+        source, picks = select_pairs(test)
         seen = [source.references[k] for k in picks]
         shared = sorted({r.scene for r in seen if (r.dataset, r.scene) in trained})
         if shared:

@@ -1,4 +1,4 @@
-"""Noise generators to compare with, fitted per reference; the same face as the learned one.
+"""Baseline noise generators, fitted to each reference, with the same interface as the learned model.
 
 >>> from pngmodel.baselines import baseline
 >>> noisy = baseline("spectrum_matched").generate(clean, reference=(real_noisy, real_clean), seed=1)
@@ -27,10 +27,10 @@ BASELINES: dict[str, Callable[[], NoisyImageGenerator]] = {
 
 
 def baseline(name: str) -> NoisyImageGenerator:
-    """The baseline called ``name``.
+    """Create the baseline ``name``.
 
     Raises:
-        UserError: there is none of that name; the message lists them.
+        UserError: There is no such baseline; lists the names.
     """
     if name not in BASELINES:
         raise UserError(f"baseline {name!r} does not exist; choose one of {', '.join(BASELINES)}")

@@ -1,12 +1,12 @@
-"""Wasserstein training of a generator against a critic, both in one objective with one optimiser.
+"""Wasserstein GAN training of a generator and a critic in one objective with one optimiser.
 
-The published recipes alternate: a step of the critic, then one of the generator. Here both learn simultaneously: the
-critic's loss sees fakes that are cut off from the generator, the generator's loss sees a critic whose parameters (but
-not its inputs) are cut off from it. The sum of both losses then has, for each network's parameters, the gradient of
-that network's own loss, and one step of Adam updates both.
+Published recipes alternate between steps of the critic and of the generator. Here both are updated simultaneously: the
+loss of the critic uses detached fakes, and the loss of the generator a critic with detached parameters. The gradient of
+the sum of both losses with respect to each network is then the gradient of its own loss.
 
-Alternating recipes give the critic several steps for one of the generator. Here it has a learning rate of its own
-(:data:`PACE`; two time scales, Heusel et al. 2017), since a generator that is faster than its critic runs away.
+Alternating recipes give the critic several steps per step of the generator. Here the critic has a higher learning rate
+instead (:data:`GENERATOR_LR_RATIO`; two time-scale update rule, Heusel et al. 2017, arXiv 1706.08500), because training
+diverges if the generator learns faster than the critic.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-PACE = 0.1
-"""Learning rate of a generator over that of its critic."""
-_PENALTY = 10.0  # Gulrajani et al. 2017
+GENERATOR_LR_RATIO = 0.1
+"""Learning rate of a generator divided by that of its critic."""
+_PENALTY = 10.0  # weight of the gradient penalty (WGAN-GP, Gulrajani et al. 2017, arXiv 1704.00028)
 
 
 class ResidualBlock(nn.Module):
-    """x + convolution(PReLU(convolution(x))), reflected at the border."""
+    """x + convolution(PReLU(convolution(x))) with reflection padding."""
 
     def __init__(self, channels: int, kernel: int, *, bias: bool = True) -> None:
         super().__init__()
@@ -33,10 +33,15 @@ class ResidualBlock(nn.Module):
 
 
 class Critic(nn.Module):
-    """Images (B, 3, H, W) -> a number per pixel (B, 1, H, W): residual blocks at full resolution, no normalisation."""
+    """Critic of images (B, 3, H, W) with one score per pixel (B, 1, H, W): residual blocks without normalisation."""
 
     def __init__(self, width: int, blocks: int, *, gain: float = 1.0) -> None:
-        """``gain`` multiplies the images: noise alone is small."""
+        """
+        Args:
+            width: Number of channels.
+            blocks: Number of residual blocks.
+            gain: Factor on the input; use it for noise images, which are small.
+        """
         super().__init__()
         self.gain = gain
         self.body = nn.Sequential(
@@ -51,32 +56,31 @@ class Critic(nn.Module):
 
 
 def same_conv(inputs: int, outputs: int, kernel: int, *, bias: bool = True) -> nn.Conv2d:
-    """A convolution that keeps the size, reflected at the border."""
+    """Create a convolution that keeps the size, with reflection padding."""
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect", bias=bias)
 
 
 def generator_loss(critic: nn.Module, fake: Tensor) -> Tensor:
-    """-critic(fake), whose gradient reaches what made ``fake`` and not the critic's parameters."""
-    cut_off = {name: p.detach() for name, p in critic.named_parameters()}
-    return -functional_call(critic, cut_off, (fake,)).mean()
+    """Return -critic(fake) with detached parameters of the critic, for the gradient of the generator."""
+    detached = {name: p.detach() for name, p in critic.named_parameters()}
+    return -functional_call(critic, detached, (fake,)).mean()
 
 
 def critic_loss(critic: nn.Module, real: Tensor, fake: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss of the critic with gradient penalty (WGAN-GP, algorithm 1), and by how much it prefers real images.
+    """Return the loss of the critic with gradient penalty (WGAN-GP, algorithm 1), and its preference for real images.
 
     Args:
-        critic: what learns.
-        real: (B, 3, H, W).
-        fake: of the same shape; no gradient goes back through it.
-        weights: (B,) in [0, 1), where between both the penalty is taken.
+        critic: The critic.
+        real: Real images (B, 3, H, W).
+        fake: Generated images of the same shape; detached.
+        weights: Interpolation weights (B,) in [0, 1) of the images at which the gradient is penalised.
     """
     fake = fake.detach()
     preference = critic(real).mean() - critic(fake).mean()
     between = torch.lerp(fake, real, weights[:, None, None, None].to(fake)).requires_grad_(True)
-    # The sum over n pixels, divided by the root of n: the slope of a critic that looks at neighbourhoods is then of one
-    # size for all crops, and of the size it starts with.
-    locations = critic(between).flatten(1)
-    judged = (locations.sum(1) / locations.shape[1] ** 0.5).sum()
-    (slope,) = torch.autograd.grad(judged, between, create_graph=True)
-    penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    # Sum over n pixels divided by sqrt(n): the gradient norm of a local critic is then independent of the crop size.
+    scores = critic(between).flatten(1)
+    score = (scores.sum(1) / scores.shape[1] ** 0.5).sum()
+    (gradient,) = torch.autograd.grad(score, between, create_graph=True)
+    penalty = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
     return _PENALTY * penalty - preference, preference.detach()

@@ -1,4 +1,4 @@
-"""Additive white Gaussian noise: the level of the reference, nothing else."""
+"""Additive white Gaussian noise with the standard deviation of the reference."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pngmodel.seeds import generator
 
 
 class Awgn(Baseline):
-    """Gaussian noise, white in space, colour and intensity, with each channel's mean and std of the reference."""
+    """Gaussian noise with mean and standard deviation of the reference per channel, independent of the intensity."""
 
     name = "awgn"
     prompt_names = frozenset({"mean", "std"})
 
     def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:
-        """``mean`` and ``std`` (C,) of the noise of one pair (C, H, W) in [0, 1]."""
+        """Return ``mean`` and ``std`` (C,) of the noise of a pair (C, H, W) in [0, 1]."""
         std, mean = torch.std_mean(noisy.cpu().double() - clean.cpu().double(), dim=(1, 2), correction=0)
         return {"mean": mean.float(), "std": std.float()}
 
     def noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
-        """White noise (C, H, W)."""
+        """Return white noise (C, H, W)."""
         white = torch.randn(clean.shape, generator=generator(seed))
         return prompts["mean"][:, None, None] + prompts["std"][:, None, None] * white

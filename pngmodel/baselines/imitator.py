@@ -1,4 +1,4 @@
-"""What the generators of trained baselines share: RGB inside, one image at a time, prompts checked by name."""
+"""Base class of generators of trained baselines: batching, conversion to RGB, checks of prompts."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pngmodel.network.model import Precision
 
 COLOURS = 3
 _GREEN = 1  # the channel closest to luminance
-_SMALLEST = 16  # pixels a side of a reference
+_SMALLEST = 16  # pixels per side of a reference
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 class Imitator(NoisyImageGenerator, Generic[Network]):
-    """A generator around a trained network, in float32 on ``device``.
+    """A generator with a trained network, in float32 on ``device``.
 
-    Subclasses give :meth:`describe` and :meth:`noise`. Each image is made alone, so a sample cannot depend on its
-    batch, and random numbers are drawn on the CPU.
+    Subclasses implement :meth:`describe` and :meth:`noise`. Images are processed one by one, so samples do not depend
+    on their batch; random numbers are drawn on the CPU.
     """
 
     prompt_names: ClassVar[frozenset[str]]
     multiple: int = 1
-    """Images are padded to sides that are multiples of it."""
+    """Images are padded to multiples of this number of pixels."""
 
     def __init__(self, network: Network, *, device: str = "cpu") -> None:
         self._device = Precision.best(device).device
@@ -38,33 +38,36 @@ class Imitator(NoisyImageGenerator, Generic[Network]):
 
     @abstractmethod
     def describe(self, noisy: Tensor, clean: Tensor) -> Prompts:
-        """Prompts of one pair (1, 3, H, W) on the device, with a batch axis."""
+        """Return the prompts of a pair (1, 3, H, W) on the device, with a batch axis."""
 
     @abstractmethod
     def noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
-        """Noise (1, 3, H, W) for a clean image of that shape on the device; prompts have a batch axis."""
+        """Return noise (1, 3, H, W) for a clean image of that shape on the device; prompts have a batch axis."""
 
     @torch.no_grad()
     def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:
-        """Prompts of one reference pair (C, H, W) in [0, 1]; see :class:`NoisyImageGenerator`."""
+        """Return the prompts of a reference pair (C, H, W) in [0, 1]; see :class:`NoisyImageGenerator`."""
         if min(noisy.shape[-2:]) < _SMALLEST:
-            raise UserError(f"reference of {tuple(noisy.shape[-2:])} pixels is too small; give at least 16 x 16")
+            height, width = noisy.shape[-2:]
+            raise UserError(
+                f"reference: {height} x {width} pixels is too small; use at least {_SMALLEST} x {_SMALLEST}"
+            )
         found = self.describe(*(_as_rgb(image.float()[None]).to(self._device) for image in (noisy, clean)))
         return {name: value[0].float().cpu() for name, value in found.items()}
 
     @torch.no_grad()
     def sample(self, clean: Tensor, prompts: Sequence[Prompts], seeds: Sequence[int]) -> Tensor:
-        """Noisy images (B, C, H, W) in [0, 1], not rounded; see :class:`NoisyImageGenerator`."""
+        """Return noisy images (B, C, H, W) in [0, 1], not rounded; see :class:`NoisyImageGenerator`."""
         for entry in prompts:
             if missing := self.prompt_names - set(entry):
-                raise UserError(f"prompts: {sorted(missing)} missing; use what prompts() of {self.name!r} returned")
+                raise UserError(f"prompts: {sorted(missing)} are missing; use the result of prompts() of {self.name!r}")
         return torch.stack([self._one(c, p, s) for c, p, s in zip(clean, prompts, seeds, strict=True)])
 
     def _one(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
         channels, height, width = clean.shape
         padded = pad_to_multiple(_as_rgb(clean.float()[None]), self.multiple).to(self._device)
-        shown = {name: value[None].to(self._device) for name, value in prompts.items()}
-        noise = self.noise(padded, shown, seed)[0, :, :height, :width].cpu()
+        batched = {name: value[None].to(self._device) for name, value in prompts.items()}
+        noise = self.noise(padded, batched, seed)[0, :, :height, :width].cpu()
         if channels == 1:
             noise = noise[_GREEN : _GREEN + 1]
         return (clean.cpu().float() + noise).clamp(0, 1)

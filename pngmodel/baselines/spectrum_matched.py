@@ -1,6 +1,6 @@
-"""Gaussian noise with the reference's level against intensity AND its correlation in space and colour.
+"""Gaussian noise with the intensity dependence and the correlation in space and colour of the reference.
 
-The strongest generator that needs no training; a learned one has to beat it.
+The strongest stationary baseline without training.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pngmodel.statistics.spectrum import correlated_field, correlations, shaping
 
 
 class SpectrumMatched(Baseline):
-    """Whitened noise's joint colour autocorrelation up to 7 lags, imposed on white noise; then the curves.
+    """Filters white noise to the autocorrelation of the whitened reference (up to lag 7), then applies the curves.
 
-    ``moments`` puts mean and std back, ``quantiles`` the whole distribution against intensity (skew, tails).
+    ``moments`` matches mean and std given the intensity, ``quantiles`` the whole distribution (skew, tails).
     """
 
     prompt_names = frozenset({"knots", "values", "correlation"})
@@ -30,12 +30,12 @@ class SpectrumMatched(Baseline):
 
     @torch.no_grad()
     def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:
-        """Of one pair (C, H, W) in [0, 1]: the curves, and ``correlation`` (C, C, 15, 15) of the whitened noise."""
+        """Return the curves of a pair (C, H, W) in [0, 1], and ``correlation`` (C, C, 15, 15) of the whitened noise."""
         noisy, clean = noisy.cpu(), clean.cpu()
         curves = whitening.fit(self.kind, noisy, clean)
         return curves | {"correlation": correlations(whitening.whiten(self.kind, curves, noisy, clean))}
 
     def noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
-        """Correlated noise (C, H, W) with the curves put on."""
+        """Return correlated noise (C, H, W) scaled by the curves."""
         field = correlated_field(shaping_filter(prompts["correlation"]), clean.shape[-2], clean.shape[-1], seed)
         return whitening.unwhiten(self.kind, prompts, field, clean)

@@ -1,4 +1,4 @@
-"""Baselines that are trained: by name, what each is built, trained, drawn from and stored with.
+"""Trained baselines by name: settings, network, objective and generator of each.
 
 >>> from pngmodel.baselines.trained import load_baseline
 >>> noisy = load_baseline("runs/flow_srgb/bundle").generate(clean, reference=(real_noisy, real_clean), seed=1)
@@ -29,20 +29,20 @@ FORMAT = "pngnoise-baseline"
 
 @dataclass(frozen=True)
 class TrainedBaseline:
-    """What belongs to one name. ``Any`` stands for the baseline's own settings and network."""
+    """Entry of a trained baseline. ``Any`` stands for its own settings and network."""
 
     settings: type[BaseModel]
-    """Sizes; the key ``settings`` of a configuration and of a bundle."""
+    """Model of the key ``settings`` in configurations and bundles."""
     build: Callable[[Any], nn.Module]
-    """The network of settings, which is what a bundle holds."""
+    """Builds the network, which is stored in bundles, from its settings."""
     objective: Callable[[Any, StageSettings], Objective[Any]]
-    """What trains that network; may hold further networks, which are not kept."""
+    """Creates the training objective; may have more networks, which are not stored."""
     generator: Callable[..., NoisyImageGenerator]
-    """``generator(network, device=...)``."""
+    """Creates the generator: ``generator(network, device=...)``."""
     simplifications: tuple[str, ...]
-    """How it differs from the paper; a sentence each."""
+    """Differences from the paper."""
     labelled: bool = False
-    """Trained on batches that say each pair's camera and ISO; its settings hold their names under ``settings``."""
+    """Whether batches need camera settings; the names of the classes are in ``settings.settings``."""
 
 
 TRAINED: dict[str, TrainedBaseline] = {
@@ -58,10 +58,10 @@ TRAINED: dict[str, TrainedBaseline] = {
 
 
 def trained(name: object) -> TrainedBaseline:
-    """The trained baseline called ``name``.
+    """Return the entry of the trained baseline ``name``.
 
     Raises:
-        UserError: there is none of that name; the message lists them.
+        UserError: There is no such baseline; lists the names.
     """
     if name not in TRAINED:
         raise UserError(f"baseline {name!r} cannot be trained; choose one of {', '.join(TRAINED)}")
@@ -71,7 +71,7 @@ def trained(name: object) -> TrainedBaseline:
 def save_baseline(
     name: str, network: nn.Module, settings: BaseModel, folder: Path, *, training: dict[str, Any], card: str
 ) -> str:
-    """Write a trained baseline as a bundle; returns its digest."""
+    """Write a trained baseline as a bundle; return its digest."""
     model = {
         "baseline": name,
         "settings": settings.model_dump(mode="json"),
@@ -81,17 +81,18 @@ def save_baseline(
 
 
 def load_baseline(path_or_url: str | Path, *, device: str = "cpu") -> NoisyImageGenerator:
-    """The generator of a bundle that :func:`save_baseline` wrote.
+    """Load the generator of a bundle from :func:`save_baseline`.
 
     Raises:
-        UserError: not such a bundle, or of a baseline that this release does not know. IntegrityError: damaged.
+        UserError: This is not the bundle of a baseline, or the baseline is unknown.
+        IntegrityError: The bundle is damaged.
     """
     found: list[TrainedBaseline] = []
 
     def build(model: Any) -> nn.Module:
-        chosen = trained(model.get("baseline"))
-        found.append(chosen)
-        return chosen.build(chosen.settings.model_validate(model.get("settings")))
+        entry = trained(model.get("baseline"))
+        found.append(entry)
+        return entry.build(entry.settings.model_validate(model.get("settings")))
 
     network, _ = read_bundle(path_or_url, FORMAT, build)
     return found[0].generator(network, device=device)

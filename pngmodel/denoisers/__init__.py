@@ -1,4 +1,4 @@
-"""Denoisers: networks of the field by name, trained ones from a bundle.
+"""Denoisers: published networks by name, and trained denoisers from bundles.
 
 >>> from pngmodel.denoisers import Denoiser
 >>> clean = Denoiser.from_pretrained("runs/denoisers/real/seed-0/bundle").denoise(noisy)

@@ -1,4 +1,4 @@
-"""The face that every denoiser shares, on images of any kind and size; trained networks behind it."""
+"""Interface of denoisers for images of any type and size, and its implementation for trained networks."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from pngmodel.network.model import Precision
 from pngmodel.network.tiling import tiled
 
 DENOISER_FORMAT = "pngnoise-denoiser"
-_TILE, _OVERLAP = 512, 64  # beyond the reach of DnCNN's 20 convolutions
+_TILE, _OVERLAP = 512, 64  # pixels; the overlap exceeds the receptive field of DnCNN
 
 
 class ImageDenoiser(ABC):
-    """Removes noise from images. Each image is worked off alone: a result does not depend on its batch."""
+    """Removes noise from images. Images are processed one by one, so results do not depend on their batch."""
 
     name: str
 
     @abstractmethod
     def run(self, noisy: Tensor) -> Tensor:
-        """Denoised images (B, C, H, W) of noisy ones in [0, 1]: float32 on the CPU, in [0, 1], not rounded."""
+        """Denoise images (B, C, H, W) in [0, 1]; return float32 on the CPU in [0, 1], not rounded."""
 
     def denoise(self, noisy: Image) -> Image:
-        """The image without noise, in the same dtype, layout, library and device as it came.
+        """Denoise an image; return it in the same dtype, layout, library and device.
 
-        Takes what :func:`~pngmodel.images.to_unit` takes, and raises its errors.
+        For supported images and errors see :func:`~pngmodel.images.to_unit`.
         """
         x, fmt = to_unit(noisy, "noisy")
         return from_unit(self.run(x), fmt)
 
 
 class Denoiser(ImageDenoiser):
-    """A trained network.
+    """A denoiser with a trained network.
 
     Example:
         >>> from pngmodel.denoisers import Denoiser
@@ -52,24 +52,25 @@ class Denoiser(ImageDenoiser):
 
     @classmethod
     def from_pretrained(cls, path_or_url: str | Path, *, device: str = "cpu") -> Denoiser:
-        """Load a bundle that `pngnoise train-denoiser` wrote.
+        """Load a bundle from `pngnoise train-denoiser`.
 
         Raises:
-            UserError: not a denoiser's bundle. IntegrityError: a damaged one.
+            UserError: This is not the bundle of a denoiser.
+            IntegrityError: The bundle is damaged.
         """
         names: list[str] = []
 
-        def made(model: object) -> nn.Module:
+        def build_network(model: object) -> nn.Module:
             config = DenoiserConfig.model_validate(model)
             names.append(config.name)
             return build(config)
 
-        network, digest = read_bundle(path_or_url, DENOISER_FORMAT, made)
+        network, digest = read_bundle(path_or_url, DENOISER_FORMAT, build_network)
         return cls(network, device=device, name=names[0], digest=digest)
 
     @torch.no_grad()
     def run(self, noisy: Tensor) -> Tensor:
-        """See :class:`ImageDenoiser`. Grey images go in as three equal colours, those beyond 512 x 512 in tiles."""
+        """See :class:`ImageDenoiser`. Grey images are expanded to RGB, and images above 512 x 512 are tiled."""
         grey = noisy.shape[1] == 1
         padded = pad_to_multiple(noisy.float(), int(self.network.multiple))  # type: ignore[arg-type]
         padded = padded.expand(-1, 3, -1, -1) if grey else padded
@@ -78,7 +79,7 @@ class Denoiser(ImageDenoiser):
         return out[..., : noisy.shape[-2], : noisy.shape[-1]].clamp(0, 1).cpu()
 
     def _one(self, image: Tensor) -> Tensor:
-        """(3, H, W), one at a time: the result does not depend on the batch."""
+        """Denoise one image (3, H, W), in tiles if it is large."""
 
         def run(corners: list[tuple[int, int]], height: int, width: int) -> Tensor:
             return torch.stack([self._network(image[:, y : y + height, x : x + width]) for y, x in corners])

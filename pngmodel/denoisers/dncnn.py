@@ -1,4 +1,4 @@
-"""DnCNN: a plain stack of convolutions that predicts the noise (Zhang et al., TIP 2017)."""
+"""DnCNN: a stack of convolutions that predicts the noise (Zhang et al., TIP 2017, arXiv 1608.03981)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LARGEST_GAIN = 0.025
 
 
 class DnCNNConfig(BaseModel):
-    """Sizes; the defaults are those of the colour model, .67 M parameters."""
+    """Sizes of the network. The defaults are those of the colour model, 0.67 M parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,7 +20,7 @@ class DnCNNConfig(BaseModel):
 
 
 class DnCNN(nn.Module):
-    """Conv-ReLU, (depth - 2) x conv-norm-ReLU, conv; what comes out is taken from the image."""
+    """Conv-ReLU, (depth - 2) x conv-norm-ReLU, conv; the output is subtracted from the image."""
 
     multiple = 1
 
@@ -29,17 +29,17 @@ class DnCNN(nn.Module):
         self.config = config
         layers: list[nn.Module] = [nn.Conv2d(COLOURS, config.width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(config.depth - 2):
-            # The norm has a shift of its own, which a bias would only double.
+            # no bias, because the normalisation has a shift
             layers += [nn.Conv2d(config.width, config.width, 3, padding=1, bias=False)]
             layers += [nn.BatchNorm2d(config.width), nn.ReLU(inplace=True)]
         layers += [nn.Conv2d(config.width, COLOURS, 3, padding=1)]
         self.noise = nn.Sequential(*layers)
-        self._start()
+        self._initialise()
 
-    def _start(self) -> None:
-        """Initial weights: the image as it is, and gains of the norms near 0, as their authors' code has them.
+    def _initialise(self) -> None:
+        """Initialise to the identity, with normalisation gains near 0, as in the authors' code.
 
-        With gains of 1 a stack of 20 learned nothing in 500 steps of real noise.
+        With gains of 1, a network of 20 layers did not learn in 500 steps on real noise.
         """
         small = (2 / (9 * self.config.width)) ** 0.5
         for layer in self.noise:
@@ -50,5 +50,5 @@ class DnCNN(nn.Module):
         zeroed(self.noise[-1])  # type: ignore[arg-type]
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """Denoised images (B, C, H, W) of noisy ones in [0, 1]; not clamped."""
+        """Denoise images (B, C, H, W) in [0, 1]; the result is not clamped."""
         return noisy - self.noise(noisy)

@@ -1,4 +1,4 @@
-"""NAFNet: a U-Net of blocks without activation functions (Chen et al., ECCV 2022)."""
+"""NAFNet: a U-Net of blocks without activation functions (Chen et al., ECCV 2022, arXiv 2204.04676)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pngmodel.network.layers import COLOURS, ChannelNorm
 
 
 class NAFNetConfig(BaseModel):
-    """Sizes; blocks are those of the published SIDD models, which have width 32 (29.2 M) and 64 (116 M)."""
+    """Sizes of the network. Default blocks are those of the published SIDD models with width 32 (29.2 M parameters) and
+    64 (116 M)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,18 +27,18 @@ class NAFNetConfig(BaseModel):
     @model_validator(mode="after")
     def _levels(self) -> NAFNetConfig:
         if len(self.encoder) != len(self.decoder):
-            raise ValueError(f"encoder {self.encoder} and decoder {self.decoder} must have as many levels")
+            raise ValueError(f"encoder {self.encoder} and decoder {self.decoder} must have the same number of levels")
         return self
 
 
 def _gate(x: Tensor) -> Tensor:
-    """One half of the channels times the other (SimpleGate)."""
+    """Multiply both halves of the channels (SimpleGate)."""
     first, second = x.chunk(2, dim=1)
     return first * second
 
 
 class NAFBlock(nn.Module):
-    """Depth-wise convolution with channel attention, then a gated layer, each on a scaled skip."""
+    """Depth-wise convolution with channel attention, then a gated feed-forward layer, both residual with a scale."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class NAFBlock(nn.Module):
         self.project = nn.Conv2d(channels, channels, 1)
         self.gated_in = nn.Conv2d(channels, 2 * channels, 1)
         self.gated_out = nn.Conv2d(channels, channels, 1)
-        # Zero, so that the network starts as the identity.
+        # initialised to zero, so that the block starts as the identity
         self.scale1, self.scale2 = (nn.Parameter(torch.zeros(1, channels, 1, 1)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ class NAFBlock(nn.Module):
 
 
 class NAFNet(nn.Module):
-    """U-Net: stride-2 convolutions down, pixel shuffle up, sums as skips; the image is added at the end."""
+    """U-Net with strided convolutions, pixel shuffle and additive skips; the image is added to the output."""
 
     def __init__(self, config: NAFNetConfig) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class NAFNet(nn.Module):
             self.decoders.append(_blocks(width, blocks))
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """Denoised images (B, C, H, W) of noisy ones in [0, 1], sides multiples of ``multiple``; not clamped."""
+        """Denoise images (B, C, H, W) in [0, 1], with sides that are multiples of ``multiple``; not clamped."""
         x, skips = self.intro(noisy), []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)

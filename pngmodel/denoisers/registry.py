@@ -1,4 +1,4 @@
-"""Which networks there are, and how each is made from its settings."""
+"""Denoising networks by name."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DENOISERS: dict[str, tuple[type[BaseModel], Callable[[Any], nn.Module]]] = {
     "nafnet": (NAFNetConfig, NAFNet),
     "restormer": (RestormerConfig, Restormer),
 }
-"""By name, the settings and the network that is made from them: (B, C, H, W) in [0, 1] to the same, with ``multiple``,
-what the sides of its input have to be multiples of."""
+"""Settings and network by name. Networks map (B, C, H, W) in [0, 1] to the same shape; the sides of the input must be
+multiples of their attribute ``multiple``."""
 
 
 class DenoiserConfig(BaseModel):
-    """A network by name, and what is to be other than in its publication."""
+    """A network by name, with overrides of its published sizes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,10 +34,11 @@ class DenoiserConfig(BaseModel):
 
 
 def build(config: DenoiserConfig) -> nn.Module:
-    """The untrained network.
+    """Build the untrained network.
 
     Raises:
-        UserError: no such network. ValidationError: its settings are wrong.
+        UserError: There is no such network.
+        ValidationError: The settings are invalid.
     """
     if config.name not in DENOISERS:
         raise UserError(f"denoiser {config.name!r} does not exist; choose one of {', '.join(DENOISERS)}")

@@ -1,4 +1,4 @@
-"""Restormer: a U-Net of transformer blocks whose attention is between channels (Zamir et al., CVPR 2022)."""
+"""Restormer: a U-Net of transformers with attention between channels (Zamir et al., CVPR 2022, arXiv 2111.09881)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EPSILON = 1e-5
 
 
 class RestormerConfig(BaseModel):
-    """Sizes; the defaults are those of the published denoising model, 26.1 M parameters."""
+    """Sizes of the network. The defaults are those of the published denoising model, 26.1 M parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,12 +26,14 @@ class RestormerConfig(BaseModel):
     @model_validator(mode="after")
     def _heads(self) -> RestormerConfig:
         if any(self.width * 2**level % heads for level, heads in enumerate(self.heads)) or self.width % 2:
-            raise ValueError(f"heads {self.heads} must divide the channels of their levels, width {self.width} doubled")
+            raise ValueError(
+                f"heads {self.heads} must divide the channels of their levels, and width {self.width} must be even"
+            )
         return self
 
 
 class BiasFreeNorm(nn.Module):
-    """Layer normalisation over channels that divides by the std and subtracts nothing."""
+    """Layer normalisation over channels that divides by the std without subtracting the mean."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class BiasFreeNorm(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Multi-Dconv head transposed attention: a C/h x C/h map per head, linear in the number of pixels."""
+    """Multi-Dconv head transposed attention: C/h x C/h maps per head, with linear cost in the number of pixels."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class ChannelAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """Gated-Dconv feed-forward network: one half, through GELU, times the other."""
+    """Gated-Dconv feed-forward network: GELU of one half of the channels times the other half."""
 
     def __init__(self, channels: int, expansion: float) -> None:
         super().__init__()
@@ -80,7 +82,7 @@ class GatedFeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then feed-forward, each on a skip."""
+    """Attention, then feed-forward network, both residual."""
 
     def __init__(self, channels: int, heads: int, expansion: float) -> None:
         super().__init__()
@@ -101,7 +103,8 @@ def _up(channels: int) -> nn.Sequential:
 
 
 class Restormer(nn.Module):
-    """Four levels; skips are concatenated, halved by a 1 x 1 convolution but for the largest; the image is added."""
+    """U-Net of four levels. Skips are concatenated and, except at full resolution, reduced by 1 x 1 convolutions; the
+    image is added to the output."""
 
     multiple = 8
 
@@ -121,13 +124,13 @@ class Restormer(nn.Module):
         self.reduce = nn.ModuleList(nn.Conv2d(w, w // 2, 1, bias=False) for w in widths[:1:-1])
         self.decoders = nn.ModuleList(
             stack(width, level, config.blocks[level])
-            for width, level in ((widths[2], 2), (widths[1], 1), (widths[1], 0))  # the largest keeps both halves
+            for width, level in ((widths[2], 2), (widths[1], 1), (widths[1], 0))  # full resolution keeps all channels
         )
         self.refinement = stack(widths[1], 0, config.refinement)
         self.output = nn.Conv2d(widths[1], COLOURS, 3, padding=1, bias=False)
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """Denoised images (B, C, H, W) of noisy ones in [0, 1], sides multiples of ``multiple``; not clamped."""
+        """Denoise images (B, C, H, W) in [0, 1], with sides that are multiples of ``multiple``; not clamped."""
         x, skips = self.embed(noisy), []
         for encoder, down in zip(self.encoders[:3], self.downs, strict=True):
             x = encoder(x)

@@ -1,5 +1,5 @@
-"""How close generated noise is to real noise, and how close a denoised image is to the clean one.
+"""Metrics of generated noise against real noise, and of denoised images against clean ones.
 
-One file per metric family; :mod:`pngmodel.metrics.protocols` names them all. Scores of papers are
-comparable only where bins, rounding and pooling agree, so every definition has its own name.
+There is one file per metric family; :mod:`pngmodel.metrics.protocols` lists all noise metrics. Scores of papers are
+comparable only if bins, rounding and pooling are equal, so every definition has its own name.
 """

@@ -1,11 +1,13 @@
-"""Classifier two-sample test: can a small network tell generated noise from real noise?
+"""Classifier two-sample test (C2ST): how well a small network distinguishes generated noise from real noise.
 
-A classifier is trained on some scenes and scored on others: the area under its ROC curve (AUC) there is .5 where it
-cannot tell the two apart and 1 where it always can. It sees what histograms and correlations do not: tails, clipping,
-the period of demosaicing, how the noise depends on texture (Lopez-Paz and Oquab, ICLR 2017, arXiv 1610.06545).
+A classifier is trained on some scenes and evaluated on others. The area under its ROC curve (AUC) is 0.5 if it cannot
+distinguish both kinds of noise, and 1 if it always can. Unlike histograms and correlations, it is sensitive to tails,
+clipping, the period of demosaicing and the dependence on texture.
 
-The figure is one of the classifier and its budget too: it is compared between generators of one run only, all of
-which get the same network, initial weights, patches and steps.
+The AUC also depends on the classifier and its budget, so compare only generators of the same run, which get the same
+network, initial weights, patches and steps.
+
+Source: Lopez-Paz and Oquab, ICLR 2017, arXiv 1610.06545.
 """
 
 from __future__ import annotations
@@ -19,26 +21,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pngmodel.errors import UserError
-from pngmodel.metrics.differences import PEAK, check_images, to_levels
+from pngmodel.metrics.differences import PEAK, check_images, to_8bit
 from pngmodel.network.model import Precision
 from pngmodel.seeds import derive_seed, generator
 
 PATCH = 64
 FLOOR = 0.5
-"""AUC of a generator that no classifier can tell from the camera."""
+"""AUC of a perfect generator."""
 
-_NOISE_SCALE = 0.1  # per 8-bit level: noise of 10 levels comes to about 1
+_NOISE_SCALE = 0.1  # per digital number of 8 bits
 _WIDTHS = ((24, 1), (32, 2), (48, 1), (64, 2), (64, 1))  # channels and stride
 _LEARNING_RATE = 2e-3
 _WARM_UP = 0.1  # share of the steps
 _MAX_NORM = 1.0
-_AT_ONCE = 128  # patches
+_PATCHES_PER_CALL = 128
 _COLOURS = 3
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One clean image with both kinds of noise, uint8 levels (3, H, W), at least 64 x 64."""
+    """A clean image with real and generated noise, uint8 (3, H, W), at least 64 x 64 pixels."""
 
     clean: Tensor
     real: Tensor
@@ -47,43 +49,48 @@ class Sample:
 
 @dataclass(frozen=True)
 class Budget:
-    """What every classifier gets."""
+    """Training budget of a classifier."""
 
     steps: int
     batch: int = 32
-    """Patches a step: half of them real, half generated, on the same clean patches."""
+    """Patches per step, half real and half generated, on the same clean patches."""
     average: int = 1
-    """Noise and clean patch are averaged over squares of so many pixels first: 1, 2 or 4. Says at which scale the
-    classifier finds its evidence; 2 hides the period of demosaicing."""
+    """Average noise and clean patch over squares of this side, 1, 2 or 4 pixels, to test at which scale the noise
+    differs; 2 removes the period of demosaicing."""
 
 
 def sample(real_noisy: Tensor, generated: Tensor, clean: Tensor) -> Sample:
-    """A sample of images (C, H, W) in [0, 1], C 1 or 3; both noisy ones are rounded to 8 bits, as the clean one is.
+    """Create a sample from images (C, H, W) in [0, 1] with 1 or 3 channels.
 
-    Rounding only one of them would give the classifier its answer.
+    All images are rounded to 8 bits; otherwise the classifier could distinguish them by the rounding.
 
     Raises:
-        UserError: shapes differ, or a side is below 64.
+        UserError: The shapes differ, or a side is below 64 pixels.
     """
     check_images(real_noisy=real_noisy, generated=generated, clean=clean)
     if min(clean.shape[-2:]) < PATCH:
-        raise UserError(f"c2st: an image of {tuple(clean.shape[-2:])} pixels holds no patch of {PATCH} x {PATCH}")
-    levels = (to_levels(x).to(torch.uint8).expand(_COLOURS, -1, -1).cpu() for x in (clean, real_noisy, generated))
-    return Sample(*levels)
+        height, width = clean.shape[-2:]
+        raise UserError(f"c2st: an image of {height} x {width} pixels is too small; use at least {PATCH} x {PATCH}")
+    images = (to_8bit(x).to(torch.uint8).expand(_COLOURS, -1, -1).cpu() for x in (clean, real_noisy, generated))
+    return Sample(*images)
 
 
 def area_under_curve(positive: Tensor, negative: Tensor) -> float:
-    """Chance that a score of ``positive`` (P,) exceeds one of ``negative`` (N,), ties counting half; in [0, 1].
+    """Return the probability that a score of ``positive`` (P,) exceeds one of ``negative`` (N,), in [0, 1]; ties count
+    half.
 
-    (R - P (P + 1) / 2) / (P N), where R is the sum of the positives' ranks among all, equal scores sharing their mean
-    rank (Mann and Whitney 1947).
+    It is (R - P (P + 1) / 2) / (P N), where R is the sum of the ranks of the positive scores among all scores, with the
+    mean rank for equal scores (Mann and Whitney 1947).
 
     Raises:
-        ValueError: no scores of one kind, or NaN.
+        ValueError: One of the inputs is empty, or a score is NaN.
     """
     scores = torch.cat([positive, negative]).double()
     if not len(positive) or not len(negative) or bool(scores.isnan().any()):
-        raise ValueError(f"area_under_curve: {len(positive)} and {len(negative)} scores, NaN: {scores.isnan().any()}")
+        raise ValueError(
+            f"area_under_curve: got {len(positive)} positive and {len(negative)} negative scores, with NaN: "
+            f"{bool(scores.isnan().any())}; both must be non-empty and not NaN"
+        )
     _, group, counts = torch.unique(scores, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     mean_rank = last - (counts.double() - 1) / 2
@@ -93,9 +100,9 @@ def area_under_curve(positive: Tensor, negative: Tensor) -> float:
 
 
 class Classifier(nn.Module):
-    """Noise and clean patch (B, 6, 64, 64) -> logit (B,), positive for generated. 87 k parameters.
+    """Network that maps noise and clean patch (B, 6, 64, 64) to a logit (B,), positive for generated; 87 k parameters.
 
-    Batch normalisation and not one per image: the strength of an image's noise is evidence.
+    It uses batch normalisation instead of a normalisation per image, which would remove the noise level.
     """
 
     def __init__(self) -> None:
@@ -109,7 +116,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(before, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B,)."""
+        """Return logits (B,)."""
         return self.head(self.features(x).mean(dim=(2, 3)))[:, 0]
 
 
@@ -121,22 +128,30 @@ def c2st_auc(
     precision: Precision,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> float:
-    """Train one classifier and return its AUC on the held-out samples, about [.5, 1], lower is better.
+    """Train a classifier and return its AUC on the held-out samples, about in [0.5, 1], lower is better.
 
-    Deterministic for one kind of machine and number of threads. ``progress`` is called with (steps done, steps).
+    The result is deterministic for a kind of machine and a number of threads.
+
+    Args:
+        train: Training samples.
+        held_out: Test samples.
+        budget: Training budget.
+        seed: Seed of initial weights and patches.
+        precision: Device and dtype of the network.
+        progress: Called with (done, total) steps.
 
     Raises:
-        UserError: there is no sample to train on or to hold out.
+        UserError: There are no training or no test samples.
     """
-    for name, samples in (("train on", train), ("hold out", held_out)):
+    for name, samples in (("training", train), ("held-out", held_out)):
         if not samples:
-            raise UserError(f"c2st: no sample to {name}")
+            raise UserError(f"c2st: there are no {name} samples; add pairs")
     device = precision.device
     with (
         torch.random.fork_rng(devices=[]),
         torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False),
     ):
-        torch.manual_seed(derive_seed("c2st classifier", seed))  # layers draw their weights from the global stream
+        torch.manual_seed(derive_seed("c2st classifier", seed))  # layers use the global random generator
         network = Classifier().to(device)
         _train(network, train, budget, seed, precision, progress)
     network.eval()
@@ -158,7 +173,7 @@ def _train(
     labels = torch.cat([torch.zeros(half), torch.ones(half)]).to(precision.device)
     for step in range(budget.steps):
         windows = [_random_window(samples, stream) for _ in range(half)]
-        # The same clean patches for both kinds: what is on the picture says nothing about the class.
+        # Use the same clean patches for both classes, so that the image content is not informative.
         x = torch.cat([_inputs(windows, kind, budget) for kind in ("real", "generated")]).to(precision.device)
         with precision.autocast():
             logits = network(x.contiguous(memory_format=torch.channels_last))
@@ -172,7 +187,7 @@ def _train(
 
 
 def _rate(done: float) -> float:
-    """Share of the learning rate: a linear rise, then half a cosine."""
+    """Factor of the learning rate: linear warm-up, then cosine decay."""
     if done < _WARM_UP:
         return max(done, 1e-3) / _WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
@@ -185,17 +200,17 @@ def _random_window(samples: Sequence[Sample], stream: torch.Generator) -> _Windo
     def below(count: int) -> int:
         return int(torch.randint(count, (), generator=stream))
 
-    chosen = samples[below(len(samples))]
-    height, width = chosen.clean.shape[-2:]
-    # Even corners, no flips: the period of demosaicing keeps its phase and can be learned.
-    return chosen, 2 * below((height - PATCH) // 2 + 1), 2 * below((width - PATCH) // 2 + 1)
+    picked = samples[below(len(samples))]
+    height, width = picked.clean.shape[-2:]
+    # even corners and no flips, to keep the Bayer phase
+    return picked, 2 * below((height - PATCH) // 2 + 1), 2 * below((width - PATCH) // 2 + 1)
 
 
 def _inputs(windows: Sequence[_Window], kind: str, budget: Budget) -> Tensor:
-    """Noise and clean patches (B, 6, 64, 64), both of about unit size; smaller when they are averaged."""
+    """Scaled noise and clean patches (B, 6, s, s), with s = 64 / ``budget.average``."""
     patches = []
-    for chosen, y, x in windows:
-        noisy, clean = (i[:, y : y + PATCH, x : x + PATCH].float() for i in (getattr(chosen, kind), chosen.clean))
+    for sample_, y, x in windows:
+        noisy, clean = (i[:, y : y + PATCH, x : x + PATCH].float() for i in (getattr(sample_, kind), sample_.clean))
         patches.append(torch.cat([(noisy - clean) * _NOISE_SCALE, clean * (2 / PEAK) - 1]))
     return F.avg_pool2d(torch.stack(patches), budget.average)
 
@@ -204,16 +219,16 @@ def _inputs(windows: Sequence[_Window], kind: str, budget: Budget) -> Tensor:
 def _held_out_scores(
     network: Classifier, samples: Sequence[Sample], kind: str, budget: Budget, precision: Precision
 ) -> Tensor:
-    """Logits of all patches that do not overlap, flush with the top left corner."""
+    """Logits of all non-overlapping patches on a grid from the top left corner."""
     windows = [
-        (chosen, y, x)
-        for chosen in samples
-        for y in range(0, chosen.clean.shape[-2] - PATCH + 1, PATCH)
-        for x in range(0, chosen.clean.shape[-1] - PATCH + 1, PATCH)
+        (sample_, y, x)
+        for sample_ in samples
+        for y in range(0, sample_.clean.shape[-2] - PATCH + 1, PATCH)
+        for x in range(0, sample_.clean.shape[-1] - PATCH + 1, PATCH)
     ]
     scores = []
-    for first in range(0, len(windows), _AT_ONCE):
-        x = _inputs(windows[first : first + _AT_ONCE], kind, budget).to(precision.device)
+    for first in range(0, len(windows), _PATCHES_PER_CALL):
+        x = _inputs(windows[first : first + _PATCHES_PER_CALL], kind, budget).to(precision.device)
         with precision.autocast():
             scores.append(network(x.contiguous(memory_format=torch.channels_last)).float().cpu())
     return torch.cat(scores)

@@ -1,4 +1,4 @@
-"""Is one denoiser better than another on the same images? Mean paired difference with a confidence interval."""
+"""Comparison of two denoisers on the same images: mean paired difference with a confidence interval."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over seeds and images, and the interval that holds it with the chosen confidence."""
+    """Mean difference over seeds and images, and its confidence interval."""
 
     mean: float
     low: float
@@ -23,7 +23,7 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -35,28 +35,26 @@ def paired_difference(
     confidence: float = 0.95,
     resamples: int = _RESAMPLES,
 ) -> Difference:
-    """Of two arrays (seeds, images) whose columns are the same images: ``metrics`` minus ``others``.
+    """Return the mean of ``metrics`` minus ``others`` with a percentile bootstrap interval (Efron 1979).
 
-    Percentile bootstrap (Efron 1979) that draws seeds and scenes anew, each with replacement: another training and
-    other scenes of the same kind. Images of a scene come together, for they are alike (cluster bootstrap). Seeds of
-    the two are paired, too; with different numbers of them the means over seeds are compared, and scenes alone are
-    drawn. Few seeds or scenes cannot show more than they hold: the interval is then too narrow. The draws are always
-    the same.
+    Seeds and scenes are resampled with replacement. Images of a scene are resampled together, because they are similar
+    (cluster bootstrap). Seeds are paired; if their numbers differ, means over seeds are compared and only scenes are
+    resampled. With few seeds or scenes, the interval is too narrow. The resampling is deterministic.
 
     Args:
-        figures: (seeds, images), or (images,).
-        others: the same.
-        scenes: of each image; none: every image is one of its own.
-        confidence: share of the draws between the ends.
-        resamples: number of draws.
+        metrics: Values (seeds, images) or (images,).
+        others: Values of the same images.
+        scenes: Scene of each image; default: one scene per image.
+        confidence: Confidence level, in (0, 1).
+        resamples: Number of bootstrap samples.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: The shapes do not match.
     """
     first, second = (np.atleast_2d(np.asarray(x, float)) for x in (metrics, others))
     if first.ndim != 2 or first.shape[1] != second.shape[1] or not first.size:
         raise ValueError(
-            f"paired_difference: {first.shape} and {second.shape} are not (seeds, images) of the same images"
+            f"paired_difference: shapes {first.shape} and {second.shape} are not (seeds, images) of the same images"
         )
     if first.shape[0] != second.shape[0]:
         first, second = first.mean(0, keepdims=True), second.mean(0, keepdims=True)
@@ -64,7 +62,7 @@ def paired_difference(
     seeds, images = found.shape
     source = np.random.Generator(np.random.PCG64(derive_seed("bootstrap")))
     names, group = np.unique(np.arange(images) if scenes is None else np.asarray(scenes), return_inverse=True)
-    # Weights instead of copies: how often each seed and each scene is drawn.
+    # multiplicities of seeds and scenes in each bootstrap sample
     by_seed = source.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
     by_image = source.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)[:, group]
     means = (by_seed @ found * by_image).sum(1) / by_image.sum(1)

@@ -1,4 +1,4 @@
-"""Do two draws differ? A generator that samples itself, or copies its reference, is caught here."""
+"""Diversity of samples: detects generators that repeat a sample or copy the reference."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from pngmodel.metrics.differences import check_images, unit_noise
 
-_SMALLEST_VARIANCE = 1e-12  # two noise-free draws have correlation 0, not NaN
+_SMALLEST_VARIANCE = 1e-12  # gives noise-free samples correlation 0 instead of NaN
 
 
 def sample_correlation(first: Tensor, second: Tensor, clean: Tensor) -> float:
-    """Pearson correlation of the noise of two draws of different seeds, all (C, H, W) in [0, 1]; best is 0.
+    """Return the Pearson correlation of the noise of two samples with different seeds, (C, H, W) in [0, 1]; best is 0.
 
-    Over all values of the image at once. Independent draws are not exactly at 0: they share the reference's mean
-    against intensity and per channel, and the clipping of the clean image.
+    It is computed over all values of the image. Independent samples are not exactly uncorrelated, because they share
+    the mean of the reference per intensity and channel, and the clipping of the clean image.
 
     Raises:
-        UserError: shapes differ, or the images are below 16 x 16.
+        UserError: The shapes differ, or the images are smaller than 16 x 16 pixels.
     """
     check_images(first=first, second=second, clean=clean)
     a, b = (unit_noise(sample, clean).double().flatten() for sample in (first, second))

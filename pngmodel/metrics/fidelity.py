@@ -1,10 +1,9 @@
-"""PSNR and SSIM of denoised images, under named protocols.
+"""PSNR and SSIM of denoised images with named protocols.
 
-``sidd``   both images are rounded to 8 bits (rounded, never truncated: that costs up to .3 dB), peak 255.
+``sidd``   both images are rounded to 8 bits, peak 255. Truncation instead of rounding would cost up to 0.3 dB.
 ``float``  no rounding, peak 1.
 
-One image at a time; a set's figure is the plain mean over its images. Pooling the squared error over the
-set is another figure and is not offered.
+Metrics are computed per image and averaged over images. Pooling the squared error over images gives another metric.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pngmodel.errors import UserError
-from pngmodel.metrics.differences import PEAK, check_images, to_levels
+from pngmodel.metrics.differences import PEAK, check_images, to_8bit
 
 Protocol = Literal["sidd", "float"]
 _WINDOW, _SIGMA = 11, 1.5  # Wang et al. 2004
@@ -24,16 +23,16 @@ _K1, _K2 = 0.01, 0.03
 
 
 def psnr(image: Tensor, clean: Tensor, protocol: Protocol = "sidd") -> float:
-    """Peak signal-to-noise ratio in dB of (C, H, W) in [0, 1]; higher is better, infinite for equal images."""
+    """Return the peak signal-to-noise ratio in dB, images (C, H, W) in [0, 1]; higher is better, infinite if equal."""
     x, y, peak = _prepared(image, clean, protocol)
     error = float((x - y).square().mean())
     return 10 * math.log10(peak**2 / error) if error else math.inf
 
 
 def ssim(image: Tensor, clean: Tensor, protocol: Protocol = "sidd") -> float:
-    """Structural similarity of (C, H, W) in [0, 1]; in [-1, 1], higher is better.
+    """Return the structural similarity (Wang et al. 2004), images (C, H, W) in [0, 1]; in [-1, 1], higher is better.
 
-    Gaussian window 11 x 11 of sigma 1.5, population covariance, valid area only, mean over channels.
+    Gaussian window of 11 x 11 pixels with sigma 1.5, population covariance, valid area only, mean over channels.
     """
     x, y, peak = _prepared(image, clean, protocol)
     c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
@@ -49,14 +48,14 @@ def ssim(image: Tensor, clean: Tensor, protocol: Protocol = "sidd") -> float:
 def _prepared(image: Tensor, clean: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor, float]:
     check_images(image=image, clean=clean)
     if protocol == "sidd":
-        return to_levels(image).double(), to_levels(clean).double(), float(PEAK)
+        return to_8bit(image).double(), to_8bit(clean).double(), float(PEAK)
     if protocol == "float":
         return image.double(), clean.double(), 1.0
     raise UserError(f"fidelity: unknown protocol {protocol!r}; choose 'sidd' or 'float'")
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """Gaussian means (C, H - 10, W - 10), float64: differences of large squares need the digits."""
+    """Gaussian means (C, H - 10, W - 10), float64 to avoid cancellation in variances."""
     at = torch.arange(_WINDOW, dtype=torch.float64, device=x.device) - _WINDOW // 2
     taps = torch.exp(-0.5 * (at / _SIGMA).square())
     taps = taps / taps.sum()

@@ -1,9 +1,7 @@
-"""Do prompts tell the camera? A small network on frozen prompts, beside one of as many parameters on the noise itself.
+"""Camera classification from frozen prompts, compared with a network of equal size on the noise itself.
 
-Both are trained to name the camera (or camera and ISO) and scored on scenes that they were not trained on.
-
-Prompts that hold what distinguishes cameras are told apart better than raw noise by an equal budget (PNG, arXiv
-2603.04870: 94.47 % against 75.80 % for the camera).
+Both networks are trained to predict the camera (or camera and ISO) and evaluated on held-out scenes. If prompts encode
+the camera, they are easier to classify than noise (PNG, CVPR 2026, arXiv 2603.04870: 94.47 % against 75.80 %).
 """
 
 from __future__ import annotations
@@ -23,31 +21,31 @@ TOP = 3
 _DROPOUT = 0.2
 _WEIGHT_DECAY = 1e-2
 _WARM_UP = 0.1  # share of the steps
-_STAGES = (1, 1, 2, 2, 4)  # widths of the raw network's convolutions, in units
-_MOST_OFF = 0.05  # of the parameters of one network beside those of the other
+_STAGES = (1, 1, 2, 2, 4)  # relative widths of the convolutions of NoiseHead
+_MAX_DEVIATION = 0.05  # relative difference of the numbers of parameters of both networks
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What both networks get."""
+    """Training budget of both networks."""
 
     steps: int
     batch: int = 32
     hidden: int = 64
-    """Units of the prompts' network; it decides the parameters of both."""
+    """Hidden units of the network on prompts; determines the number of parameters of both networks."""
     learning_rate: float = 2e-3
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Held-out logits (N, K), float32, and classes (N,)."""
+    """Held-out logits (N, K), float32, and true classes (N,)."""
 
     logits: Tensor
     labels: Tensor
 
 
 class PromptHead(nn.Module):
-    """Prompt features (B, D), standardised -> logits (B, K)."""
+    """Network that maps standardised prompt features (B, D) to logits (B, K)."""
 
     def __init__(self, features: int, hidden: int, classes: int) -> None:
         super().__init__()
@@ -56,13 +54,15 @@ class PromptHead(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
         return self.layers(x)
 
 
 class NoiseHead(nn.Module):
-    """Noise (B, 3, H, W) of any size from 32 -> logits (B, K): five convolutions of stride 2, mean over space, and the
-    layers of :class:`PromptHead`. ``width`` and ``hidden`` decide its parameters (:func:`noise_head`)."""
+    """Network that maps noise (B, 3, H, W), H and W at least 32, to logits (B, K).
+
+    Five convolutions of stride 2, a spatial mean, and :class:`PromptHead`. For its sizes see :func:`noise_head`.
+    """
 
     def __init__(self, width: int, hidden: int, classes: int) -> None:
         super().__init__()
@@ -75,31 +75,31 @@ class NoiseHead(nn.Module):
         self.layers = PromptHead(before, hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
         return self.layers(self.features(x).mean(dim=(2, 3)))
 
 
 def parameters_of(network: nn.Module) -> int:
-    """Number of trained values."""
+    """Return the number of parameters."""
     return sum(p.numel() for p in network.parameters())
 
 
 def noise_head(parameters: int, classes: int) -> NoiseHead:
-    """The widest network whose number of parameters is within 5 % of ``parameters``, by its hidden units.
+    """Build the widest network whose number of parameters is within 5 % of ``parameters``.
 
     Raises:
-        ValueError: there is none: so few parameters make no network.
+        ValueError: There is no such network, because ``parameters`` is too small.
     """
     for width in range(64, 0, -1):
         smallest = parameters_of(NoiseHead(width, 1, classes))
         per_unit = width * _STAGES[-1] + 1 + classes
         hidden = 1 + round((parameters - smallest) / per_unit)
-        # a third of the parameters for what classifies, as many for each of the two networks as can be
+        # at least a quarter of the parameters for the classifier after the convolutions
         if hidden >= 8 and (parameters - smallest) >= parameters // 4:
             found = NoiseHead(width, hidden, classes)
-            if abs(parameters_of(found) - parameters) <= _MOST_OFF * parameters:
+            if abs(parameters_of(found) - parameters) <= _MAX_DEVIATION * parameters:
                 return found
-    raise ValueError(f"noise_head: {parameters} parameters for {classes} classes; more hidden units are needed")
+    raise ValueError(f"noise_head: {parameters} parameters are too few for {classes} classes; use more hidden units")
 
 
 def train_on_prompts(
@@ -111,16 +111,16 @@ def train_on_prompts(
     budget: Budget,
     seed: int,
 ) -> Scored:
-    """Train a :class:`PromptHead` and score what is held out.
+    """Train a :class:`PromptHead` and evaluate it on the held-out rows.
 
     Args:
-        features: (N, D), standardised here by the training rows.
-        labels: (N,) class numbers.
-        train: rows to train on.
-        held_out: rows to score.
-        classes: how many there are.
-        budget: steps and sizes.
-        seed: of initial weights, dropout and batches.
+        features: Features (N, D); standardised with the statistics of the training rows.
+        labels: Class indices (N,).
+        train: Training rows.
+        held_out: Test rows.
+        classes: Number of classes.
+        budget: Training budget.
+        seed: Seed of initial weights, dropout and batches.
     """
     std, mean = torch.std_mean(features[list(train)].double(), dim=0, correction=0)
     x = ((features - mean) / std.clamp(min=1e-6)).float().clamp(-10, 10)
@@ -146,18 +146,18 @@ def train_on_noise(
     parameters: int,
     precision: Precision,
 ) -> Scored:
-    """Train a :class:`NoiseHead` of as many ``parameters`` on random windows of half the side, and score whole samples.
+    """Train a :class:`NoiseHead` on random crops of half the side, and evaluate it on whole held-out samples.
 
     Args:
-        noise: (N, 3, H, W), grey levels of 255 (float16 holds those of 8-bit images exactly).
-        labels: (N,) class numbers.
-        train: rows to train on.
-        held_out: rows to score.
-        classes: how many there are.
-        budget: steps and batch, as for the prompts.
-        seed: of initial weights, dropout, batches and windows.
-        parameters: of the network on prompts.
-        precision: where and how it is computed.
+        noise: Noise (N, 3, H, W) in digital numbers; float16 represents that of 8-bit images exactly.
+        labels: Class indices (N,).
+        train: Training rows.
+        held_out: Test rows.
+        classes: Number of classes.
+        budget: Training budget, as for the prompts.
+        seed: Seed of initial weights, dropout, batches and crops.
+        parameters: Number of parameters of the network on prompts.
+        precision: Device and dtype of the network.
     """
     scale = float(noise[list(train)].double().std()) or 1.0
     side = noise.shape[-1] // 2
@@ -166,7 +166,7 @@ def train_on_noise(
         x = noise[rows].float() / scale
         if stream is None:
             return x
-        # even corners, no flips: the period of demosaicing keeps its phase and can be learned
+        # even corners and no flips, to keep the Bayer phase
         y, left = (2 * int(torch.randint((length - side) // 2 + 1, (), generator=stream)) for length in x.shape[-2:])
         return x[:, :, y : y + side, left : left + side]
 
@@ -212,16 +212,19 @@ def _trained(
 
 
 def _rate(done: float) -> float:
-    """Factor of the learning rate: a linear rise, then half a cosine."""
+    """Factor of the learning rate: linear warm-up, then cosine decay."""
     if done < _WARM_UP:
         return max(done, 1e-3) / _WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
 
 
 def top_accuracy(scored: Scored, top: int = 1, allowed: Tensor | None = None) -> float:
-    """Share of samples whose class is among the ``top`` of the largest logits.
+    """Return the share of samples whose class is among the ``top`` largest logits, in [0, 1].
 
-    ``allowed`` (N, K) bool: classes that a sample can be taken for.
+    Args:
+        scored: Logits and classes.
+        top: Number of predictions.
+        allowed: Classes (N, K) bool that may be predicted for each sample; default all.
     """
     logits = scored.logits if allowed is None else scored.logits.masked_fill(~allowed, -math.inf)
     best = logits.topk(min(top, logits.shape[1]), dim=1).indices
@@ -229,12 +232,12 @@ def top_accuracy(scored: Scored, top: int = 1, allowed: Tensor | None = None) ->
 
 
 def balanced_accuracy(scored: Scored) -> float:
-    """Mean over the classes that are held out of the share of their samples that is named rightly."""
-    right = (scored.logits.argmax(dim=1) == scored.labels).double()
-    return float(torch.stack([right[scored.labels == k].mean() for k in scored.labels.unique()]).mean())
+    """Return the accuracy per class, averaged over the classes of the held-out samples, in [0, 1]."""
+    correct = (scored.logits.argmax(dim=1) == scored.labels).double()
+    return float(torch.stack([correct[scored.labels == k].mean() for k in scored.labels.unique()]).mean())
 
 
 def confusion(scored: Scored, classes: int) -> Tensor:
-    """Counts (K, K), whole numbers: rows are the true classes, columns what they were taken for."""
-    locations = scored.labels * classes + scored.logits.argmax(dim=1)
-    return torch.bincount(locations, minlength=classes**2).reshape(classes, classes)
+    """Return the confusion matrix of counts (K, K), int64: true classes in rows, predictions in columns."""
+    index = scored.labels * classes + scored.logits.argmax(dim=1)
+    return torch.bincount(index, minlength=classes**2).reshape(classes, classes)

@@ -1,1 +1,1 @@
-"""Network parts of PNG: prompt autoencoder, prompt blocks, P-DiT, consistency training."""
+"""Networks of PNG: prompt autoencoder, prompt blocks, P-DiT, consistency training."""

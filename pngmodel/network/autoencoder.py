@@ -1,4 +1,8 @@
-"""The prompt autoencoder (PAE): noise -> latent and prompts; (latent, clean image) -> noise."""
+"""Prompt autoencoder (PAE): encodes noise into a latent and prompts, decodes latent and clean image into noise.
+
+Source: PNG, CVPR 2026, arXiv 2603.04870, section on the prompt autoencoder; channels and strides follow the authors'
+released configuration.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,14 @@ from pngmodel.network.prompts import GlobalPromptBlock, LocalPromptBlock
 from pngmodel.statistics.correlation import correlation_statistics
 
 Code = dict[str, Tensor]
-"""Compact prompts of a batch: ``global_0``..``global_3`` (B, C_l), ``local`` (B, 2, rho**2, grid) and, where the
-configuration asks for them, ``statistics`` (B, 63)."""
+"""Compact prompts of a batch: ``global_0``..``global_3`` (B, C_l), ``local`` (B, 2, rho**2, grid) and, if configured,
+``statistics`` (B, 63)."""
 
 _COLOURS = 3
 
 
 class PromptEncoder(nn.Module):
-    """Encode noise (B, 3, H, W), H and W multiples of 8, into a latent (B, latent, H/8, W/8) and prompts."""
+    """Encodes noise (B, 3, H, W), H and W multiples of 8, into a latent (B, latent, H/8, W/8) and prompts."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -55,7 +59,7 @@ class PromptEncoder(nn.Module):
     def latent(self, noise: Tensor) -> Tensor:
         """Return the latent of ``noise`` only."""
         if self.config.latent_init == "lossless" and not any(bool(p.any()) for p in self.head.parameters()):
-            # Still the exact rearrangement it started as: the trunk would be computed for nothing.
+            # The residual is still zero, so the latent is the pixel unshuffle alone: skip the trunk.
             return F.pixel_unshuffle(noise, DOWNSAMPLING)
         return self(noise)[0]
 
@@ -65,14 +69,14 @@ class PromptEncoder(nn.Module):
         return code if self.config.statistics == "none" else code | {"statistics": correlation_statistics(noise)}
 
     def prompt_parts(self) -> list[nn.Module]:
-        """The modules that prompts are made by: all but what only the latent reads."""
+        """Return the modules that compute prompts, without those that only compute the latent."""
         if not self.global_prompts:
             return []
         parts: list[nn.Module] = [self.stem, self.down, *self.blocks[:-1], self.global_prompts]
         return parts if self.local_prompt is None else [*parts, self.local_prompt]
 
     def _features(self, noise: Tensor, *, whole: bool = True) -> tuple[Tensor, Code]:
-        """Features at 1/8 of the side, and the code; not ``whole``: stop when the code is complete."""
+        """Features at 1/8 of the side, and the code; if not ``whole``, stop when the code is complete."""
         code: Code = {}
         x = self.stem(noise)
         for level, block in enumerate(self.blocks):
@@ -103,7 +107,7 @@ class PromptEncoder(nn.Module):
         return maps
 
     def expand(self, code: Code, height: int, width: int) -> list[Tensor]:
-        """Prompt features for an image of height x width: one (B, C_l, H/2^l, W/2^l) per prompt block."""
+        """Return prompt features for an image of height x width: (B, C_l, H/2^l, W/2^l) per prompt block."""
         maps: list[Tensor] = []
         for level in range(LEVELS):
             maps += self._expand_level(code, level, height >> level, width >> level)
@@ -111,10 +115,10 @@ class PromptEncoder(nn.Module):
 
 
 class NoiseDecoder(nn.Module):
-    """Decode (latent, clean image) into noise (B, 3, H, W).
+    """Decodes latent and clean image into noise (B, 3, H, W).
 
-    At each scale a 3x3 convolution of the pixel-unshuffled clean image is added, which is what makes the
-    decoded noise depend on the signal.
+    At each scale, a 3 x 3 convolution of the pixel-unshuffled clean image is added, so that the noise depends on the
+    signal.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -136,7 +140,7 @@ class NoiseDecoder(nn.Module):
             zeroed(self.head[1])  # type: ignore[arg-type]
 
     def forward(self, latent: Tensor, clean: Tensor) -> Tensor:
-        """``clean`` (B, 3, H, W) in [-1, 1]; returns noise of the same size."""
+        """Return noise of the size of ``clean`` (B, 3, H, W) in [-1, 1]."""
         x = self.stem(latent)
         for level, block in enumerate(self.blocks):
             if level:
@@ -150,7 +154,7 @@ class NoiseDecoder(nn.Module):
 
 
 class PromptAutoencoder(nn.Module):
-    """Encoder and decoder trained together in stage 1 (method.md 2)."""
+    """Encoder and decoder, trained together in stage 1."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

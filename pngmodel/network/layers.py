@@ -1,4 +1,4 @@
-"""Small building blocks shared by the autoencoder and the prompt blocks."""
+"""Layers shared by several networks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 COLOURS = 3
-"""Channels of what the networks here take; grey images go in as three equal ones."""
+"""Number of input channels of the networks; grey images are expanded to three equal channels."""
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of every pixel, (B, C, H, W) -> (B, C, H, W)."""
+    """Layer normalisation over the channels of every pixel of (B, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class ChannelNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with norm and GELU before each, plus a (projected) skip."""
+    """Residual block of two 3 x 3 convolutions, each after normalisation and GELU; the skip is projected if needed."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
 
 
 def zeroed(module: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """Set a layer's weights and bias to zero, so that its branch starts as no change."""
+    """Set the weights and bias of a layer to zero, so that its branch has no effect initially."""
     nn.init.zeros_(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""Typed sizes of the model: ``tiny`` trains on two CPU cores, ``paper`` has the published size."""
+"""Model configuration and presets: ``tiny`` and ``small`` can be trained on two CPU cores; ``paper`` is published."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pngmodel.errors import UserError
 
-DOWNSAMPLING = 8  # image side / latent side: three stride-2 levels
+DOWNSAMPLING = 8  # ratio of image side and latent side
 LEVELS = 4
 
 
 class ModelConfig(BaseModel):
-    """Everything that shapes the network; stored in the bundle's config.json."""
+    """Configuration of the noise model; stored in config.json of the bundle."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -93,24 +93,31 @@ class ModelConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
         if self.latent_init == "lossless" and self.latent_channels != 3 * DOWNSAMPLING**2:
-            raise ValueError("latent_init lossless needs latent_channels 192 (3 colours x 8 x 8)")
+            raise ValueError(
+                f"latent_channels is {self.latent_channels}, but latent_init 'lossless' requires 192 (3 x 8 x 8)"
+            )
         if self.width % self.heads or self.width % 4:
-            raise ValueError(f"width {self.width} must divide by heads {self.heads} and by 4")
+            raise ValueError(f"width {self.width} must be divisible by heads {self.heads} and by 4")
         if self.tile % DOWNSAMPLING or self.tile_overlap % DOWNSAMPLING or self.tile_overlap * 2 > self.tile:
-            raise ValueError("tile and tile_overlap must be multiples of 8, overlap at most half a tile")
+            raise ValueError(
+                f"tile {self.tile} and tile_overlap {self.tile_overlap} must be multiples of 8, and the overlap at "
+                "most half a tile"
+            )
         if self.correlation_size % 2 == 0 or self.correlation_window % 2 == 0:
-            raise ValueError("correlation_size and correlation_window must be odd")
+            raise ValueError(
+                f"correlation_size {self.correlation_size} and correlation_window {self.correlation_window} must be odd"
+            )
         if self.calibration != "none" and self.whitening == "none":
-            raise ValueError("calibration needs whitening: unwhitened noise has no unit to be calibrated to")
+            raise ValueError(f"calibration {self.calibration!r} requires whitening; set whitening to 'quantiles'")
         if self.decorrelation != "none" and self.whitening == "none":
-            raise ValueError("decorrelation needs whitening: only noise of one strength has one spectrum")
+            raise ValueError(f"decorrelation {self.decorrelation!r} requires whitening; set whitening to 'quantiles'")
         if self.decorrelation != "none" and self.latent_init != "lossless":
-            raise ValueError("decorrelation needs latent_init lossless: prompts and latent then read different noise")
+            raise ValueError(f"decorrelation {self.decorrelation!r} requires latent_init 'lossless'")
         return self
 
 
 GENERATION_ONLY = frozenset({"calibration", "tile", "tile_overlap"})
-"""Fields that change what is drawn from the weights but not the weights."""
+"""Fields that affect generation but not the weights."""
 
 _OURS: dict[str, Any] = {
     "decoder_blocks": (1, 0, 0),
@@ -128,7 +135,7 @@ _OURS: dict[str, Any] = {
     "preconditioning": "gaussian",
     "calibration": "spectrum",
 }
-"""What a training of an hour on two CPU cores needs beside the paper (docs/design.md)."""
+"""Differences from the paper for trainings of about an hour on two CPU cores (docs/design.md)."""
 
 PRESETS: dict[str, ModelConfig] = {
     "tiny": ModelConfig(preset="tiny", channels=(8, 8, 16, 32), width=128, depth=4, heads=4, **_OURS),
@@ -138,7 +145,11 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 def preset(name: str) -> ModelConfig:
-    """Return the preset called ``name``; UserError lists the names otherwise."""
+    """Return the preset ``name``.
+
+    Raises:
+        UserError: There is no such preset; lists the names.
+    """
     if name not in PRESETS:
         raise UserError(f"preset {name!r} does not exist; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""Overlapping tiles: run a model of fixed field on images of any size without visible seams."""
+"""Overlapping tiles: applies a model of fixed input size to images of any size without visible seams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First pixels of tiles that cover ``length``; the last one ends flush with the border."""
+    """Return the first pixels of tiles that cover ``length``; the last tile ends at the border."""
     if length <= tile:
         return [0]
     positions = list(range(0, length - tile, tile - overlap))
@@ -17,7 +17,7 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def _ramp(positions: list[int], index: int, size: int, length: int) -> Tensor:
-    """Weights of one tile along one axis: linear over the overlap with each neighbour, 1 elsewhere."""
+    """Weights of a tile along one axis: a linear ramp in overlaps, 1 elsewhere."""
     start = positions[index]
     weight = torch.ones(size)
     if index > 0:
@@ -36,10 +36,17 @@ def tiled(
     tile: int,
     overlap: int,
 ) -> Tensor:
-    """Assemble (..., height, width) from ``run(corners, tile height, tile width)`` -> (n, ..., th, tw).
+    """Apply ``run`` to overlapping tiles and blend them to (..., height, width).
 
-    Neighbouring tiles must agree in their overlap (they do when they start from the same random field), so
-    the linear crossfade loses next to no variance.
+    The noise of adjacent tiles must be equal in their overlap, as with a common random field. Otherwise the linear
+    blending would reduce its variance.
+
+    Args:
+        run: ``run(corners, tile height, tile width)`` returns tiles (n, ..., th, tw) at the corners (y, x).
+        height: Height of the image, pixels.
+        width: Width of the image, pixels.
+        tile: Side of the tiles, pixels.
+        overlap: Overlap of adjacent tiles, pixels.
     """
     rows, columns = starts(height, tile, overlap), starts(width, tile, overlap)
     size = (min(tile, height), min(tile, width))

@@ -1,4 +1,7 @@
-"""P-DiT: a diffusion transformer whose attention also reads the prompts (Prompt Attention)."""
+"""Prompt DiT (P-DiT): a diffusion transformer with Prompt Attention, which is conditioned on prompts.
+
+Source: PNG, CVPR 2026, arXiv 2603.04870, section on the prompt DiT; DiT, arXiv 2212.09748.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +21,30 @@ _FREQUENCIES = 256
 
 
 def sinusoidal(values: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
-    """Sine and cosine features (..., width) of ``values`` (...), wavelengths from 2 pi to ``longest``."""
+    """Return sine and cosine features (..., width) of ``values`` (...); wavelengths from 2 pi to 2 pi ``longest``."""
     steps = torch.arange(width // 2, device=values.device, dtype=torch.float32)
     angles = values.float()[..., None] * torch.exp(-math.log(longest) * steps / (width // 2))
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def grid_positions(rows: int, columns: int, width: int, device: torch.device) -> Tensor:
-    """Fixed position features (rows * columns, width): half for the row, half for the column."""
+    """Return position features (rows * columns, width): half for the row, half for the column."""
     y = sinusoidal(torch.arange(rows, device=device), width // 2)
     x = sinusoidal(torch.arange(columns, device=device), width // 2)
     return torch.cat([y[:, None].expand(-1, columns, -1), x[None].expand(rows, -1, -1)], dim=-1).flatten(0, 1)
 
 
 class FCond(NamedTuple):
-    """F_cond of the paper, (B, tokens, width); in two parts where one reference serves many clean images.
+    """F_cond of the paper, (B, tokens, width), in two parts if one reference is used for several clean images.
 
-    Then ``shared`` (1, tokens, width - s) is of the reference alone, and ``own`` (B, tokens, s) of each clean image.
+    Then ``shared`` (1, tokens, width - s) depends on the reference, and ``own`` (B, tokens, s) on each clean image.
     """
 
     shared: Tensor
     own: Tensor | None = None
 
     def mean(self) -> Tensor:
-        """Over tokens, (B, width)."""
+        """Return the mean over tokens, (B, width)."""
         mean = self.shared.mean(dim=1)
         if self.own is None:
             return mean
@@ -49,10 +52,10 @@ class FCond(NamedTuple):
 
 
 class Condition(nn.Module):
-    """Prompt features and the clean image, each pixel-unshuffled to the token grid, projected, concatenated.
+    """Prompt features and clean image, each pixel-unshuffled to the token grid, projected and concatenated.
 
-    Its mean over tokens also joins the time embedding. Prompt features and statistics of a batch of one serve a clean
-    image of any batch.
+    The mean over tokens is added to the time embedding. Prompt features and statistics of a batch of one are used for
+    all clean images.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -67,7 +70,7 @@ class Condition(nn.Module):
         inputs.append(_COLOURS * DOWNSAMPLING**2)
         share = config.width // len(inputs)
         outputs = [share] * (len(inputs) - 1)
-        outputs.append(config.width - sum(outputs))  # the clean image takes what does not divide
+        outputs.append(config.width - sum(outputs))  # the clean image gets the remainder
         self.statistics = nn.Linear(STATISTICS, config.width) if config.statistics == "correlation" else None
         kernel = config.condition_kernel
         self.project = nn.ModuleList(
@@ -92,7 +95,7 @@ class Condition(nn.Module):
         self, maps: list[Tensor], statistics: Tensor | None, start: int | None = None, stop: int | None = None
     ) -> Tensor:
         """Channels ``start`` to ``stop`` of F_cond, (B, tokens, channels)."""
-        # Contiguous: a linear layer of a transposed view is a product of its own per sample, with copies of the weight.
+        # Contiguous, because a linear layer on a transposed view is computed per sample with copies of the weights.
         tokens = torch.cat(maps, dim=1).flatten(2).transpose(1, 2).contiguous()
         if self.statistics is not None:
             tokens = tokens + self.statistics(statistics)[:, None, start:stop]
@@ -100,7 +103,7 @@ class Condition(nn.Module):
 
 
 class PromptAttention(nn.Module):
-    """Self-attention whose queries, keys and values get a second, zero-initialised part from F_cond."""
+    """Self-attention with a second, zero-initialised projection of F_cond added to queries, keys and values."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -108,17 +111,17 @@ class PromptAttention(nn.Module):
         self.dropout = config.dropout
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.prompt_qkv = zeroed(nn.Linear(config.width, 3 * config.width)) if config.condition == "attention" else None
-        # q and k are normalised, so a learned temperature decides how sharply a head can look.
+        # learned temperature, because q and k are normalised
         self.log_scale = nn.Parameter(torch.full((config.heads, 1, 1), math.log(10.0)))
         self.out = nn.Linear(config.width, config.width)
 
     def _qkv(self, x: Tensor, condition: FCond) -> Tensor:
-        """Queries, keys and values (B, tokens, 3 width) of the tokens and of F_cond."""
+        """Queries, keys and values (B, tokens, 3 width) of tokens and F_cond."""
         if self.prompt_qkv is None:
             return self.qkv(x)
         if condition.own is None:
             return self.qkv(x) + self.prompt_qkv(condition.shared)
-        # The reference's part is the same for all; the clean image's is small and joins the product of the tokens.
+        # Compute the part of the reference once; compute that of the clean images together with the tokens.
         split = condition.shared.shape[-1]
         of_reference, of_clean = self.prompt_qkv.weight[:, :split], self.prompt_qkv.weight[:, split:]
         shared = F.linear(condition.shared, of_reference, self.prompt_qkv.bias)
@@ -159,7 +162,7 @@ class Block(nn.Module):
 
 
 class PromptDiT(nn.Module):
-    """The network F(c_in x, c_noise; prompts, clean) of the consistency model (method.md 3)."""
+    """The network F(c_in x, c_noise; prompts, clean) of the consistency model."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -177,15 +180,20 @@ class PromptDiT(nn.Module):
     def forward(
         self, x: Tensor, noise_level: Tensor, prompts: list[Tensor], clean: Tensor, statistics: Tensor | None = None
     ) -> Tensor:
-        """Scaled latents (B, latent, h, w), levels (B,) = ln(sigma)/4, prompt features, clean in [-1, 1].
+        """Return F, (B, latent, h, w).
 
-        ``statistics`` (B, 63) where the configuration has them (see :func:`correlation_statistics`).
+        Args:
+            x: Scaled latents (B, latent, h, w).
+            noise_level: ln(sigma)/4, (B,).
+            prompts: Prompt features of the autoencoder.
+            clean: Clean images (B, 3, 8 h, 8 w) in [-1, 1].
+            statistics: Correlation statistics (B, 63) if configured, see :func:`correlation_statistics`.
         """
         batch, channels, rows, columns = x.shape
         condition = self.condition(prompts, clean, statistics)
         tokens = self.embed(x.flatten(2).transpose(1, 2))
         tokens = tokens + grid_positions(rows, columns, self.width, x.device).to(tokens.dtype)
-        # 1000 spreads ln(sigma)/4 (about -1.6 to 1.1) over the sinusoids' wavelengths.
+        # The factor 1000 adapts ln(sigma)/4 (about -1.6 to 1.1) to the wavelengths of the sinusoids.
         embedding = self.time(sinusoidal(1000 * noise_level, _FREQUENCIES)) + self.pool(condition.mean())
         for block in self.blocks:
             tokens = block(tokens, condition, embedding)

@@ -1,1 +1,1 @@
-"""Noise statistics: whitening curves, spectra, correlations, normalisation."""
+"""Noise statistics: whitening curves, spectra, correlations, and the units of the model."""

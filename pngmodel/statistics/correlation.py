@@ -1,4 +1,4 @@
-"""Correlation of noise: local maps by box filters, and the statistics of a whole sample."""
+"""Correlations of noise: local maps by box filters, and statistics of a whole sample."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ _VARIANCE_FLOOR = 1e-8
 
 
 def local_correlation(noise: Tensor, size: int = 5, window: int = 9, stride: int = 1) -> Tensor:
-    """Return (B, size**2, H/stride, W/stride) correlations in [-1, 1] of each pixel with its size x size neighbours.
+    """Return the correlations of each pixel with its size x size neighbours.
 
-    The correlation at a pixel is Pearson's over the ``window`` x ``window`` pixels around it, pooled over
-    the colours of ``noise`` (B, C, H, W), between the noise and the noise shifted by (dy, dx); offsets run
-    row by row and the centre map is 1. Beyond the image its border is repeated. With a ``stride`` only every
-    stride-th pixel of each row and column is evaluated.
+    Each value is the Pearson correlation between the noise and the noise shifted by (dy, dx), over a window around the
+    pixel, pooled over channels. This differs from the local prompt block of PNG (CVPR 2026, arXiv 2603.04870), which
+    pools over the three channels of one pixel only. Because the product of a pixel with its right neighbour equals that
+    of the neighbour with its left one, 12 product maps are sufficient for 25 correlations.
 
-    The paper's local prompt block with a window (method.md 2) in place of the three colours of one pixel.
-    Only the centre row of the size**2 x size**2 matrix is formed, and of it only half: a pixel's products with its
-    right neighbour are those of the neighbour with its left one, so 12 product maps make 25 correlations.
+    Args:
+        noise: Noise (B, C, H, W); padded by edge replication.
+        size: Side of the square of neighbours, odd.
+        window: Side of the window, odd, pixels.
+        stride: Evaluate every stride-th pixel of rows and columns.
+
+    Returns:
+        Correlations (B, size**2, H/stride, W/stride) in [-1, 1], offsets in row-major order; 1 at the centre offset.
     """
     reach, margin = size // 2, window // 2
     height, width = noise.shape[-2:]
-    # Products at every place that a window around a pixel or around its neighbour covers, and one reach further.
+    # Compute products at all positions covered by windows around pixels and around their neighbours.
     pad = margin + 2 * reach
     x = noise.float()
-    # Pearson does not see a common offset, and without it no digits cancel.
+    # Remove the mean, which does not affect correlations, to avoid cancellation.
     x = x - x.mean(dim=(1, 2, 3), keepdim=True)
     x = F.pad(x, (pad, pad, pad, pad), mode="replicate")
     rows, columns = height + 2 * (margin + reach), width + 2 * (margin + reach)
@@ -55,7 +60,7 @@ def local_correlation(noise: Tensor, size: int = 5, window: int = 9, stride: int
                 product = square
             elif (dy, dx) > (0, 0):
                 product = around(2 + forward.index((dy, dx)), 0, 0)
-            else:  # seen from the neighbour
+            else:  # the product with the opposite offset, at the neighbour
                 product = around(2 + forward.index((-dy, -dx)), dy, dx)
             other_scale = (other_square - other.square()).clamp(min=_VARIANCE_FLOOR).rsqrt()
             maps.append(((product - mean * other) * scale * other_scale).clamp(-1, 1))
@@ -63,12 +68,12 @@ def local_correlation(noise: Tensor, size: int = 5, window: int = 9, stride: int
 
 
 def _box_mean(x: Tensor, window: int) -> Tensor:
-    """Means over window x window, (B, C, H, W) -> (B, C, H - window + 1, W - window + 1)."""
+    """Means over window x window pixels of (B, C, H, W): (B, C, H - window + 1, W - window + 1)."""
     return _running_sum(_running_sum(x, window, -1), window, -2) / window**2
 
 
 def _running_sum(x: Tensor, window: int, dim: int) -> Tensor:
-    """Sums of ``window`` neighbours along an axis, by doubling: 4 additions for 9. No cumulated sum: it cancels."""
+    """Sums of ``window`` neighbours along an axis, by doubling, because cumulative sums suffer from cancellation."""
     length = x.shape[dim] - window + 1
     parts, covered, sums, span = None, 0, x, 1
     while True:
@@ -84,15 +89,14 @@ def _running_sum(x: Tensor, window: int, dim: int) -> Tensor:
 
 _REACH, _CROSS_REACH = 2, 1
 STATISTICS = 3 * (((2 * _REACH + 1) ** 2) // 2) + 3 * (2 * _CROSS_REACH + 1) ** 2
-"""Length of :func:`correlation_statistics`: 36 within colours, 27 between them."""
+"""Number of values of :func:`correlation_statistics`: 36 within channels and 27 between channels."""
 
 
 def correlation_statistics(noise: Tensor) -> Tensor:
-    """Correlations of a whole noise sample (B, 3, H, W), at least 8 x 8 -> (B, 63) in [-1, 1].
+    """Return correlations (B, 63) in [-1, 1] of noise samples (B, 3, H, W), at least 8 x 8 pixels.
 
-    First each colour with itself at the 12 offsets of a 5 x 5 square that are not their own mirror image, then
-    each pair of colours at the 9 offsets of a 3 x 3 square. They take the place of the 28 statistics of the
-    feasibility probe (method.md 4b).
+    First the autocorrelations of each channel at the 12 offsets of one half of a 5 x 5 square, then the correlations of
+    each pair of channels at the 9 offsets of a 3 x 3 square.
     """
     x = noise.float()
     x = x - x.mean(dim=(2, 3), keepdim=True)

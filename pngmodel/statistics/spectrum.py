@@ -1,4 +1,4 @@
-"""Joint spectrum of noise in space and colour: measure it, draw it, and carry one over to another."""
+"""Joint spectrum of noise in space and colour: estimation, sampling, and filters between spectra."""
 
 from __future__ import annotations
 
@@ -10,53 +10,54 @@ from torch.nn import functional as F
 
 from pngmodel.seeds import generator
 
-REACH = 7  # lags kept on either side: a window of 15 x 15
-PHASES = 2  # period of a colour filter array, in pixels
-_GRID = 64  # frequencies a side; a filter is as wide, and the root of a 15-wide window has decayed by then
-_FAST_LENGTH = 16  # a transform is fast for its multiples, as long as they have no large prime factor
-_PAIRS_AT_ONCE = 1 << 19  # complex numbers, 8 MB
+REACH = 7  # maximum lag in each direction: a window of 15 x 15
+PHASES = 2  # period of a Bayer pattern, pixels
+_GRID = 64  # frequencies per axis and width of filters, wide enough for the root of a 15 x 15 window to decay
+_FAST_LENGTH = 16  # FFT lengths are padded to multiples of this number
+_PAIRS_PER_CALL = 1 << 19  # complex numbers, 8 MB
 _SMALLEST_STD = 1e-6
-_ROOT_GRID = 32  # enough for a tapered window
-_WEAKEST = 0.002  # of a tapered spectrum's mean: weaker frequencies are not raised to 1
-_LARGEST_RESPONSE = 1 << 22  # complex numbers: 32 MB, an image of about 400 x 400 by polyphase filters
-_SMALLEST_SHARE = 0.02  # of a spectrum's mean: weaker frequencies are not amplified without limit
+_ROOT_GRID = 32  # sufficient for a tapered window
+_WEAKEST = 0.002  # lower limit of a tapered density relative to its mean
+_LARGEST_RESPONSE = 1 << 22  # complex numbers, 32 MB: an image of about 400 x 400 with polyphase filters
+_SMALLEST_SHARE = 0.02  # lower limit of a density relative to its mean, to limit amplification
 
 
 def to_phases(u: Tensor) -> Tensor:
-    """(C, H, W) -> (4 C, H/2, W/2): a channel for each place in the 2 x 2 pattern of a sensor's colour filters.
+    """Convert (C, H, W) to (4 C, H/2, W/2), with one channel per phase of the 2 x 2 Bayer pattern.
 
-    Demosaiced noise is not stationary: its strength and correlation repeat every second pixel. As channels of their
-    own, the four places have one joint spectrum that says so.
+    Demosaiced noise is not stationary: its variance and correlation have a period of two pixels. With phases as
+    channels it has a joint spectrum.
     """
     return F.pixel_unshuffle(u, PHASES)
 
 
 def from_phases(u: Tensor) -> Tensor:
-    """Inverse of :func:`to_phases`."""
+    """Invert :func:`to_phases`."""
     return F.pixel_shuffle(u, PHASES)
 
 
 def covariances(u: Tensor, reach: int = REACH, half: int = REACH) -> Tensor:
-    """Covariance of channel c at p with channel d at p + (dy, dx): (C, C, 2 half + 1, 2 half + 1), (C, H, W) given.
+    """Return the covariances of channels of (C, H, W) at all lags: (C, C, 2 half + 1, 2 half + 1).
 
-    Entry [c, d, half + dy, half + dx]; means over the pixels that have such a neighbour. Lags beyond ``reach`` are 0.
+    Entry [c, d, half + dy, half + dx] is the covariance of channel c at p with channel d at p + (dy, dx), averaged over
+    all pixels p with that neighbour. Lags beyond ``reach`` are 0.
     """
     channels, height, width = u.shape
     x = u.double() - u.double().mean(dim=(1, 2), keepdim=True)
     rows, columns = min(reach, height - 1), min(reach, width - 1)
     dy, dx = torch.arange(rows + 1), torch.arange(-columns, columns + 1)
-    # Zeros behind the field, so that no lag goes around; by the correlation theorem, at the few lags that are kept.
+    # Correlation theorem with zero padding against wrap-around, with an inverse transform for the required lags only.
     size = (_padded(height + rows), _padded(width + columns))
     source = torch.fft.rfft2(x, s=size)
     to_rows, to_columns = _inverse_at(0, rows, size[0]), _inverse_at(-columns, columns, size[1], half=True)
     window = torch.zeros(channels, channels, 2 * half + 1, 2 * half + 1, dtype=torch.float64)
     neighbours = (height - dy)[:, None] * (width - dx.abs())
-    # Not all at once: the pairs of channels of a large photograph would not fit into memory.
-    at_once = max(1, _PAIRS_AT_ONCE // source.numel())
-    for first in range(0, channels, at_once):
-        pairs = source[first : first + at_once, None].conj() * source
+    # In chunks of channels, to limit memory for large images.
+    chunk = max(1, _PAIRS_PER_CALL // source.numel())
+    for first in range(0, channels, chunk):
+        pairs = source[first : first + chunk, None].conj() * source
         sums = (to_rows @ (pairs @ to_columns.T)).real
-        window[first : first + at_once, :, half : half + rows + 1, half - columns : half + columns + 1] = (
+        window[first : first + chunk, :, half : half + rows + 1, half - columns : half + columns + 1] = (
             sums / neighbours
         )
     window[:, :, :half] = window.flip(2, 3).transpose(0, 1)[:, :, :half]
@@ -64,61 +65,61 @@ def covariances(u: Tensor, reach: int = REACH, half: int = REACH) -> Tensor:
 
 
 def _padded(length: int) -> int:
-    """A length of at least this that the Fourier transform is fast for."""
+    """Smallest fast FFT length that is at least ``length``."""
     return -(-length // _FAST_LENGTH) * _FAST_LENGTH
 
 
 @lru_cache(maxsize=32)
 def _inverse_at(first: int, last: int, length: int, half: bool = False) -> Tensor:
-    """Rows ``first`` to ``last`` of the inverse Fourier transform of this even length, complex.
+    """Rows ``first`` to ``last`` of the inverse DFT matrix of an even length, complex.
 
-    ``half``: of the frequencies that a real transform keeps, each as often as it occurs in the whole one.
+    With ``half``, only for the non-negative frequencies of a real transform, with their multiplicities.
     """
     angles = 2 * torch.pi / length * (torch.arange(first, last + 1)[:, None] * torch.arange(length)).double()
     rows = torch.polar(torch.full_like(angles, 1 / length), angles)
     if not half:
         return rows
-    occurs = torch.full((length // 2 + 1,), 2.0, dtype=torch.float64)
-    occurs[[0, -1]] = 1
-    return rows[:, : length // 2 + 1] * occurs
+    multiplicity = torch.full((length // 2 + 1,), 2.0, dtype=torch.float64)
+    multiplicity[[0, -1]] = 1
+    return rows[:, : length // 2 + 1] * multiplicity
 
 
 def within(window: Tensor, reach: int) -> Tensor:
-    """A window of covariances whose lags beyond ``reach`` are 0."""
+    """Return a window of covariances with lags beyond ``reach`` set to 0."""
     lags = torch.arange(window.shape[-1]) - window.shape[-1] // 2
     near = lags.abs() <= reach
     return window * (near[:, None] & near[None])
 
 
 def correlations(u: Tensor) -> Tensor:
-    """:func:`covariances` over the channels' stds: (C, C, 15, 15) in [-1, 1]."""
+    """Return the correlations of channels at all lags, (C, C, 15, 15) in [-1, 1]; see :func:`covariances`."""
     window = covariances(u)
     std = window[..., REACH, REACH].diagonal().clamp(min=_SMALLEST_STD**2).sqrt()
     return (window / (std[:, None] * std[None])[..., None, None]).clamp(-1, 1)
 
 
 def _density(window: Tensor, grid: int = _GRID) -> Tensor:
-    """Cross-spectral density (grid, grid / 2 + 1, C, C) of a window; A A* is that of A x white."""
+    """Cross-spectral density (grid, grid / 2 + 1, C, C) of a window; the density of A x white noise is A A*."""
     half = window.shape[-1] // 2
     lags = torch.arange(-half, half + 1) % grid
     padded = torch.zeros(*window.shape[:2], grid, grid, dtype=torch.float64)
     padded[:, :, lags[:, None], lags[None]] = window.double()
-    # A A* has the conjugate on its second channel, a correlation at p + (dy, dx) on its first: hence transposed.
+    # Transposed, because A A* conjugates its second channel, and the lag is applied to the second channel.
     density = torch.fft.rfft2(padded).movedim((1, 0), (-2, -1))
-    # Averaged with its adjoint: with unequal overlaps, rounding alone separates the two.
+    # Average with the adjoint, to remove rounding errors.
     averaged: Tensor = (density + density.mH) / 2
     return averaged
 
 
 def _power(density: Tensor, exponent: float, floor: float = 0.0) -> Tensor:
-    """Matrix power at every frequency. A cut window can make eigenvalues slightly negative: they become ``floor``."""
+    """Matrix power at every frequency. Eigenvalues, which truncation can make negative, are limited to ``floor``."""
     values, vectors = torch.linalg.eigh(density)
     result: Tensor = (vectors * values.clamp(min=floor)[..., None, :] ** exponent) @ vectors.mH
     return result
 
 
 def _roots(density: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """:func:`_power` of 1/2 and of -1/2, for the price of one."""
+    """:func:`_power` with exponents 1/2 and -1/2."""
     values, vectors = torch.linalg.eigh(density)
     values = values.clamp(min=floor)[..., None, :]
     return (vectors * values**0.5) @ vectors.mH, (vectors * values**-0.5) @ vectors.mH
@@ -130,10 +131,10 @@ def _taps(response: Tensor) -> Tensor:
 
 
 def shaping_filter(correlation: Tensor) -> Tensor:
-    """Filter (C, C, 64, 64) that turns white noise into noise with these correlations and unit variance.
+    """Return a filter (C, C, 64, 64) that converts white noise to noise with these correlations and unit variance.
 
-    Its response is the Hermitian root of the density; the variance that clipped eigenvalues add is scaled away.
-    The tap at lag (dy, dx) is kept at index modulo 64.
+    Its response is the Hermitian square root of the density, rescaled because of limited eigenvalues. The tap at lag
+    (dy, dx) is stored at index modulo 64.
     """
     taps = _taps(_power(_density(correlation), 0.5))
     gain = taps.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
@@ -142,16 +143,16 @@ def shaping_filter(correlation: Tensor) -> Tensor:
 
 
 def decorrelating_filter(covariance: Tensor) -> Tensor:
-    """Filter G^-1/2 (C, C, 32, 32) from noise with about these covariances to white noise of unit variance.
+    """Return the filter G^-1/2 (C, C, 32, 32) that converts noise with about these covariances to unit white noise.
 
-    G is the density of the *tapered* covariances, which is smoothed and never negative: what is weak is then known as
-    well, in proportion, as what is strong, and can be divided by. The price: correlations are a little too small.
+    G is the density of the tapered covariances, which is smooth and non-negative, so that its relative error is limited
+    at weak frequencies. Tapering makes correlations slightly too small.
     """
     return _root_filter(covariance, -0.5)
 
 
 def colouring_filter(covariance: Tensor) -> Tensor:
-    """Inverse of :func:`decorrelating_filter`: G^1/2, (C, C, 32, 32)."""
+    """Return the filter G^1/2 (C, C, 32, 32), the inverse of :func:`decorrelating_filter`."""
     return _root_filter(covariance, 0.5)
 
 
@@ -162,7 +163,7 @@ def _root_filter(covariance: Tensor, exponent: float) -> Tensor:
 
 
 def _taper(covariance: Tensor) -> Tensor:
-    """Lag window as wide as the known lags: a Hann window's autocorrelation, whose own spectrum is nowhere negative."""
+    """Lag window over the non-zero lags: the autocorrelation of a Hann window, whose spectrum is non-negative."""
     half = covariance.shape[-1] // 2
     known = covariance.abs().amax(dim=(0, 1, 2))[half:].nonzero()
     reach = int(known.max()) if len(known) else 0
@@ -173,31 +174,32 @@ def _taper(covariance: Tensor) -> Tensor:
 
 
 def transport_filter(source: Tensor, target: Tensor) -> Tensor:
-    """Filter (C, C, 64, 64) that turns noise with covariances ``source`` into noise with ``target``.
+    """Return a filter (C, C, 64, 64) that converts noise with covariances ``source`` to noise with ``target``.
 
-    Of all filters that do, the one that changes a Gaussian field least: T = S^-1/2 (S^1/2 G S^1/2)^1/2 S^-1/2.
+    It is the optimal transport map of Gaussian fields, T = S^-1/2 (S^1/2 G S^1/2)^1/2 S^-1/2, with the densities S of
+    ``source`` and G of ``target``, which changes the field least in the mean square.
     """
-    have, want = _density(source), _density(target)
-    floor = _SMALLEST_SHARE * float(have.diagonal(dim1=-2, dim2=-1).real.mean())
-    root, inverse = _roots(have, floor)
-    return _taps(inverse @ _power(root @ want @ root, 0.5) @ inverse).float()
+    source_density, target_density = _density(source), _density(target)
+    floor = _SMALLEST_SHARE * float(source_density.diagonal(dim1=-2, dim2=-1).real.mean())
+    root, inverse = _roots(source_density, floor)
+    return _taps(inverse @ _power(root @ target_density @ root, 0.5) @ inverse).float()
 
 
 def colour_matched(noise: Tensor, covariance: Tensor) -> Tensor:
-    """Noise (C, H, W) with mean 0 and exactly this (C, C) covariance of channels, changed as little as possible."""
+    """Transform noise (C, H, W) to mean 0 and exactly the channel covariance (C, C), by optimal transport."""
     x = noise - noise.mean(dim=(1, 2), keepdim=True)
     flat = x.flatten(1).double()
-    # Matrices this small are taken apart on the processor, wherever the field lies.
-    have, want = (flat @ flat.T / flat.shape[1]).cpu(), covariance.cpu().double()
+    # Decompose the small matrices on the CPU.
+    source, target = (flat @ flat.T / flat.shape[1]).cpu(), covariance.cpu().double()
     floor = _SMALLEST_STD**2
-    root, inverse = _roots(have, floor)
-    matrix = inverse @ _power(root @ want @ root, 0.5) @ inverse
+    root, inverse = _roots(source, floor)
+    matrix = inverse @ _power(root @ target @ root, 0.5) @ inverse
     return torch.einsum("cd,dhw->chw", matrix.to(x), x)
 
 
 def correlated_field(taps: Tensor, height: int, width: int, seed: int) -> Tensor:
-    """Gaussian field (C, height, width) of unit variance, stationary up to its border."""
-    # The white field is larger by the filter and what wraps around is cut off; whole multiples transform fast.
+    """Sample a stationary Gaussian field (C, height, width) of unit variance."""
+    # Enlarge the white field by the filter, crop the wrap-around, and use fast FFT lengths.
     rows, columns = (-(-(side + taps.shape[-1]) // 32) * 32 for side in (height, width))
     white = torch.randn((taps.shape[0], rows, columns), generator=generator(seed))
     half = taps.shape[-1] // 2
@@ -205,9 +207,12 @@ def correlated_field(taps: Tensor, height: int, width: int, seed: int) -> Tensor
 
 
 def filtered(field: Tensor, taps: Tensor, response: Tensor | None = None) -> Tensor:
-    """A field (C, H, W) through a filter; beyond its border the field is mirrored.
+    """Apply a filter to a field (C, H, W) with reflection padding.
 
-    ``response`` is what :func:`response` returned for the filter and the size, if it did.
+    Args:
+        field: The field.
+        taps: The filter.
+        response: Result of :func:`response` for the filter and the size of the field, if available.
     """
     half = taps.shape[-1] // 2
     height, width = field.shape[-2:]
@@ -217,7 +222,7 @@ def filtered(field: Tensor, taps: Tensor, response: Tensor | None = None) -> Ten
 
 
 def response(taps: Tensor, height: int, width: int) -> Tensor | None:
-    """A filter at the frequencies of :func:`filtered` fields of height x width, unless that is too large to keep."""
+    """Return the frequency response of a filter for :func:`filtered` with height x width; None if it is too large."""
     rows, columns = (side + 2 * (taps.shape[-1] // 2) for side in (height, width))
     if taps.shape[0] * taps.shape[1] * rows * (columns // 2 + 1) > _LARGEST_RESPONSE:
         return None
@@ -228,7 +233,7 @@ def response(taps: Tensor, height: int, width: int) -> Tensor | None:
 
 
 def _mirrored(length: int, margin: int) -> Tensor:
-    """Indices of a mirrored line with a margin on both sides, also where the margin is longer than the line."""
+    """Indices of a line with reflection padding, for margins of any length."""
     if length == 1:
         return torch.zeros(1 + 2 * margin, dtype=torch.long)
     period = 2 * (length - 1)
@@ -242,14 +247,14 @@ def _convolve(field: Tensor, taps: Tensor, response: Tensor | None = None) -> Te
     source = torch.fft.rfft2(field)
     out = torch.empty_like(field)
     for channel, row in enumerate(taps):
-        # One channel at a time: all pairs of a large photograph would not fit into memory.
+        # one channel at a time, to limit memory for large images
         kernel = _transformed(row, rows, columns) if response is None else response[channel]
         out[channel] = torch.fft.irfft2((kernel * source).sum(0), s=(rows, columns))
     return out
 
 
 def _transformed(row: Tensor, rows: int, columns: int) -> Tensor:
-    """Fourier transform (C, rows, columns / 2 + 1) of the filters (C, grid, grid) behind one channel."""
+    """Fourier transform (C, rows, columns / 2 + 1) of the filters (C, grid, grid) of one output channel."""
     grid = row.shape[-1]
     lags = torch.arange(grid, device=row.device) - grid // 2
     kernel = torch.zeros(row.shape[0], rows, columns, device=row.device)

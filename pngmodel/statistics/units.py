@@ -1,10 +1,10 @@
-"""Between the noise of an image and what the network sees: whitening, decorrelation, and their inverses.
+"""Units of the model: whitening and decorrelation of noise, and their inverses.
 
-    noise of a pair --whiten--> u: about N(0, 1) at every intensity --decorrelate--> e: no second-order structure
+    noise of a pair --whiten--> u, about N(0, 1) at every intensity --decorrelate--> e, without second-order structure
 
-Each arrow is fitted on the reference and undone at generation, so that the level, the distribution and the spectrum
-come from the reference and the network learns what is beyond them (docs/design.md). Options of :class:`ModelConfig`
-switch both off; then u and e are the noise in [-2, 2], as published.
+Both transforms are fitted to the reference and inverted at generation. Level, distribution and spectrum are therefore
+those of the reference, and the network learns the remaining structure (docs/design.md). Both can be disabled in
+:class:`ModelConfig`; then u and e are the noise in [-2, 2], as in the paper.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pngmodel.statistics import spectrum, whitening
 CURVES = "curve_"
 COVARIANCE = "reference_covariance"
 CALIBRATION = ("sampled_mean", "sampled_covariance", "colour_target")
-"""Names of what :meth:`NoiseUnits.calibration` returns."""
+"""Names of the tensors of :meth:`NoiseUnits.calibration`."""
 
 
 class NoiseUnits:
-    """The two transforms of one configuration. Images (3, H, W) in [0, 1]; H and W even for ``polyphase``."""
+    """The transforms of a configuration, for images (3, H, W) in [0, 1]; H and W must be even for ``polyphase``."""
 
     def __init__(self, config: ModelConfig) -> None:
         self._whitening = config.whitening
@@ -33,13 +33,13 @@ class NoiseUnits:
         self._covariance = config.decorrelation != "none" or config.calibration in ("colours", "spectrum")
         curves = (CURVES + "knots", CURVES + "values") if config.whitening != "none" else ()
         self.names: frozenset[str] = frozenset((*curves, COVARIANCE) if self._covariance else curves)
-        """Names of what :meth:`fit` returns."""
+        """Names of the tensors of :meth:`fit`."""
 
     def fit(self, noisy: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Whitened noise u of a reference pair, cropped to multiples of 8, and what undoes both transforms."""
+        """Return the whitened noise u of a reference pair, cropped to multiples of 8, and the fitted parameters."""
         curves = whitening.fit(self._whitening, noisy, clean)
         u = whitening.whiten(self._whitening, curves, noisy, clean)
-        # Cropped, not padded: invented pixels would bias the statistics.
+        # Crop instead of padding, because padded pixels would bias the statistics.
         u = u[:, : u.shape[1] // 8 * 8, : u.shape[2] // 8 * 8]
         fitted = {CURVES + name: value for name, value in curves.items()}
         if self._covariance:
@@ -47,8 +47,8 @@ class NoiseUnits:
         return u, fitted
 
     def covariances(self, u: Tensor) -> Tensor:
-        """Covariances of whitened noise: between channels, or between channels and places in the 2 x 2 pattern."""
-        # A small reference does not know its far lags: what is estimated must stay below what is measured.
+        """Return the covariances of whitened noise: between channels, or between channels and Bayer phases."""
+        # Use fewer lags for small references, so that the number of parameters stays below the number of pixels.
         side = min(u.shape[-2:])
         if self._decorrelation == "polyphase":
             return spectrum.covariances(spectrum.to_phases(u), min(spectrum.REACH, side // _SIDE_PER_LAG))
@@ -57,10 +57,16 @@ class NoiseUnits:
     def calibration(
         self, samples: Sequence[Tensor], noise: Tensor, clean: Tensor, fitted: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """What :meth:`calibrated` needs: from whitened ``samples`` on the reference's clean image, and its noise there.
+        """Return the parameters of :meth:`calibrated`.
 
-        The covariance aimed at is the reference's at lag 0, of unit variance, and corrected for what the curves do to
-        correlations between colours: they are not straight, so that u and noise do not have the same.
+        The target is the covariance of the reference at lag 0, normalised to unit variance. It is corrected for the
+        effect of the nonlinear whitening curves on correlations between channels.
+
+        Args:
+            samples: Whitened samples of the generator for ``clean``.
+            noise: Noise of the reference.
+            clean: Clean image of the reference.
+            fitted: Result of :meth:`fit`.
         """
         half = fitted[COVARIANCE].shape[-1] // 2
         found = {
@@ -68,18 +74,19 @@ class NoiseUnits:
             "sampled_covariance": torch.stack([self.covariances(sample) for sample in samples]).mean(0),
             "colour_target": _of_unit_variance(fitted[COVARIANCE][..., half, half], samples[0].shape[0]),
         }
-        made = [self.unwhitened(self.calibrated(sample, {**fitted, **found}), clean, fitted) for sample in samples]
-        missing = _colour_correlation(noise) - torch.stack([_colour_correlation(x) for x in made]).mean(0)
-        locations = found["colour_target"].shape[0] // len(missing)
-        found["colour_target"] += torch.kron(missing.clamp(-_MOST_CORRECTED, _MOST_CORRECTED), torch.eye(locations))
+        noises = [self.unwhitened(self.calibrated(sample, {**fitted, **found}), clean, fitted) for sample in samples]
+        error = _colour_correlation(noise) - torch.stack([_colour_correlation(x) for x in noises]).mean(0)
+        phases = found["colour_target"].shape[0] // len(error)
+        found["colour_target"] += torch.kron(error.clamp(-_MAX_CORRECTION, _MAX_CORRECTION), torch.eye(phases))
         return found
 
     def calibrated(self, u: Tensor, prompts: Mapping[str, Tensor]) -> Tensor:
-        """Whitened noise of a generator, carried over to the covariances of the reference, (C, H, W).
+        """Transform whitened noise (C, H, W) of a generator to the covariances of the reference.
 
-        By untapered estimates: what colouring leaves too small is put right here. Mean and lag 0 are exact per image.
+        The covariances are not tapered, which corrects the bias of the colouring filter. Mean and lag 0 are exact for
+        each image.
         """
-        # Lags of 7 pixels in both forms.
+        # Lags of 7 pixels for both kinds.
         reach = spectrum.REACH // 2 if self._decorrelation == "polyphase" else spectrum.REACH
         ends = (spectrum.within(prompts[name], reach) for name in ("sampled_covariance", COVARIANCE))
         u = self._filtered(u - prompts["sampled_mean"][:, None, None].to(u.device), _transport, *map(_bytes, ends))
@@ -91,7 +98,7 @@ class NoiseUnits:
         return _through(u, filter_of, *windows)
 
     def colour_matched(self, u: Tensor, covariance: Tensor) -> Tensor:
-        """Whitened noise with mean 0 and exactly the covariance at lag 0 that ``covariance`` has."""
+        """Transform whitened noise to mean 0 and exactly the covariance at lag 0 of ``covariance``."""
         half = covariance.shape[-1] // 2
         return self._matched(u, covariance[..., half, half])
 
@@ -101,39 +108,39 @@ class NoiseUnits:
         return spectrum.colour_matched(u, target)
 
     def decorrelated(self, u: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
-        """u -> e, what the network learns."""
+        """Convert u to e, the target of the network."""
         if self._decorrelation == "none":
             return u
         return self._filtered(u, _decorrelating, _bytes(fitted[COVARIANCE])).clamp(-_LIMIT, _LIMIT)
 
     def coloured(self, e: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
-        """e -> u."""
+        """Convert e to u."""
         if self._decorrelation == "none":
             return e
         return self._filtered(e, _colouring, _bytes(fitted[COVARIANCE]))
 
     def unwhitened(self, u: Tensor, clean: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
-        """u -> noise in the clean image's scale."""
+        """Convert u to noise for a clean image in [0, 1]."""
         curves = {name.removeprefix(CURVES): v for name, v in fitted.items() if name.startswith(CURVES)}
         return whitening.unwhiten(self._whitening, curves, u, clean)
 
 
-_SIDE_PER_LAG = 16  # pixels of a reference's side for each lag that is taken from it
-_LIMIT = 6.0  # e is about N(0, 1); beyond this it is an accident of the division, and would rule the loss
+_SIDE_PER_LAG = 16  # required side of a reference per lag, pixels
+_LIMIT = 6.0  # e is about N(0, 1); limits outliers of the division, which would dominate the loss
 
 
-_MOST_CORRECTED = 0.1  # of a correlation between colours; more would be a reference without noise
+_MAX_CORRECTION = 0.1  # of a correlation between channels; larger errors occur only for references without noise
 
 
 def _of_unit_variance(covariance: Tensor, colours: int) -> Tensor:
-    """A covariance of colours, or of colours and places, whose mean variance is 1 in every colour."""
+    """Normalise a covariance of channels, or of channels and phases, to a mean variance of 1 per channel."""
     variance = covariance.diagonal().reshape(colours, -1)
     scale = variance.mean(1, keepdim=True).clamp(min=1e-6).rsqrt().expand_as(variance).flatten()
     return covariance * scale[:, None] * scale[None]
 
 
 def _colour_correlation(noise: Tensor) -> Tensor:
-    """Correlation between the colours of noise (C, H, W), (C, C); 0 on the diagonal and where there is no noise."""
+    """Correlations (C, C) between channels of noise (C, H, W); 0 on the diagonal and for channels without noise."""
     x = noise.flatten(1) - noise.flatten(1).mean(1, keepdim=True)
     x = x / x.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
     found = x @ x.T / x.shape[1]
@@ -156,27 +163,28 @@ def _decorrelating(covariance: _Stored) -> Tensor:
     return spectrum.decorrelating_filter(_window(covariance))
 
 
-# A reference is used for many images, and its filters cost as much as the network: they are kept; 3 MB each.
+# Cached (3 MB per filter), because a reference is used for many images, and computing its filters takes as long as the
+# network.
 @lru_cache(maxsize=128)
 def _colouring(covariance: _Stored) -> Tensor:
     return spectrum.colouring_filter(_window(covariance))
 
 
 @lru_cache(maxsize=128)
-def _transport(drawn: _Stored, reference: _Stored) -> Tensor:
-    return spectrum.transport_filter(_window(drawn), _window(reference))
+def _transport(sampled: _Stored, reference: _Stored) -> Tensor:
+    return spectrum.transport_filter(_window(sampled), _window(reference))
 
 
 def _through(u: Tensor, filter_of: _FilterOf, *windows: _Stored) -> Tensor:
-    """A field through a filter. One that is kept is transformed once per image size while it is in use."""
+    """Apply a filter; the frequency responses of cached filters are cached per image size."""
     taps = filter_of(*windows)
-    if filter_of is _decorrelating:  # of one reference for one crop, in training: never used again
+    if filter_of is _decorrelating:  # used once per crop in training
         return spectrum.filtered(u, taps)
     found = _response(filter_of, windows, u.shape[-2], u.shape[-1], str(u.device))
     return spectrum.filtered(u, taps.to(u.device), found)
 
 
-# Few: tens of megabytes each. Two belong to a reference.
+# A small cache, because responses have tens of megabytes; a reference has two.
 @lru_cache(maxsize=4)
 def _response(
     filter_of: _FilterOf, windows: tuple[_Stored, ...], height: int, width: int, device: str

@@ -1,12 +1,11 @@
-"""Whitening by the reference: noise in units of the reference's own distribution against intensity.
+"""Whitening: normalises noise by the conditional distribution of the reference given the clean intensity.
 
-The model then learns structure (correlation in space and colour) and the level is right from the first
-step; the curves go back on at generation (method.md 4b). Two named kinds beside ``none``:
+The model then only learns the correlation structure, and the noise level is correct from the first step. The curves are
+applied again at generation. This is an addition to PNG (see docs/design.md), disabled with ``none``. Kinds:
 
-``moments``    u = (n - mean(I)) / std(I), cubic least squares of both curves, std floored.
-``quantiles``  u = Phi^-1(F_I(n)): the whole conditional distribution, so that skew, tails and clipping of the
-               reference survive. Camera noise after tone mapping is skewed (-.3 to -.9 on SIDD), which mean
-               and std cannot express.
+``moments``    u = (n - mean(I)) / std(I), with a cubic least squares fit of both curves and a lower limit of the std.
+``quantiles``  u = Phi^-1(F_I(n)), with the whole conditional distribution, including skew, tails and clipping. Camera
+               noise after tone mapping is skewed (-0.3 to -0.9 on SIDD), which mean and std do not represent.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ Curves = Mapping[str, Tensor]
 _MOMENT_KNOTS = 17
 _MAX_BINS = 12
 _PIXELS_PER_BIN = 1500
-_LEVELS = torch.linspace(-3, 3, 25)  # standard normal scores at which quantiles are kept
-_STEP = float(_LEVELS[1] - _LEVELS[0])
+_SCORES = torch.linspace(-3, 3, 25)  # standard normal scores of the quantiles
+_STEP = float(_SCORES[1] - _SCORES[0])
 _CLIP = {"moments": 5.0, "quantiles": 4.5}
-_PIXELS_AT_ONCE = 1 << 18  # a row of quantiles per pixel: half a gigabyte per megapixel if made at once
-_MIN_SLOPE = 1e-5  # keeps the quantile function invertible where clipping makes it flat
+_PIXELS_PER_CHUNK = 1 << 18  # limits memory: a row of quantiles per pixel takes 0.5 GB per megapixel
+_MIN_SLOPE = 1e-5  # keeps the quantile function invertible if clipping makes it constant
 
 
 def _dithered(noise: Tensor, noisy: Tensor) -> Tensor:
-    """Spread integer levels over their rounding interval, or quantiles of 8-bit noise would be steps."""
+    """Dequantise noise of 8-bit images, whose quantile function would otherwise have steps."""
     scaled = noisy * 255
     if float((scaled - scaled.round()).abs().max()) > 1e-3:
         return noise
@@ -43,7 +42,7 @@ def _dithered(noise: Tensor, noisy: Tensor) -> Tensor:
 
 
 def fit(kind: Kind, noisy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-    """Fit the curves of one reference pair, both (C, H, W) in [0, 1]. ``none`` keeps nothing."""
+    """Fit the curves of a reference pair, both images (C, H, W) in [0, 1]; empty for ``none``."""
     if kind == "none":
         return {}
     noise = noisy.float() - clean.float()
@@ -83,20 +82,20 @@ def _fit_moments(intensity: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 
 def _fit_quantiles(intensity: Tensor, noise: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     order = torch.argsort(intensity, stable=True)
-    probabilities = torch.special.ndtr(_LEVELS)
+    probabilities = torch.special.ndtr(_SCORES)
     knots, values = [], []
-    # A flat image has one intensity only: every bin is the whole image, not a band of its rows.
+    # A constant image has a single intensity, so every bin has all of its pixels.
     flat = bool(intensity[order[0]] == intensity[order[-1]])
     for chunk in [order] * bins if flat else order.tensor_split(bins):
         knots.append(intensity[chunk].mean())
         quantiles = torch.quantile(noise[chunk], probabilities)
-        rising = quantiles.cummax(0).values + _MIN_SLOPE * torch.arange(len(_LEVELS))
-        values.append(rising)
+        increasing = quantiles.cummax(0).values + _MIN_SLOPE * torch.arange(len(_SCORES))
+        values.append(increasing)
     return torch.stack(knots), torch.stack(values)
 
 
 def _between(knots: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the knot below and the weight of the one above, constant outside the knots."""
+    """Index of the knot below and weight of the knot above; constant outside the knots."""
     if len(knots) == 1:
         return torch.zeros_like(at, dtype=torch.long), torch.zeros_like(at)
     below = (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
@@ -105,7 +104,7 @@ def _between(knots: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Curve:
-    """Curve values (K, Q) at each pixel's intensity, one of the Q at a time: all would be a large table."""
+    """Curve values (K, Q) at the intensity of each pixel, one column of Q at a time to save memory."""
 
     def __init__(self, knots: Tensor, values: Tensor, intensity: Tensor) -> None:
         self.width = values.shape[1]
@@ -119,14 +118,14 @@ class _Curve:
 
 
 def _rows(knots: Tensor, values: Tensor, intensity: Tensor) -> Tensor:
-    """Curve values (pixels, Q) at each pixel's intensity."""
+    """Curve values (pixels, Q) at the intensity of each pixel."""
     below, weight = _between(knots, intensity)
     above = (below + 1).clamp(max=len(knots) - 1)
     return values[below].lerp(values[above], weight[:, None])
 
 
 def whiten(kind: Kind, curves: Curves, noisy: Tensor, clean: Tensor) -> Tensor:
-    """Noise of a pair (C, H, W) in [0, 1] -> model units: about N(0, 1), or [-2, 2] for ``none``."""
+    """Convert the noise of a pair (C, H, W) in [0, 1] to model units: about N(0, 1), or in [-2, 2] for ``none``."""
     noise = noisy.float() - clean.float()
     if kind == "none":
         return 2 * noise
@@ -136,22 +135,22 @@ def whiten(kind: Kind, curves: Curves, noisy: Tensor, clean: Tensor) -> Tensor:
     for c in range(noise.shape[0]):
         flat = out[c].view(-1)
         for n, i, u in zip(
-            *(x.split(_PIXELS_AT_ONCE) for x in (noise[c].flatten(), clean[c].float().flatten(), flat)), strict=True
+            *(x.split(_PIXELS_PER_CHUNK) for x in (noise[c].flatten(), clean[c].float().flatten(), flat)), strict=True
         ):
-            # An 8-bit image has 256 intensities at most: one row for each, not for each pixel.
-            levels, level = torch.unique(i, return_inverse=True)
-            rows = _rows(curves["knots"][c], curves["values"][c], levels)[level]
+            # Compute one row per intensity instead of per pixel: 8-bit images have at most 256.
+            intensities, index = torch.unique(i, return_inverse=True)
+            rows = _rows(curves["knots"][c], curves["values"][c], intensities)[index]
             if kind == "moments":
                 u.copy_((n - rows[:, 0]) / rows[:, 1])
                 continue
             j = (torch.searchsorted(rows, n[:, None], right=True) - 1).clamp(0, rows.shape[1] - 2)
             left, right = rows.gather(1, j)[:, 0], rows.gather(1, j + 1)[:, 0]
-            u.copy_(_LEVELS[0] + _STEP * (j[:, 0] + (n - left) / (right - left)))
+            u.copy_(_SCORES[0] + _STEP * (j[:, 0] + (n - left) / (right - left)))
     return out.clamp(-_CLIP[kind], _CLIP[kind])
 
 
 def unwhiten(kind: Kind, curves: Curves, u: Tensor, clean: Tensor) -> Tensor:
-    """Model units (C, H, W) -> noise in the clean image's scale; the inverse of :func:`whiten`."""
+    """Convert model units (C, H, W) to noise for a clean image in [0, 1]; inverse of :func:`whiten`."""
     if kind == "none":
         return u / 2
     out = torch.empty(u.shape, device=u.device)  # contiguous
@@ -160,13 +159,13 @@ def unwhiten(kind: Kind, curves: Curves, u: Tensor, clean: Tensor) -> Tensor:
     for c in range(u.shape[0]):
         flat = out[c].view(-1)
         for v, i, n in zip(
-            *(x.split(_PIXELS_AT_ONCE) for x in (u[c].flatten(), clean[c].float().flatten(), flat)), strict=True
+            *(x.split(_PIXELS_PER_CHUNK) for x in (u[c].flatten(), clean[c].float().flatten(), flat)), strict=True
         ):
             curve = _Curve(curves["knots"][c], curves["values"][c], i)
             if kind == "moments":
                 n.copy_(curve.at(0) + curve.at(1) * v)
                 continue
-            position = (v - float(_LEVELS[0])) / _STEP
+            position = (v - float(_SCORES[0])) / _STEP
             j = position.floor().long().clamp(0, curve.width - 2)
             left, right = curve.at(j), curve.at(j + 1)
             n.copy_(left + (right - left) * (position - j))
@@ -174,11 +173,11 @@ def unwhiten(kind: Kind, curves: Curves, u: Tensor, clean: Tensor) -> Tensor:
 
 
 def interpolated(a: Curves, b: Curves, weight: float) -> dict[str, Tensor]:
-    """Curves between two references' curves: at every intensity (1 - weight) of ``a``'s value and weight of ``b``'s.
+    """Interpolate between two curves at equal intensities: (1 - weight) a + weight b.
 
-    Values belong to knots and knots to a reference, so values of different references do not correspond. Both are read
-    at the knots of both, (C, Ka + Kb), between which either is linear: nothing is lost. Mixing quantiles of equal
-    probability keeps them rising, and makes the std of two distributions of one shape the mean of their stds.
+    Both curves are evaluated at the union of their knots, (C, Ka + Kb), because the knots differ between references.
+    Both are linear between these knots, so this is exact. Interpolated quantiles are increasing, and the std of two
+    distributions of equal shape is interpolated linearly.
     """
     knots = torch.cat([a["knots"], b["knots"]], dim=1).sort(dim=1).values
     mixed = []

@@ -1,1 +1,1 @@
-"""Training: one loop, two stages (PAE, then P-DiT)."""
+"""Training loop and objectives: prompt autoencoder (PAE), prompt DiT (P-DiT) and denoisers."""

@@ -1,4 +1,4 @@
-"""Resumable checkpoints: one folder each, tensors without pickle, published by rename."""
+"""Resumable checkpoints: one folder per checkpoint, tensors without pickle, written atomically."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _PREFIX = "step-"
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], *, keep: int = 2) -> Path:
-    """Write ``folder/step-NNNNNNNN`` and drop all but the newest ``keep``; a kill leaves the older ones whole."""
+    """Write the checkpoint ``folder/step-NNNNNNNN`` atomically, and remove all but the newest ``keep``.
+
+    Raises:
+        UserError: The checkpoint cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{_PREFIX}{step:08d}"
     working = folder / f".{final.name}.{os.getpid()}"
@@ -38,7 +42,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     except (OSError, SafetensorError) as error:
         shutil.rmtree(working, ignore_errors=True)
         raise UserError(
-            f"{final}: cannot write the checkpoint ({error}); free space or choose another folder"
+            f"{final}: the checkpoint cannot be written ({error}); free disk space or choose another output"
         ) from error
     for old in _steps(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -52,7 +56,7 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Return (state, tensors) of the newest checkpoint that is whole, or None."""
+    """Return (state, tensors) of the newest undamaged checkpoint, or None."""
     for path in reversed(_steps(folder)):
         try:
             state = decode_json((path / "state.json").read_bytes())
@@ -65,13 +69,13 @@ def newest(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
 
 
 def flatten_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Optimiser state as named tensors ``optimiser.<parameter index>.<entry>``."""
+    """Return the optimiser state as named tensors ``optimiser.<parameter index>.<entry>``."""
     state = optimiser.state_dict()["state"]
     return {f"optimiser.{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Inverse of :func:`flatten_optimiser` for an optimiser over the same parameters."""
+    """Load a state from :func:`flatten_optimiser` into an optimiser of the same parameters."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):

@@ -1,4 +1,4 @@
-"""Training a denoiser: a network, a loss, crops of pairs."""
+"""Objective of denoisers: a loss on crops of noisy and clean images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pngmodel.network.model import Precision
-from pngmodel.training.objective import Figures, Pictures
+from pngmodel.training.objective import Metrics, Pictures
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings
 
@@ -21,7 +21,7 @@ _PSNR_FLOOR = 1e-8
 
 
 class DenoiserSettings(StageSettings):
-    """A stage that trains a denoiser."""
+    """Settings of the training of a denoiser."""
 
     ema: float = Field(
         0.0,
@@ -35,7 +35,7 @@ class DenoiserSettings(StageSettings):
 
 
 def denoising_loss(kind: LossKind, denoised: Tensor, clean: Tensor) -> Tensor:
-    """Loss of (B, C, H, W) in [0, 1]; a scalar."""
+    """Loss of denoised images (B, C, H, W) in [0, 1]; a scalar."""
     if kind == "l1":
         return F.l1_loss(denoised, clean)
     if kind == "l2":
@@ -56,8 +56,8 @@ class DenoiserObjective(nn.Module):
         self.network = network.requires_grad_(True)
         self._settings, self._precision = settings, precision
 
-    def forward(self, noisy: Tensor, clean: Tensor, numbers: Tensor, step: int) -> tuple[Tensor, Figures]:
-        """Loss of a batch, and its PSNR."""
+    def forward(self, noisy: Tensor, clean: Tensor, numbers: Tensor, step: int) -> tuple[Tensor, Metrics]:
+        """Return the loss of a batch, and its PSNR in dB."""
         with self._precision.autocast():
             denoised = self.network(noisy.contiguous(memory_format=torch.channels_last))
         denoised = denoised.float()
@@ -66,7 +66,7 @@ class DenoiserObjective(nn.Module):
 
     @torch.no_grad()
     def pictures(self, batch: PairBatch) -> Pictures:
-        """The noise, and what is left of it."""
+        """Return the noise, and the residual after denoising."""
         with self._precision.autocast():
             denoised = self.network(batch.noisy.contiguous(memory_format=torch.channels_last)).float()
         rows = {"noise": batch.noisy - batch.clean, "left": denoised - batch.clean}
@@ -78,5 +78,5 @@ class DenoiserObjective(nn.Module):
 
 
 def _psnr(denoised: Tensor, clean: Tensor) -> Tensor:
-    """Mean PSNR of the samples, not rounded to levels: for curves, not for tables."""
+    """Mean PSNR of the samples in dB without rounding, for training logs."""
     return -10 * (denoised - clean).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10().mean()

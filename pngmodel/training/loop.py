@@ -1,4 +1,4 @@
-"""The one training loop: seekable batches, EMA, checkpoints, a guard against non-finite numbers, many devices."""
+"""Training loop with numbered samples, EMA, checkpoints, detection of non-finite values, and several devices."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from pngmodel.errors import NonFiniteError, UserError
 from pngmodel.seeds import derive_seed
 from pngmodel.training import checkpoints
-from pngmodel.training.board import TensorBoardLogger
 from pngmodel.training.objective import Objective, as_module, lr_multipliers_of
 from pngmodel.training.samples import AnyBatch, BatchNumbers, Samples, load_batches
 from pngmodel.training.settings import StageSettings
+from pngmodel.training.tensorboard import TensorBoardLogger
 
-_PICTURED = 8
+_LOGGED_SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a caller may show of a running stage."""
+    """Progress of a running stage."""
 
     stage: str
     step: int
@@ -38,7 +38,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of the loop ended."""
+    """Result of a run of the loop."""
 
     step: int
     steps: int
@@ -46,25 +46,25 @@ class Outcome:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps were done (False: the time budget ended first; run again to continue)."""
+        """Whether all steps are done; False if the time limit was reached, then run again to resume."""
         return self.step >= self.steps
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a stage runs. It does not decide a step's samples; dropout masks and rounding depend on it."""
+    """Devices and workers of a stage. Samples do not depend on them; dropout masks and rounding errors do."""
 
     fabric: Fabric = field(default_factory=lambda: Fabric(accelerator="cpu", devices=1))
-    """Launched already where it has several processes."""
+    """Must be launched if it has several processes."""
     workers: int = 0
-    """Processes that make batches ahead, for each device."""
+    """Processes per device that prepare batches in advance."""
     max_minutes: float | None = None
-    """Stop resumably after so long."""
+    """Time limit in minutes; the stage stops with a checkpoint."""
 
 
 @dataclass
 class _State:
-    """What a checkpoint holds."""
+    """State of a stage, stored in checkpoints."""
 
     parameters: dict[str, nn.Parameter]
     ema: dict[str, Tensor]
@@ -85,24 +85,24 @@ def _optimiser(
 ) -> torch.optim.Optimizer:
     """One optimiser over all parameters. ``lr_multipliers`` scales learning rates by prefix of parameter names."""
     kind = _OPTIMISERS[settings.optimiser]
-    chosen = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
+    options = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        pace = next((factor for prefix, factor in lr_multipliers.items() if name.startswith(prefix)), 1.0)
-        groups.setdefault(pace, []).append(parameter)
-    return kind([{"params": members, "pace": pace} for pace, members in groups.items()], **chosen)
+        multiplier = next((factor for prefix, factor in lr_multipliers.items() if name.startswith(prefix)), 1.0)
+        groups.setdefault(multiplier, []).append(parameter)
+    return kind([{"params": members, "lr_multiplier": factor} for factor, members in groups.items()], **options)
 
 
 def learning_rate(settings: StageSettings, step: int) -> float:
-    """Constant, or a cosine from ``learning_rate`` to ``final_learning_rate`` over the steps."""
+    """Return the learning rate at a step: constant, or a cosine decay to ``final_learning_rate``."""
     if settings.final_learning_rate is None:
         return settings.learning_rate
-    fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    return settings.final_learning_rate + (settings.learning_rate - settings.final_learning_rate) * fall
+    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return settings.final_learning_rate + (settings.learning_rate - settings.final_learning_rate) * cosine
 
 
 def ema_decay(settings: StageSettings, step: int) -> float:
-    """Warm-up (1 + k) / (10 + k) capped at ``ema``: short runs average over their last tenth."""
+    """Return the EMA decay at a step: (1 + k) / (10 + k), capped at ``ema``, so that short runs average few steps."""
     return min(settings.ema, (1 + step) / (10 + step))
 
 
@@ -116,14 +116,22 @@ def run_stage(
     machine: Machine | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    """Train until ``settings.steps``; a rerun with the same folder continues where the last one stopped.
+    """Train an objective for ``settings.steps`` steps, resuming from the last checkpoint in ``folder``.
 
-    At the end (or when the time ran out, after a checkpoint) the module holds the EMA weights. ``identity`` names
-    configuration and data; a folder with another identity is refused.
+    At the end, or when the time limit is reached, the module has the EMA weights.
+
+    Args:
+        objective: Module with the loss; its trainable parameters are optimised.
+        samples: Training samples.
+        settings: Settings of the stage.
+        folder: Local folder of checkpoints and logs.
+        identity: Digest of configuration and data; checkpoints with another identity are rejected.
+        machine: Devices, workers and time limit.
+        report: Called with the progress of every step.
 
     Raises:
-        NonFiniteError: loss or gradient is not finite; names step, images and the last good checkpoint.
-        UserError: the folder belongs to another configuration, or the batch does not divide.
+        NonFiniteError: The loss or a gradient is not finite; names step, images and the last good checkpoint.
+        UserError: The folder has checkpoints of another configuration, or the batch is not divisible.
     """
     return _Stage(objective, samples, settings, folder, identity, machine or Machine(), report).run()
 
@@ -144,7 +152,7 @@ class _Stage(Generic[AnyBatch]):
         self._folder, self._checkpoints = folder, folder / "checkpoints"
         self._chief = machine.fabric.global_rank == 0
         module = as_module(objective).to(machine.fabric.device)
-        # Convolutions are twice as fast in this order, on CPUs and on tensor cores.
+        # Convolutions are twice as fast in this memory format, on CPUs and on tensor cores.
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = _trainable(module)
         ema = {name: p.detach().clone() for name, p in parameters.items()}
@@ -163,7 +171,7 @@ class _Stage(Generic[AnyBatch]):
         if settings.compile:
             self._objective.compile()
         module, optimiser = fabric.setup(self._module, state.optimiser)
-        board = TensorBoardLogger(self._folder, state.step) if self._chief else None
+        logger = TensorBoardLogger(self._folder, state.step) if self._chief else None
         started = mark = time.monotonic()
         self._module.train()
         batches = (
@@ -176,12 +184,12 @@ class _Stage(Generic[AnyBatch]):
             state.step = step = step + 1
             now = time.monotonic()
             last = step == settings.steps
-            if board is not None and (step % settings.log_every == 0 or last):
+            if logger is not None and (step % settings.log_every == 0 or last):
                 row = {"loss": loss, "gradient_norm": norm, "learning_rate": learning_rate(settings, step - 1)}
-                pace = {"samples_per_second": settings.batch * (step - self._first) / (now - started)}
-                board.write(step, row | pace | {name: float(value) for name, value in metrics.items()})
-            if board is not None and (step % settings.pictures_every == 0 or last):
-                self._show(board)
+                rate = {"samples_per_second": settings.batch * (step - self._first) / (now - started)}
+                logger.write(step, row | rate | {name: float(value) for name, value in metrics.items()})
+            if logger is not None and (step % settings.pictures_every == 0 or last):
+                self._log_pictures(logger)
             self._report(Progress(self._objective.name, step, settings.steps, loss, now - started))
             out_of_time = self._out_of_time(now - started)
             if step % settings.checkpoint_every == 0 or last or out_of_time:
@@ -189,8 +197,8 @@ class _Stage(Generic[AnyBatch]):
                 self._save()
             if out_of_time:
                 break
-        if board is not None:
-            board.close()
+        if logger is not None:
+            logger.close()
         with torch.no_grad():
             for name, p in state.parameters.items():
                 p.copy_(state.ema[name])
@@ -200,22 +208,22 @@ class _Stage(Generic[AnyBatch]):
     def _step(
         self, module: Any, optimiser: torch.optim.Optimizer, batches: Iterator[AnyBatch], step: int
     ) -> tuple[float, float, dict[str, Tensor]]:
-        """One optimiser step: loss (mean over all devices), gradient norm before clipping, figures of the last part."""
+        """Run an optimiser step; return mean loss, gradient norm before clipping, metrics of the last micro-batch."""
         settings, fabric = self._settings, self._fabric
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(settings, step) * group["pace"]
+            group["lr"] = learning_rate(settings, step) * group["lr_multiplier"]
         optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=fabric.device)
         metrics: dict[str, Tensor] = {}
         for part in range(settings.gradient_accumulation_steps):
             batch = next(batches).to(fabric.device)
             torch.manual_seed(derive_seed("dropout", settings.seed, step, part, fabric.global_rank))
-            # Gradients travel between devices once a step, not once a part.
+            # Synchronise gradients between devices once per step, not once per micro-batch.
             with fabric.no_backward_sync(module, enabled=part + 1 < settings.gradient_accumulation_steps):
                 loss, metrics = module(*batch.tensors(), step)
                 loss = loss / settings.gradient_accumulation_steps
                 total += loss.detach()
-                # Always: a device that left this out would leave the others waiting for its gradient.
+                # Run backward even for a non-finite loss: the other devices wait for the gradient.
                 fabric.backward(loss)
         value = float(fabric.all_reduce(total, reduce_op="mean"))  # type: ignore[arg-type]
         norm = math.nan
@@ -226,7 +234,7 @@ class _Stage(Generic[AnyBatch]):
             raise NonFiniteError(
                 f"{self._objective.name}: loss {value}, gradient norm {norm} at step {step}, samples {seen[0]} to "
                 f"{seen[-1]} ({self._samples.describe(seen)}); the last good checkpoint is in {self._checkpoints}; "
-                "look at these images, or train anew with a smaller learning_rate or gradient_clip"
+                "check these images, or train again with a smaller learning_rate or gradient_clip"
             )
         optimiser.step()
         return value, norm, metrics
@@ -240,14 +248,14 @@ class _Stage(Generic[AnyBatch]):
         limit = self._machine.max_minutes
         if limit is None:
             return False
-        # The chief's clock decides, or devices would stop at different steps and wait for each other.
+        # Use the clock of rank 0 on all devices, so that they stop at the same step.
         return bool(self._fabric.broadcast(seconds > 60 * limit))
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The module with its EMA weights, in evaluation mode."""
+        """Use the EMA weights and evaluation mode in the block."""
         state = self._state
-        kept = {name: p.detach().clone() for name, p in state.parameters.items()}
+        current = {name: p.detach().clone() for name, p in state.parameters.items()}
         self._module.eval()
         with torch.no_grad():
             for name, p in state.parameters.items():
@@ -256,14 +264,14 @@ class _Stage(Generic[AnyBatch]):
                 yield
             finally:
                 for name, p in state.parameters.items():
-                    p.copy_(kept[name])
+                    p.copy_(current[name])
                 self._module.train()
 
-    def _show(self, board: TensorBoardLogger) -> None:
-        batch = self._samples.__getitems__(range(_PICTURED)).to(self._fabric.device)
+    def _log_pictures(self, logger: TensorBoardLogger) -> None:
+        batch = self._samples.__getitems__(range(_LOGGED_SAMPLES)).to(self._fabric.device)
         with self._averaged():
             pictures = self._objective.pictures(batch)
-        board.show(self._state.step, pictures)
+        logger.show(self._state.step, pictures)
 
     def _save(self) -> None:
         state = self._state
@@ -277,9 +285,9 @@ class _Stage(Generic[AnyBatch]):
         self._fabric.barrier()
 
     def _buffers(self) -> dict[str, Tensor]:
-        """What a step changes beside the parameters: running statistics of normalisation layers."""
-        kept = self._module.state_dict()
-        return {name: buffer for name, buffer in self._module.named_buffers() if name in kept}
+        """Persistent buffers, e.g. running statistics of normalisation layers."""
+        persistent = self._module.state_dict()
+        return {name: buffer for name, buffer in self._module.named_buffers() if name in persistent}
 
     def _resume(self) -> None:
         found, state = checkpoints.newest(self._checkpoints), self._state
@@ -287,7 +295,7 @@ class _Stage(Generic[AnyBatch]):
             record, tensors = found
             if record["identity"] != self._identity:
                 raise UserError(
-                    f"{self._checkpoints}: holds checkpoints of another configuration or data "
+                    f"{self._checkpoints}: has checkpoints of another configuration or data "
                     f"({record['identity'][:12]}, this run is {self._identity[:12]}); choose another output or delete "
                     "the folder"
                 )

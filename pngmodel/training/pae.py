@@ -1,4 +1,8 @@
-"""Stage 1: the prompt autoencoder learns to give noise back (method.md 2)."""
+"""Stage 1: training of the prompt autoencoder to reconstruct noise.
+
+Source: PNG, CVPR 2026, arXiv 2603.04870, section on the prompt autoencoder. The latent penalty follows the authors'
+released code.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pngmodel.network.model import NoiseModel, Precision, latent_statistics
-from pngmodel.training.objective import Figures, Pictures, strength
+from pngmodel.training.objective import Metrics, Pictures, noise_comparison
 from pngmodel.training.samples import NoiseBatch, Samples
 from pngmodel.training.settings import StageSettings
 
@@ -15,7 +19,7 @@ _LATENT_WEIGHT = 1e-6
 
 
 class AutoencoderObjective(nn.Module):
-    """L1 of the reconstruction + 1e-6 x mean square of the latent."""
+    """Loss: L1 of the reconstruction plus 1e-6 times the mean square of the latent."""
 
     name = "pae"
 
@@ -26,8 +30,8 @@ class AutoencoderObjective(nn.Module):
 
     def forward(
         self, noise: Tensor, clean: Tensor, reference: Tensor, numbers: Tensor, step: int
-    ) -> tuple[Tensor, Figures]:
-        """Loss of a batch; ``std_ratio`` shows the under-dispersion of a short L1 training (method.md 2)."""
+    ) -> tuple[Tensor, Metrics]:
+        """Return the loss of a batch, and ``std_ratio``, which is below 1 early in training with an L1 loss."""
         with self._precision.autocast():
             decoded, latent = self.autoencoder(noise, clean)
         decoded = decoded.float()
@@ -36,10 +40,10 @@ class AutoencoderObjective(nn.Module):
 
     @torch.no_grad()
     def pictures(self, batch: NoiseBatch) -> Pictures:
-        """Noise and what the autoencoder makes of it."""
+        """Return noise and its reconstruction."""
         with self._precision.autocast():
             decoded = self.autoencoder(batch.noise, batch.clean)[0].float()
-        return Pictures({"real": batch.noise, "reconstructed": decoded}, strength(batch.noise, decoded))
+        return Pictures({"real": batch.noise, "reconstructed": decoded}, noise_comparison(batch.noise, decoded))
 
     def compile(self) -> None:
         """Compile encoder and decoder in place."""
@@ -50,7 +54,7 @@ class AutoencoderObjective(nn.Module):
 def measure_latent(
     model: NoiseModel, samples: Samples[NoiseBatch], settings: StageSettings, precision: Precision, batches: int = 16
 ) -> None:
-    """Set the model's latent statistics from the first ``batches`` training batches."""
+    """Set mean and standard deviation of the latent in ``model`` from the first ``batches`` training batches."""
     latents = []
     for k in range(batches):
         batch = samples.__getitems__(range(k * settings.batch, (k + 1) * settings.batch))

@@ -1,4 +1,7 @@
-"""Stage 2: the prompt DiT learns the latent by consistency training (method.md 3, 4)."""
+"""Stage 2: consistency training of the prompt DiT in the latent space.
+
+Source: PNG, CVPR 2026, arXiv 2603.04870, section on the prompt DiT; iCT (Song and Dhariwal), arXiv 2310.14189.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from torch import Tensor, nn
 
 from pngmodel.network.consistency import consistency_loss, one_step
 from pngmodel.network.model import NoiseModel, Precision
-from pngmodel.training.objective import Figures, Pictures, strength
+from pngmodel.training.objective import Metrics, Pictures, noise_comparison
 from pngmodel.training.random import normal, uniform
 from pngmodel.training.samples import NoiseBatch
 from pngmodel.training.settings import PDiTSettings
 
 
 class TransformerObjective(nn.Module):
-    """Consistency loss of the P-DiT; optionally the prompt blocks learn too."""
+    """Consistency loss of the P-DiT; optionally trains the prompt blocks as well."""
 
     name = "pdit"
 
@@ -26,22 +29,23 @@ class TransformerObjective(nn.Module):
         self._settings, self._precision = settings, precision
         model.requires_grad_(True)
         model.autoencoder.requires_grad_(False)
-        # Latents come from the encoder as stage 1 left it, since that is the one the decoder knows.
+        # Compute latents with the encoder of stage 1, for which the decoder was trained.
         self._latents = copy.deepcopy(model.autoencoder.encoder)
         if settings.train_prompts:
             if model.config.latent_init != "lossless":
-                raise ValueError("train_prompts needs latent_init lossless: a learned latent reads the trained trunk")
-            # Only what prompts are made from, or a gradient that never comes would be waited for between devices.
+                raise ValueError("train_prompts requires latent_init 'lossless': a learned latent shares the trunk")
+            # Train only the parts that compute prompts: distributed training waits for gradients of all parameters.
             for part in model.autoencoder.encoder.prompt_parts():
                 part.requires_grad_(True)
 
     def forward(
         self, noise: Tensor, clean: Tensor, reference: Tensor, numbers: Tensor, step: int
-    ) -> tuple[Tensor, Figures]:
-        """Consistency loss of a batch at a step of the curriculum."""
+    ) -> tuple[Tensor, Metrics]:
+        """Return the consistency loss of a batch at a step of the curriculum."""
         settings, model, device = self._settings, self.model, noise.device
         stream = (settings.seed, numbers)
-        # In training only, so that the model does not lean on the clean image's last bit (method.md 3).
+        # Noise on the clean condition, in training only: the model must not rely on its least significant bits.
+        # Source: the authors' released configuration of PNG.
         clean = clean + 2 * settings.condition_noise * normal("condition", *stream, clean.shape[1:], device)
         with self._precision.autocast():
             with torch.no_grad():
@@ -62,7 +66,7 @@ class TransformerObjective(nn.Module):
 
     @torch.no_grad()
     def pictures(self, batch: NoiseBatch) -> Pictures:
-        """Real noise and one-step samples for the same clean images, in the network's units."""
+        """Return real noise and one-step samples for the same clean images, in the units of the network."""
         model, device = self.model, batch.noise.device
         with self._precision.autocast():
             code = model.autoencoder.encoder.prompts(batch.reference)
@@ -70,9 +74,10 @@ class TransformerObjective(nn.Module):
         start = normal("pictures", self._settings.seed, batch.numbers, shape, device)
         latent = model.denormalise(one_step(model.network(code, batch.clean, self._precision), start, model.schedule))
         with self._precision.autocast():
-            drawn = model.autoencoder.decoder(latent, batch.clean).float()
-        return Pictures({"real": batch.noise, "drawn": drawn}, strength(batch.noise, drawn))
+            generated = model.autoencoder.decoder(latent, batch.clean).float()
+        rows = {"real": batch.noise, "generated": generated}
+        return Pictures(rows, noise_comparison(batch.noise, generated))
 
     def compile(self) -> None:
-        """Compile the transformer in place; the rest is small."""
+        """Compile the transformer in place; the other parts are small."""
         self.model.transformer.compile()

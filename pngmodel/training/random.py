@@ -1,4 +1,4 @@
-"""Random numbers of training: each sample's own, whatever batch or device it is in."""
+"""Random numbers per training sample, independent of batch and number of devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pngmodel.seeds import derive_seed
 
 
 def normal(name: str, seed: int, numbers: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Standard normal numbers (B, *shape) on ``device``; row k is a function of (name, seed, numbers[k])."""
+    """Return standard normal numbers (B, *shape) on ``device``; row k depends only on (name, seed, numbers[k])."""
     out = torch.empty((len(numbers), *shape), device=device)
     source = torch.Generator(device)
     for row, number in zip(out, numbers.tolist(), strict=True):
@@ -18,7 +18,7 @@ def normal(name: str, seed: int, numbers: Tensor, shape: tuple[int, ...], device
 
 
 def uniforms(name: str, seed: int, numbers: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Numbers in [0, 1), (B, *shape) on ``device``, by the rule of :func:`normal`."""
+    """Return uniform numbers in [0, 1), (B, *shape) on ``device``, seeded as in :func:`normal`."""
     out = torch.empty((len(numbers), *shape), device=device)
     source = torch.Generator(device)
     for row, number in zip(out, numbers.tolist(), strict=True):
@@ -27,9 +27,9 @@ def uniforms(name: str, seed: int, numbers: Tensor, shape: tuple[int, ...], devi
 
 
 def uniform(name: str, seed: int, numbers: Tensor) -> Tensor:
-    """Numbers in [0, 1), (B,) float64 on the CPU, by the same rule."""
-    drawn = [torch.rand((), generator=_seeded(name, seed, n), dtype=torch.float64) for n in numbers.tolist()]
-    return torch.stack(drawn)
+    """Return uniform numbers in [0, 1), (B,) float64 on the CPU, seeded as in :func:`normal`."""
+    values = [torch.rand((), generator=_seeded(name, seed, n), dtype=torch.float64) for n in numbers.tolist()]
+    return torch.stack(values)
 
 
 def _seeded(name: str, seed: int, number: int) -> torch.Generator:

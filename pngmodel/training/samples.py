@@ -1,4 +1,4 @@
-"""Training samples: sample number n is a pure function of (seed, n), so that any run can be taken up anywhere."""
+"""Numbered training samples. Sample n depends only on (seed, n), so that training can resume at any step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pngmodel.training.settings import StageSettings
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side: every field is a tensor (B, ...), in the order in which an objective takes them."""
+    """A batch of samples: every field is a tensor (B, ...), in the order of the arguments of the objective."""
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All fields."""
+        """Return all fields."""
         return tuple(getattr(self, field.name) for field in fields(self))
 
     def to(self, device: torch.device) -> Self:
-        """The same batch on a device."""
+        """Return the batch on a device."""
         return type(self)(*(x.to(device, non_blocking=True) for x in self.tensors()))
 
     def __len__(self) -> int:
@@ -32,36 +32,36 @@ class Batch:
 
 @dataclass(frozen=True)
 class NoiseBatch(Batch):
-    """What a noise model learns from."""
+    """Training batch of a noise model."""
 
     noise: Tensor
-    """What the network learns (B, 3, s, s), in the units of :class:`~pngmodel.statistics.units.NoiseUnits` (e)."""
+    """Target noise e, (B, 3, s, s), in the units of :class:`~pngmodel.statistics.units.NoiseUnits`."""
     clean: Tensor
-    """Clean image (B, 3, s, s) in [-1, 1]."""
+    """Clean image, (B, 3, s, s) in [-1, 1]."""
     reference: Tensor
-    """Whitened noise (B, 3, r, r) that the prompts are read from (u)."""
+    """Whitened noise u, (B, 3, r, r), the input of the prompt encoder."""
     numbers: Tensor
-    """Number of each sample, (B,) int64: the seed of everything that is drawn for it."""
+    """Number of each sample, (B,) int64; seeds its random numbers."""
 
 
 @dataclass(frozen=True)
 class PairBatch(Batch):
-    """What learns from pairs of images: a denoiser, or a noise generator that is told nothing else."""
+    """Batch of image pairs, for denoisers and baselines."""
 
     noisy: Tensor
-    """(B, C, s, s) in [0, 1]."""
+    """Noisy images, (B, C, s, s) in [0, 1]."""
     clean: Tensor
-    """(B, C, s, s) in [0, 1]."""
+    """Clean images, (B, C, s, s) in [0, 1]."""
     numbers: Tensor
     """Number of each sample, (B,) int64."""
 
 
 @dataclass(frozen=True)
 class LabelledBatch(PairBatch):
-    """Pairs that say which camera and ISO they are of."""
+    """Batch of image pairs with camera settings."""
 
     setting: Tensor
-    """Index of camera and ISO in a list of both, (B,) int64; -1 where they are not known or not listed."""
+    """Index of the camera setting (camera and ISO), (B,) int64; -1 if unknown or not listed."""
 
 
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
@@ -69,26 +69,35 @@ AnyBatch_co = TypeVar("AnyBatch_co", bound=Batch, covariant=True)
 
 
 class Samples(Protocol[AnyBatch_co]):
-    """A source of samples by number, for a ``DataLoader``: picklable, without an end."""
+    """An unlimited, picklable source of numbered samples for a ``DataLoader``."""
 
     def __getitems__(self, numbers: Sequence[int]) -> AnyBatch_co:
-        """The samples of these numbers."""
+        """Return the samples with these numbers."""
         ...
 
     def describe(self, numbers: Sequence[int]) -> str:
-        """Which images they were cut from, for an error message."""
+        """Describe the images of these samples, for error messages."""
         ...
 
 
 class BatchNumbers(Sampler[list[int]]):
-    """Sample numbers of every forward pass of one device, from a step on.
+    """Sample numbers of every forward pass of one device.
 
-    Step k uses the numbers k * batch to (k + 1) * batch whatever the number of devices and accumulated parts; they
-    are dealt in equal runs, parts first.
+    Step k uses the numbers k * batch to (k + 1) * batch - 1 for any number of devices and gradient accumulation steps.
+    They are split into equal consecutive runs, first by accumulation step, then by device.
     """
 
     def __init__(self, settings: StageSettings, *, start: int, rank: int = 0, devices: int = 1) -> None:
-        """Raises UserError when the batch cannot be dealt equally."""
+        """
+        Args:
+            settings: Settings of the stage.
+            start: First step.
+            rank: Rank of the device.
+            devices: Number of devices.
+
+        Raises:
+            UserError: The batch is not divisible by devices times gradient accumulation steps.
+        """
         self._parts, self._rank, self._devices = settings.gradient_accumulation_steps, rank, devices
         self._batch, self._start, self._steps = settings.batch, start, settings.steps
         if settings.batch % (settings.gradient_accumulation_steps * devices):
@@ -109,11 +118,11 @@ class BatchNumbers(Sampler[list[int]]):
 
 
 def load_batches(samples: Samples[AnyBatch], numbers: BatchNumbers, workers: int) -> Iterator[AnyBatch]:
-    """Batches in order; with ``workers`` made ahead by that many processes (spawned: storage clients cannot fork)."""
+    """Yield batches in order, prepared by ``workers`` processes (spawned, because storage clients cannot fork)."""
     loader: DataLoader[AnyBatch] = DataLoader(
         samples,  # type: ignore[arg-type]  # a map-style dataset without a length: the sampler has one
         batch_sampler=numbers,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
@@ -122,5 +131,5 @@ def load_batches(samples: Samples[AnyBatch], numbers: BatchNumbers, workers: int
     return iter(loader)
 
 
-def _as_it_is(batch: AnyBatch) -> AnyBatch:
+def _identity(batch: AnyBatch) -> AnyBatch:
     return batch

@@ -1,4 +1,4 @@
-"""How a stage is trained; every field can stand in a YAML file under configs/models/."""
+"""Training settings: keys of the YAML files in configs/models/ and configs/denoisers/."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pngmodel.network.consistency import LossKind
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Range = Annotated[tuple[float, float], Field(description="lowest and highest value")]
+Range = Annotated[tuple[float, float], Field(description="minimum and maximum")]
 
 
 class StageSettings(BaseModel):
-    """Settings of one stage. The defaults of optimiser fields are set per stage in YAML."""
+    """Settings of one training stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,7 +48,7 @@ class StageSettings(BaseModel):
 
 
 class PDiTSettings(StageSettings):
-    """Stage 2 beside the optimiser."""
+    """Settings of stage 2, the P-DiT."""
 
     loss: LossKind = Field("pseudo_huber", description="Distance of the consistency loss.")
     train_prompts: bool = Field(
@@ -66,7 +66,7 @@ class PDiTSettings(StageSettings):
 
 
 class Randomisation(BaseModel):
-    """Domain randomisation: real pairs changed together into pairs that other cameras might have made."""
+    """Domain randomisation: random changes of real pairs that simulate other cameras."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -84,14 +84,14 @@ class Randomisation(BaseModel):
         for name in ("resample", "gain", "gamma", "jpeg_quality"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise ValueError(f"{name}: ({low}, {high}) is no range of positive numbers")
+                raise ValueError(f"{name}: ({low}, {high}) is not a range of positive numbers; use 0 < min <= max")
         if self.jpeg_quality[1] > 100:
-            raise ValueError(f"jpeg_quality: {self.jpeg_quality[1]} is above 100")
+            raise ValueError(f"jpeg_quality: {self.jpeg_quality[1]} is above 100; use values from 1 to 100")
         return self
 
 
 class DataSettings(BaseModel):
-    """What the training samples are made of."""
+    """Sampling and augmentation of the training data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""Which windows of clean images become patches: a crop policy and a filter of flat ones, by arithmetic where possible.
+"""Windows of clean images: crop policies and a filter of flat windows.
 
 A corpus has hundreds of windows per photograph and may have billions in all, so they are counted and not listed.
 """
@@ -21,12 +21,12 @@ from tasks.runtime.clusters import run_each
 from tasks.runtime.parameters import ClusterConfig
 from tasks.stores.layout import peak
 
-_AT_ONCE = 16  # images that one task looks at
+_AT_ONCE = 16  # images per task
 
 
 @dataclass(frozen=True)
 class Window:
-    """A patch of a clean image: its number among the images, and its corner there, pixels."""
+    """A patch of a clean image: index of the image, and corner (y, x), pixels."""
 
     image: int
     y: int
@@ -35,7 +35,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Windows:
-    """All windows of some images, in the images' order.
+    """All windows of some images, in order of the images.
 
     ``kept``: for each image the numbers of the windows that passed the filter, or None where nothing was filtered.
     """
@@ -47,7 +47,7 @@ class Windows:
 
     @cached_property
     def _starts(self) -> list[int]:
-        """Number of the first window of each image, and the number of all."""
+        """Index of the first window of each image, then the total."""
         if self.kept is not None:
             return [0, *accumulate(map(len, self.kept))]
         return [0, *accumulate(count(self.cropping, image.height, image.width) for image in self.images)]
@@ -64,7 +64,7 @@ class Windows:
 
 
 def count(cropping: CropSettings, height: int, width: int) -> int:
-    """Windows of an image of this size, before any is filtered."""
+    """Number of windows of an image of this size, before filtering."""
     if min(height, width) < cropping.crop:
         return 0
     if cropping.crop_policy == "centre":
@@ -92,7 +92,7 @@ def corner(cropping: CropSettings, seed: int, image: CleanImage, local: int) -> 
 
 @lru_cache(maxsize=1024)
 def _drawn_corners(seed: int, image: str, rows: int, columns: int, number: int) -> tuple[tuple[int, int], ...]:
-    """The first corners (y, x) of an image, up to these, no two alike: equal windows would be drawn equal noise."""
+    """Random corners (y, x) of an image, all different: equal windows would get equal noise."""
     found: dict[tuple[int, int], None] = {}
     attempt = 0
     while len(found) < number:
@@ -115,7 +115,7 @@ class _Look:
 def textured(
     url: str, digest: str, images: Sequence[CleanImage], cropping: CropSettings, seed: int, cluster: ClusterConfig
 ) -> tuple[tuple[int, ...], ...] | None:
-    """For each image the numbers of its windows that are not flat; None when no flatness is asked for."""
+    """Windows that are not flat, by image; None if there is no limit."""
     if cropping.min_clean_std == 0:
         return None
     looks = [
@@ -134,7 +134,7 @@ def _textured(pixels: NDArray[np.generic], image: CleanImage, look: _Look) -> tu
     kept = []
     for local in range(count(look.cropping, image.height, image.width)):
         y, x = corner(look.cropping, look.seed, image, local)
-        # per channel: a coloured wall is flat
+        # per channel: a uniformly coloured wall is flat
         if pixels[y : y + size, x : x + size].std(axis=(0, 1)).mean() >= least:
             kept.append(local)
     return tuple(kept)

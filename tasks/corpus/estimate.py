@@ -1,4 +1,4 @@
-"""What a corpus will cost, measured on a few of its own samples before any is published."""
+"""Estimates size and time of a corpus from a few of its samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHARDS_IN_MEMORY = 4  # one loaded, one computed, two being stored
 
 
 def estimate(plan: CorpusPlan) -> dict[str, Any]:
-    """Counts, bytes, requests and time of a planned corpus; generates a few samples and throws them away.
+    """Counts, bytes, requests and time of a planned corpus. Generates a few samples and discards them.
 
     Seconds and hours are of one process on the plan's device and exclude start-up, the gate and the report.
     """
@@ -32,7 +32,7 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
     seconds, extraction = [], []
     stored: dict[str, list[int]] = {CLEAN: [], NOISY: []}
     probes = sorted({int(pair) for pair in np.linspace(0, layout.pairs - 1, _PROBES)})
-    for pair in [probes[0], *probes]:  # the first once more: the first call also warms up
+    for pair in [probes[0], *probes]:  # the first twice: the first call warms up
         sample, clean = plan.sample(pair), clean_of(plan, pair)
         with one_thread():
             started = time.monotonic()
@@ -44,7 +44,7 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
         stored[CLEAN].append(len(layout.codec.encode(clean)))
         stored[NOISY].append(len(layout.codec.encode(np.moveaxis(np.asarray(noisy), -1, 0))))
     repeats, used = layout.repeats or 1, min(_used_references(plan), layout.pairs)
-    # Of more references than a process keeps, most samples find theirs forgotten; a bank is read quickly.
+    # With more references than a process caches, most samples extract prompts again; a bank is read quickly.
     extracted_anew = used if used <= KEPT_ENTRIES else layout.pairs * (1 - KEPT_ENTRIES / used)
     total = float(np.mean(seconds[1:])) * layout.pairs + float(np.mean(extraction[1:])) * extracted_anew
     recipe = parameters.mode == "recipe"
@@ -60,7 +60,7 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
         "bytes_stored": 0 if recipe else round(pixels + 2 * _MANIFEST_ROW * layout.pairs),
         "bytes_uncompressed": 0 if recipe else layout.raw_bytes,
         "objects": 0 if recipe else objects + layout.shards + 2 * len(manifest_shards(layout)),
-        # a part is looked for before it is made, and read once for the manifest
+        # one request checks for a part before it is made, one reads it for the manifest
         "put_requests": 0 if recipe else objects + layout.shards + 2 * len(manifest_shards(layout)),
         "get_requests": 0 if recipe else 2 * layout.shards,
         "memory_per_process_bytes": _SHARDS_IN_MEMORY * 3 * layout.bytes_per_image * min(layout.shard, layout.images),
@@ -72,6 +72,6 @@ def estimate(plan: CorpusPlan) -> dict[str, Any]:
 
 
 def _used_references(plan: CorpusPlan) -> int:
-    """References that are used, by a sample of the samples: all of them, in a corpus of some size."""
+    """Number of references used, estimated from some samples."""
     pairs = np.linspace(0, plan.layout.pairs - 1, min(plan.layout.pairs, 2000)).astype(int)
     return len({plan.sample(int(pair)).reference for pair in pairs})

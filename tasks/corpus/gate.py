@@ -1,4 +1,4 @@
-"""The quality gate between making a corpus and publishing it. Rejected samples are listed, never dropped silently."""
+"""The quality gate between generating and publishing a corpus. Rejected samples are listed, never dropped silently."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ class GateRules(BaseModel):
 
 
 def load_rules(gate: str, *, baseline: bool = False) -> GateRules:
-    """``default``, or a YAML file. By default a baseline is not compared with real noise: it is known to fail."""
+    """Load ``default`` or a YAML file. By default baselines are not compared with real noise: they would fail."""
     if gate == DEFAULT:
         return GateRules(**dict.fromkeys(_LIMITS)) if baseline else GateRules()
     return load_yaml(gate, GateRules)
 
 
 def reasons(table: pa.Table, rules: GateRules) -> dict[int, str]:
-    """Reason of rejection by row of a manifest, empty when all samples pass. Duplicates are found over all rows."""
+    """Reason of rejection by row of a manifest; empty if all samples pass."""
     std, expected, saturated = (_column(table, name) for name in ("noise_std", "expected_std", "saturated"))
-    # A saturated patch cannot carry its full noise, so its std is no evidence.
+    # The std of a saturated patch is too low, so it is not checked.
     judged = (expected > 0) & (saturated < 0.5)
     ratio = np.divide(std, expected, out=np.ones_like(std), where=judged)
-    dead = ~(std >= rules.min_noise_std)  # what is no number is dead, too
+    dead = ~(std >= rules.min_noise_std)  # also rejects NaN
     off = ~dead & ((ratio < rules.std_ratio[0]) | (ratio > rules.std_ratio[1]))
     full = ~dead & ~off & (saturated > rules.max_saturated)
     found = {int(row): f"dead: noise std {std[row]:.2g}" for row in np.flatnonzero(dead)}
@@ -95,12 +95,12 @@ def _column(table: pa.Table, name: str) -> NDArray[np.float64]:
 
 
 def _writable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Figures as JSON has them, which knows no NaN: what fails for that reason is kept as null."""
+    """Metrics for JSON: NaN becomes null."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def camera_failures(cameras: Mapping[str, Mapping[str, float]], rules: GateRules) -> list[str]:
-    """What the sampled noise of each camera breaks, in words."""
+    """Violated limits of each camera."""
     limits = {name: getattr(rules, f"max_{name}") for name in ("kld", "lag1_error", "cross_channel_error")}
     found = []
     for camera, metrics in cameras.items():
@@ -117,10 +117,10 @@ def camera_failures(cameras: Mapping[str, Mapping[str, float]], rules: GateRules
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of a corpus that may be published."""
+    """The result of the gate for a corpus that may be published."""
 
     failures: list[str]
-    """What failed and was overridden."""
+    """Failures that were overridden."""
     document: dict[str, Any]
     """gate.json."""
 
@@ -132,7 +132,7 @@ def run_gate(
     rules: GateRules,
     override: str | None = None,
 ) -> Verdict:
-    """Judge the whole corpus and keep the evidence.
+    """Apply the gate to the whole corpus and write the evidence.
 
     Args:
         output: the corpus.
@@ -161,7 +161,7 @@ def run_gate(
         "rejected_share": round(share, 6),
         "cameras": {camera: _writable(metrics) for camera, metrics in cameras.items()},
     }
-    # Where draws are being added to a published corpus, its own gate.json stays until it is published again.
+    # While samples are added to a published corpus, its gate.json stays until it is published again.
     published = exists(join(output, COMMIT))
     location = join(output, FAILED_GATE if published else GATE)
     refused = bool(failures) and override is None
@@ -170,7 +170,7 @@ def run_gate(
     if refused:
         raise UserError(
             f"{output}: the quality gate failed: {'; '.join(failures)}. Nothing was published; the evidence is in "
-            f"{location}. Change the model, the references or the gate's rules, or publish it nevertheless "
+            f"{location}. Change the model, the references or the rules of the gate, or publish anyway "
             'with --override-gate "WHY"'
         )
     return Verdict(failures, evidence | verdict)

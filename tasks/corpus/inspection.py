@@ -1,4 +1,4 @@
-"""Look at and verify anything the product writes: catalogue, patch store, corpus, export, prompt bank, model bundle."""
+"""Inspects and verifies stores of every kind: catalogue, patch store, corpus, export, prompt bank, model bundle."""
 
 from __future__ import annotations
 
@@ -11,29 +11,22 @@ from pydantic import BaseModel
 
 from pngmodel.bundle import bundle_config, verify_bundle
 from pngmodel.errors import IntegrityError, UserError
-from tasks.corpus.exports.export import COMMIT as EXPORT
 from tasks.corpus.exports.export import open_export, verify_export
-from tasks.corpus.exports.protocol import FOLDER as EXPORT_FOLDER
 from tasks.corpus.exports.records import ExportRecord
 from tasks.corpus.maintenance import verify_corpus
-from tasks.datasets.catalogue import COMMIT as CATALOGUE
 from tasks.datasets.catalogue import REJECTED, CatalogueRecord, load_catalogue
 from tasks.models.generators import bundle_folder
 from tasks.runtime.clusters import Cluster, open_cluster
 from tasks.runtime.parameters import ClusterConfig
 from tasks.stores.aliases import resolve_alias
-from tasks.stores.commits import PLAN
-from tasks.stores.corpus_store import COMMIT as CORPUS
 from tasks.stores.corpus_store import Corpus
-from tasks.stores.io.filesystem import exists, join, read_json
+from tasks.stores.io.filesystem import join, read_json
+from tasks.stores.kinds import kind_of
 from tasks.stores.model_registry import resolve as resolve_version
-from tasks.stores.patch_store import COMMIT as PATCHES
 from tasks.stores.patch_store import PatchStore
-from tasks.stores.prompt_bank import COMMIT as BANK
 from tasks.stores.prompt_bank import PromptBank, PromptBankRecord
 from tasks.stores.records import CorpusRecord, PatchStoreRecord
 
-_BUNDLE = "digest.json"
 SCHEMAS: dict[str, type[BaseModel]] = {
     "catalogue": CatalogueRecord,
     "patch-store": PatchStoreRecord,
@@ -41,69 +34,24 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "prompt-bank": PromptBankRecord,
     "export": ExportRecord,
 }
-"""Commit records by the name that `pngnoise schema` takes."""
-
-
-_COMMITS = {
-    "corpus": CORPUS,
-    "patch store": PATCHES,
-    "catalogue": CATALOGUE,
-    "prompt bank": BANK,
-    "export": EXPORT,
-    "model bundle": _BUNDLE,
-}
-
-
-def commit_of(url: str) -> str:
-    """Name of the record that whatever lies at ``url`` exists by. Raises as :func:`kind_of`."""
-    return _COMMITS[kind_of(url)]
-
-
-def kind_of(url: str) -> str:
-    """``corpus``, ``patch store``, ``catalogue``, ``prompt bank``, ``export`` or ``model bundle``.
-
-    Raises:
-        UserError: nothing of the product's, or a store that was never finished.
-    """
-    for kind, commit in _COMMITS.items():
-        if exists(join(url, commit)):
-            return kind
-    plan = next((plan for plan in (PLAN, EXPORT_FOLDER + PLAN) if exists(join(url, plan))), None)
-    if plan is not None:
-        kind = read_json(join(url, plan)).get("kind", "store")
-        raise UserError(
-            f"{url}: an unfinished {kind}, its commit record is missing; run the same command again to finish it"
-        )
-    raise UserError(f"{url}: holds no corpus, patch store, catalogue, prompt bank, export or model bundle")
+"""Commit records by the argument of `pngnoise schema`."""
 
 
 def resolved(url: str) -> str:
-    """The place that an alias of a corpus or the name of a registry's version stands for; others are themselves."""
+    """The URL of a store, given its URL, the alias of a corpus, or a registered version."""
     registered = resolve_version(url)
     return resolve_alias(url) if registered is None else registered[0]
 
 
-def started_kind(url: str) -> str:
-    """The kind of a store that was begun at ``url``, finished or not.
-
-    Raises:
-        UserError: nothing was begun there.
-    """
-    location = join(url, PLAN)
-    if not exists(location):
-        raise UserError(f"{location}: missing; no store was begun at {url}, check the path")
-    return str(read_json(location).get("kind"))
-
-
 def inspect(url: str) -> dict[str, Any]:
-    """What is in a store, from its records alone."""
+    """The contents of a store, from its records."""
     url = resolved(url)
     kind = kind_of(url)
     if kind == "catalogue":
         table, digest = load_catalogue(url)
         rejected = read_json(join(url, REJECTED)).get("rejected")
         if not isinstance(rejected, list):
-            raise IntegrityError(f"{join(url, REJECTED)}: key 'rejected' is no list; run `pngnoise ingest` again")
+            raise IntegrityError(f"{join(url, REJECTED)}: key 'rejected' is not a list; run `pngnoise ingest` again")
         return _counts(table.to_pylist()) | {
             "kind": kind,
             "pairs": table.num_rows,
@@ -138,7 +86,7 @@ def record_schema(kind: str) -> dict[str, Any]:
     """JSON schema of the commit record of a kind of store.
 
     Raises:
-        UserError: there is none for it.
+        UserError: ``kind`` is unknown.
     """
     if kind not in SCHEMAS:
         raise UserError(f"there is no schema for {kind!r}; choose one of {', '.join(SCHEMAS)}")
@@ -212,8 +160,7 @@ def verify(
         raise IntegrityError(
             f"{url}: {len(problems)} problems in this {kind}: "
             + "; ".join(problems[:10])
-            + ". To mend a store, run the "
-            "command that made it again: damaged shards are made anew"
+            + ". To repair the store, run the command that made it again"
         )
     facts: dict[str, Any] = {"kind": kind, "verified": True}
     if store is None:

@@ -1,4 +1,4 @@
-"""What can be done with a corpus that is there: take it up again, verify, mend, compare, tidy, make from recipes."""
+"""Maintains corpora: resume, verify, repair, compare, clean up, materialise."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from tasks.stores.layout import GROUP, array_document
 from tasks.stores.writer import ShardWriter
 
 Progress = Callable[[int, int], None]
-_AT_ONCE = 8  # shards that one task verifies
+_AT_ONCE = 8  # shards per task
 _SHOWN = 20
 _WEB = ("http://", "https://")
 
 
 def recorded_parameters(url: str, **changes: Any) -> CorpusParameters:
-    """What makes the corpus at ``url`` again, with changes: where its sources lie now, another device, ...
+    """Parameters that make the corpus at ``url`` again, with changes such as new locations of its sources.
 
     Raises:
-        UserError: there is no corpus, begun or published, or nothing says where its sources lay.
+        UserError: there is no corpus, or its sources are not recorded.
     """
     url = resolve_alias(url)
     location = join(url, SOURCES)
     if not exists(join(url, PLAN)) or read_json(join(url, PLAN)).get("kind") != KIND:
-        raise UserError(f"{url}: no corpus was begun there; check the path")
+        raise UserError(f"{url}: no corpus was started there; check the path")
     if not exists(location):
         raise UserError(
-            f"{location}: missing; nothing says where the sources lay. Run the command that made the corpus again"
+            f"{location}: missing; it records the locations of the sources. Run the command that made the corpus again"
         )
     given = {name: value for name, value in changes.items() if value is not None}
     recorded = {name: value for name, value in read_json(location).items() if name != INDEXED}
@@ -65,18 +65,18 @@ def _refuse_foreign(location: str, recorded: dict[str, Any], given: set[str]) ->
     file must not choose where to write, who computes, or which web address is requested.
 
     Raises:
-        IntegrityError: it says more. UserError: a source has to be confirmed.
+        IntegrityError: it records more. UserError: a source must be confirmed.
     """
     if more := sorted(OF_A_RUN & recorded.keys() - given):
-        raise IntegrityError(f"{location}: key '{more[0]}' belongs to a run and to no record; it was edited, remove it")
+        raise IntegrityError(f"{location}: key '{more[0]}' is not part of this record; it was edited, remove it")
     for name in ("model", "references", "clean"):
         address = str(recorded.get(name))
         if name not in given and any(link.lower().startswith(_WEB) for link in address.split("::")):
-            raise UserError(f"{location}: its {name} lie at {address}; give that with --{name} if you trust it")
+            raise UserError(f"{location}: its {name} are at {address}; if you trust it, pass it with --{name}")
 
 
 def _override(url: str) -> str | None:
-    """Why the corpus was published although the gate failed: it was decided, so that mending it asks nobody again."""
+    """The recorded reason for publishing although the gate failed, so that a repair does not ask again."""
     try:
         override = read_json(join(url, GATE)).get("override")
     except (UserError, IntegrityError):
@@ -85,13 +85,13 @@ def _override(url: str) -> str | None:
 
 
 def require_parts(url: str) -> None:
-    """Raise a UserError that names the shards that a corpus made in ``--parts`` still lacks."""
+    """Raise a UserError that names the missing parts of a corpus that is made with ``--parts``."""
     store = ShardWriter.planned(url)
     store.require_parts(store.layout.shards)
 
 
 def require_same_recipe(recipe: str, plan: CorpusPlan) -> list[str]:
-    """Check that a plan makes what a corpus of recipes says; returns what may change last bits: code, packages, device.
+    """Check that a plan matches a corpus of recipes. Returns the differences that may change last bits.
 
     Raises:
         UserError: another model, other sources or settings.
@@ -101,7 +101,7 @@ def require_same_recipe(recipe: str, plan: CorpusPlan) -> list[str]:
     circumstances = [name for name in differing if name in ("code", "packages", "device")]
     if other := [name for name in differing if name not in circumstances]:
         raise UserError(
-            f"{recipe}: its {', '.join(other)} are not those that are there now (e.g. {other[0]}: "
+            f"{recipe}: its {', '.join(other)} differ from the recorded ones (e.g. {other[0]}: "
             f"{asked.get(other[0])!r:.60} then, {plan.recipe.get(other[0])!r:.60} now); give the sources it was made "
             "of with --model, --references and --clean"
         )
@@ -127,7 +127,7 @@ def verify_corpus(
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Check all shards, or ``sample`` of them drawn by ``seed``, and every other file.
+    """Check all shards, or a random ``sample`` of them, and every other file.
 
     Raises:
         IntegrityError: something is missing or damaged; names each file.
@@ -148,14 +148,14 @@ def verify_corpus(
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise IntegrityError(
             f"{corpus.url}: {len(problems)} problems in this corpus: {'; '.join(sorted(problems)[:_SHOWN])}{more}. "
-            f"`pngnoise corpus repair {corpus.url}` makes damaged shards anew"
+            f"`pngnoise corpus repair {corpus.url}` repairs them"
         )
     facts = {"kind": KIND, "verified": True, "pairs": len(corpus), "shards": total, "digest": corpus.digest}
     return facts | ({"verified_shards": len(shards)} if len(shards) < total else {})
 
 
 def compare_corpora(first: str, second: str) -> dict[str, Any]:
-    """What two corpora have in common: settings, shards, and samples by content."""
+    """Compare two corpora: settings, shards, and samples by content."""
     a, b = Corpus.open(first), Corpus.open(second)
     one, other = ({**c.record.recipe, **c.record.layout.as_json(), "mode": c.record.mode} for c in (a, b))
     differing = {k: [one.get(k), other.get(k)] for k in sorted(one | other) if one.get(k) != other.get(k)}
@@ -191,13 +191,13 @@ def _samples(table: pa.Table) -> dict[tuple[Any, ...], str]:
 
 
 def orphans(url: str) -> list[str]:
-    """Files below a published corpus that do not belong to it: what killed or foreign writers left."""
+    """Files below a published corpus that do not belong to it, for example from killed writers."""
     corpus = Corpus.open(url)
-    there = list_files(corpus.url)  # before the plan is read: what is begun later is not in it
+    there = list_files(corpus.url)  # before the plan is read, so that later files are not orphans
     layout = corpus.layout
     known = {PLAN, GROUP, COMMIT, SOURCES, SIGNATURE, *corpus.record.files, *map(array_document, layout.arrays)}
     if corpus.stored:
-        layout = ShardWriter.planned(corpus.url).layout  # more draws may be on their way
+        layout = ShardWriter.planned(corpus.url).layout  # repeats may be in progress
         for index in range(layout.shards):
             known |= {part_name(index), *layout.objects(index).values()}
         known |= {
@@ -207,7 +207,7 @@ def orphans(url: str) -> list[str]:
 
 
 def unfinished(url: str) -> list[str]:
-    """Corpora directly below ``url`` that were begun and never published."""
+    """Unfinished corpora directly below ``url``."""
     found = {name.split("/")[0] for name in list_files(url) if name.count("/") == 1 and name.endswith(f"/{PLAN}")}
     started = (join(url, name) for name in sorted(found))
     return [
@@ -218,10 +218,10 @@ def unfinished(url: str) -> list[str]:
 
 
 def collect_garbage(url: str, *, delete: bool) -> dict[str, Any]:
-    """Find, and with ``delete`` remove, what nobody needs: orphans of a corpus, or below a folder of corpora the
+    """Find, and with ``delete`` remove, unneeded files: orphans of a corpus, or below a folder of corpora the
     orphans of all and the corpora that were never published.
 
-    An unfinished corpus may be one that is being made: look before you delete.
+    An unfinished corpus may be in progress: check before you delete.
     """
     here = resolve_alias(url)
     published = [here] if exists(join(here, COMMIT)) else list(_published(here))

@@ -1,5 +1,8 @@
-"""Is the noise of a corpus like that of its references? Both are whitened by the reference's curves, since their images
-are not the same, and compared camera by camera: distribution, strength, correlation in space and colour."""
+"""Compares the noise of a corpus with that of its references, by camera.
+
+Both are whitened by the curves of the reference, because the clean images differ. Compared are distribution, strength,
+and correlation in space and between channels.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ from tasks.datasets.reference_pairs import planned_references
 from tasks.models.generators import one_thread
 
 _EDGES = (-4.0, 4.0)  # of whitened noise, which is about N(0, 1)
-_BINS = 16  # wider than a level of weak noise, whose bins would otherwise be full and empty by turns
+_BINS = 16  # wider than a digital number of weak noise, so that no bin is empty
 
 
 @dataclass(frozen=True)
 class _Noise:
-    """What is measured of one whitened noise."""
+    """Statistics of one whitened noise image."""
 
     histogram: Tensor
     variance: float
@@ -36,14 +39,14 @@ class _Noise:
 
 
 def sampled_pairs(plan: CorpusPlan, count: int) -> list[int]:
-    """Pairs that stand for all: evenly spread over the corpus."""
+    """Pairs evenly spread over the corpus."""
     found: list[int] = np.unique(np.linspace(0, plan.layout.pairs - 1, count).round().astype(int)).tolist()
     return found
 
 
 @one_thread()
 def compare(plan: CorpusPlan, pairs: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Figures by camera of the references; none where they are a prompt bank, which holds no noise to compare with.
+    """Metrics by camera of the references; empty for a prompt bank, which has no noise to compare with.
 
     ``kld``: of whitened noise, real || generated, natural logarithm. ``std_ratio``: generated over real.
     ``lag1_error``, ``cross_channel_error``: between mean correlations. ``pairs``: how many were compared.
@@ -57,10 +60,10 @@ def compare(plan: CorpusPlan, pairs: Sequence[int]) -> dict[str, dict[str, float
         reference = references.references[sample.reference]
         real_noisy, real_clean = (to_unit(image, reference.id)[0][0] for image in references.read(sample.reference))
         clean, noisy = (to_unit(np.moveaxis(image, 0, -1), f"sample {pair}")[0][0] for image in pair_of(plan, pair))
-        if len(clean) < len(real_clean):  # the noise of a grey image is that of green
+        if len(clean) < len(real_clean):  # grey images get the noise of the green channel
             real_noisy, real_clean = real_noisy[1:2], real_clean[1:2]
         if len(clean) != len(real_clean):
-            continue  # a colour image with a grey reference: there is nothing to compare it with
+            continue  # colour images with grey references cannot be compared
         curves = whitening.fit("moments", real_noisy, real_clean)
         real, made = (whitening.whiten("moments", curves, n, c) for n, c in ((real_noisy, real_clean), (noisy, clean)))
         found.append((str(reference.camera), _measured(real), _measured(made)))
@@ -83,7 +86,7 @@ def _compared(group: list[tuple[str, _Noise, _Noise]]) -> dict[str, float]:
     def mean(noises: list[_Noise], name: str) -> Tensor:
         return torch.stack([getattr(noise, name) for noise in noises]).mean(0)
 
-    # one count more in every bin, so that an empty one is improbable and not impossible
+    # add-one smoothing: no bin has probability zero
     real_share, made_share = (h / h.sum() for h in (mean(side, "histogram") + 1 for side in (real, made)))
     colours = (mean(made, "colours") - mean(real, "colours")).abs()
     variances = [sum(noise.variance for noise in side) for side in (made, real)]

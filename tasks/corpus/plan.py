@@ -1,7 +1,7 @@
-"""Synthesis: what to generate, and the plan that says of every sample what it is before any pixel exists.
+"""The plan of a corpus: every sample is defined before any is generated.
 
-Sample i is a function of the recipe and i, never of order. A plan computes samples when they are asked for: it is as
-small for a billion pairs as for a thousand.
+Sample i is a function of the recipe and i, independent of order. A plan computes samples on demand, so its size does
+not depend on the number of pairs.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _DECIDING = ("torch", "numpy", "pillow", "imagecodecs")  # the last two decode c
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair to make."""
+    """One pair of a corpus, before it is generated."""
 
     clean: int
-    """Number of the clean image among those of its plan or shard."""
+    """Index of the clean image in its plan or shard."""
     y: int
     x: int
     repeat: int
@@ -49,7 +49,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Job:
-    """What all shards of a corpus have in common, and small enough to travel with each of them."""
+    """What all shards of a corpus share. Small: it is sent to workers with every shard."""
 
     parameters: CorpusParameters
     layout: Layout
@@ -57,16 +57,16 @@ class Job:
 
     @property
     def generator(self) -> Name:
-        """What names the generator in any process."""
+        """Identifies the generator in any process."""
         return self.parameters.model, self.parameters.device, self.recipe["model"]
 
     @property
     def references(self) -> Location:
-        """Where the references are, and their digest."""
+        """URL and digest of the references."""
         return self.parameters.references, self.recipe["references"]
 
     def sample(self, image: CleanImage, window: Window, repeat: int) -> Sample:
-        """The sample that is draw ``repeat`` on a window of ``image``."""
+        """The sample that is repeat ``repeat`` of a window of ``image``."""
         p = self.parameters
         identity = (p.seed, image.id, window.y, window.x, repeat)
         reference = selector_of(self).reference(identity, image)
@@ -75,7 +75,7 @@ class Job:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What a worker needs to make one shard."""
+    """Everything that a worker needs to make one shard."""
 
     job: Job
     index: int
@@ -85,14 +85,14 @@ class ShardTask:
 
     @property
     def samples(self) -> list[Sample]:
-        """The shard's samples, in order."""
+        """Samples of the shard, in order."""
         repeat = self.index // self.job.layout.shards_per_repeat
         return [self.job.sample(self.images[window.image], window, repeat) for window in self.windows]
 
 
 @dataclass(frozen=True)
 class CorpusPlan:
-    """Everything about a corpus before any pixel of it exists."""
+    """Everything about a corpus before it is generated."""
 
     job: Job
     clean_index: CleanIndex
@@ -101,33 +101,33 @@ class CorpusPlan:
 
     @property
     def parameters(self) -> CorpusParameters:
-        """What was asked for."""
+        """The requested parameters."""
         return self.job.parameters
 
     @property
     def unkept_references(self) -> int | None:
-        """References of a source that has to be read off images, where they are more than a process keeps."""
+        """Number of references, if their prompts must be extracted and a process cannot cache them all; else None."""
         used = len(selector_of(self.job).usable)
         return used if self.prompt_source == "reference" and used > KEPT_ENTRIES else None
 
     @property
     def layout(self) -> Layout:
-        """What lies where."""
+        """Sizes and names of the objects."""
         return self.job.layout
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What decides the content, beside the layout."""
+        """Everything but the layout that determines the content."""
         return self.job.recipe
 
     def sample(self, pair: int) -> Sample:
-        """The sample of one pair; ``Sample.clean`` counts within the survey's images."""
+        """The sample of one pair; ``Sample.clean`` counts into the images of the clean index."""
         repeat, number = divmod(pair, self.layout.images)
         window = self.clean_index.windows[number]
         return self.job.sample(self.clean_index.source.images[window.image], window, repeat)
 
     def task(self, index: int) -> ShardTask:
-        """Work of one shard."""
+        """The task of one shard."""
         rows, images = self.layout.rows(index), self.clean_index.source.images
         windows = [self.clean_index.windows[pair % self.layout.images] for pair in rows]
         numbers = {k: position for position, k in enumerate(dict.fromkeys(window.image for window in windows))}
@@ -135,12 +135,12 @@ class CorpusPlan:
         return ShardTask(self.job, index, tuple(images[k] for k in numbers), local)
 
     def tasks(self, indices: Iterable[int] | None = None) -> Iterator[ShardTask]:
-        """Work of these shards, or of all."""
+        """The tasks of these shards, or of all."""
         return map(self.task, range(self.layout.shards) if indices is None else indices)
 
     @cached_property
     def mine(self) -> Sequence[int]:
-        """Shards that this run makes: all, or those of ``parts``, dealt like cards so that parts take equally long."""
+        """Shards of this run: all, or those of ``parts``."""
         return part_of(self.parameters.parts, self.layout.shards)
 
 
@@ -162,14 +162,14 @@ def _selector(
 
 
 def selector_of(job: Job) -> ReferenceSelector:
-    """The policy of a job; made once per process."""
+    """The reference selector of a job, cached per process."""
     p = job.parameters
     weights = tuple(sorted((p.weights or {}).items()))
     return _selector(*job.references, p.reference_policy, p.split, weights)
 
 
 def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
-    """Decide every sample of the corpus.
+    """Plan a corpus.
 
     Raises:
         UserError: a source or the model cannot be used, or no clean image is large enough for a patch.
@@ -210,7 +210,7 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
         "device": device_name(parameters.device),
         **parameters.identity_settings(),
     }
-    if parameters.reference_policy in ("own", "camera"):  # of every image, before anything is written
+    if parameters.reference_policy in ("own", "camera"):  # check every image before anything is written
         for image in found.source.images:
             policy.reference((), image)
     licences = {image.licence for image in found.source.images}
@@ -219,29 +219,29 @@ def plan_corpus(parameters: CorpusParameters) -> CorpusPlan:
 
 
 def is_baseline(parameters: CorpusParameters) -> bool:
-    """Whether the noise is a baseline's, whose known faults are no accident."""
+    """Whether the noise model is a baseline. The gate does not compare the noise of baselines with real noise."""
     if parameters.model in BASELINES:
         return True
     return bundle_config(bundle_folder(parameters.model)).get("format") == TRAINED
 
 
 def evaluated_pairs(plan: CorpusPlan) -> dict[str, Any]:
-    """The real pairs that a corpus' figures are made of: its own references, or the shipped ones for a bank's."""
+    """Real pairs for the metrics of a corpus: its references, or the shipped pairs if it uses a prompt bank."""
     if plan.prompt_source == "bank":
         return {"references": SHIPPED, "split": None}
     return {"references": plan.parameters.references, "split": plan.parameters.split}
 
 
 def prompt_source(references: ReferenceSource) -> str:
-    """Manifest column: ``bank`` where prompts were extracted before, ``reference`` where they are read off pairs."""
+    """Manifest column: ``bank`` if prompts come from a prompt bank, ``reference`` if they are extracted from pairs."""
     return "bank" if references.kept else "reference"
 
 
 def _refuse_other_model(parameters: CorpusParameters, references: ReferenceSource, model: str) -> None:
     if references.model not in (None, model):
         raise UserError(
-            f"{parameters.references}: this prompt bank was made by the model with digest {references.model:.12}, and "
-            f"{parameters.model!r} has {model:.12}; give the model that made it, or make a bank with `pngnoise prompts "
+            f"{parameters.references}: this prompt bank was made by the model with digest {references.model:.12}, but "
+            f"{parameters.model!r} has {model:.12}; give that model, or make a bank with `pngnoise prompts "
             f"--model {parameters.model}`"
         )
 

@@ -1,4 +1,4 @@
-"""Which reference a sample imitates: a policy, and for each sample a choice that depends on nothing but the sample."""
+"""Selects the reference of every sample. The choice depends on the sample only, not on order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHIPPED_SUFFIX = "_clean.png"
 
 
 class ReferenceSelector:
-    """A policy over the references of a source.
+    """Selects references by a policy.
 
     uniform: any reference; own: the one with the clean image's id; camera: any of the clean image's camera;
     cameras: a camera first, by ``weights`` or all alike, then any of its references.

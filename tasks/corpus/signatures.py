@@ -23,12 +23,13 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import BaseModel, ConfigDict, Field
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.corpus.inspection import commit_of, resolved, verify
+from tasks.corpus.inspection import resolved, verify
 from tasks.corpus.parameters import VerifyParameters
 from tasks.runtime.clusters import open_cluster
 from tasks.runtime.steps import step
 from tasks.stores.commits import SIGNATURE
 from tasks.stores.io.filesystem import encode_json, exists, join, read_bytes, read_json, sha256, write_json
+from tasks.stores.kinds import COMMITS, kind_of
 
 PASSWORD = "PNGNOISE_SIGNING_PASSWORD"
 """Of the private key, where it has one."""
@@ -115,7 +116,7 @@ def verify_signed(location: str, trusted: Sequence[Path], **options: Any) -> dic
 def _content(location: str, facts: dict[str, Any] | None = None) -> dict[str, str]:
     """What is signed of a place, every byte of which was checked."""
     facts = facts or verify(location)
-    record = read_bytes(join(location, commit_of(location)))
+    record = read_bytes(join(location, COMMITS[kind_of(location)]))
     return {"kind": str(facts["kind"]), "digest": str(facts["digest"]), "record_sha256": sha256(record)}
 
 

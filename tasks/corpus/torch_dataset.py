@@ -1,4 +1,4 @@
-"""Corpora for PyTorch: a map-style dataset over pairs that are stored, or made when they are asked for.
+"""Corpora for PyTorch: a map-style dataset of pairs that are stored, or generated on demand.
 
 pairs = CorpusDataset("s3://bucket/corpora/latest")
 loader = DataLoader(pairs, 16, shuffle=True, num_workers=4, multiprocessing_context="spawn")
@@ -28,7 +28,7 @@ Item = dict[str, torch.Tensor]
 
 
 class CorpusDataset(Dataset[Item]):
-    """Pairs of a published corpus as (C, H, W) tensors in levels, uint8, uint16 or float32.
+    """Pairs of a published corpus as (C, H, W) tensors of digital numbers: uint8, uint16 or float32.
 
     An item has the keys ``clean``, ``noisy`` and ``index``, the pair's row in the manifest. Only what is picked travels
     to workers; each opens the corpus, and where images are made the model, when it first reads.
@@ -56,7 +56,7 @@ class CorpusDataset(Dataset[Item]):
         else:
             self.pairs = np.arange(len(corpus))
         if corpus.record.mode != "pairs":
-            self._planned(corpus)  # what is wrong with the sources is said here and not by a worker
+            self._planned(corpus)  # report problems of the sources here, not in a worker
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_corpus": None, "_plan": None}
@@ -68,7 +68,7 @@ class CorpusDataset(Dataset[Item]):
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[Item]:
-        """Several items at once: object storage serves them side by side."""
+        """Several items; object storage serves them in parallel."""
         corpus = self._opened()
         numbers = [int(self.pairs[position]) for position in positions]
         stored = corpus.layout.arrays if corpus.stored else ()

@@ -1,5 +1,5 @@
-"""Real pairs and clean images: find, verify, catalogue, cut into patches, read as references.
+"""Real pairs and clean images: find, verify, catalogue, extract patches, read as references.
 
-Belongs here: everything between the files that a dataset's owners ship and a patch store. Dataset layouts are in
+Belongs here: everything between the files of a published dataset and a patch store. Dataset layouts are in
 ``adapters``, container formats in ``formats``. Does not: noise models, corpora.
 """

@@ -1,4 +1,4 @@
-"""Are the two images of a pair aligned? Cross-correlation of their edges over a window in the middle."""
+"""Alignment check of a pair: cross-correlation of the edges of both images in a central window."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_WINDOW = 512  # pixels; enough for any texture, small beside decoding
-_CONVINCING = 0.1  # normalised correlation below which edges are too weak to say anything
-_CHANCE = 12.0  # over the window's side: what unrelated edges do not reach anywhere by chance (measured up to 10)
-_BETTER = 1.15  # how much better than no shift a shift has to explain the edges
+_WINDOW = 512  # pixels; enough texture, and fast compared with decoding
+_MIN_CORRELATION = 0.1  # normalised correlation below which edges are too weak to estimate a shift
+_CHANCE = 12.0  # divided by the side of the window: above the correlation of unrelated edges (measured up to 10)
+_MIN_RATIO = 1.15  # required correlation with the shift relative to that without it
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Shift of the noisy image against the clean one, whole pixels, and how well each explains the edges (0 to 1)."""
+    """Shift of the noisy relative to the clean image in pixels, and normalised edge correlations in [0, 1]."""
 
     dy: int
     dx: int
     shifted: float
     unshifted: float
-    chance: float = 0.0  # what edges that have nothing in common reach somewhere in an image of this size
+    chance: float = 0.0  # maximum correlation of unrelated edges in an image of this size
 
     def moved(self, tolerance: float) -> bool:
-        """Whether the images are convincingly further apart than ``tolerance`` pixels."""
-        clear = self.shifted > max(_CONVINCING, self.chance) and self.shifted > _BETTER * max(self.unshifted, 0.0)
+        """Return whether the images are clearly shifted by more than ``tolerance`` pixels."""
+        clear = self.shifted > max(_MIN_CORRELATION, self.chance)
+        clear = clear and self.shifted > _MIN_RATIO * max(self.unshifted, 0.0)
         return clear and max(abs(self.dy), abs(self.dx)) > tolerance
 
 
 def align(noisy: NDArray[Any], clean: NDArray[Any]) -> Alignment:
     """Estimate the shift between two images (H, W, C) of equal shape.
 
-    Normalised circular cross-correlation of horizontal and vertical differences under a Hann window; differences
-    take away brightness, which the two sides of a pair may rightly have in other scale.
+    Uses the normalised circular cross-correlation of horizontal and vertical differences under a Hann window.
+    Differences remove the brightness, in which the images of a valid pair may differ.
     """
     height, width = clean.shape[:2]
     y, x = max(0, (height - _WINDOW) // 2), max(0, (width - _WINDOW) // 2)
@@ -58,7 +59,7 @@ def align(noisy: NDArray[Any], clean: NDArray[Any]) -> Alignment:
 
 
 def _edges(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Both differences of an image (H, W) as (2, H, W), tapered to zero at the borders."""
+    """Vertical and horizontal differences of an image (H, W) as (2, H, W), tapered to zero at the borders."""
     window = np.outer(np.hanning(grey.shape[0]), np.hanning(grey.shape[1])).astype(np.float32)
     dy = np.diff(grey, axis=0, append=grey[-1:]) * window
     dx = np.diff(grey, axis=1, append=grey[:, -1:]) * window

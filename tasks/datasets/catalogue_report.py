@@ -1,4 +1,4 @@
-"""What a catalogue holds, as a page with pictures and as a table for the run's artifact."""
+"""Report of a catalogue: an HTML page with examples, and Markdown for an artifact of the run."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from tasks.stores.shard_file import Pixels
 Row = dict[str, Any]
 Crop = NDArray[np.float32]
 Read = Callable[[Sequence[Row], str], Iterator[Pixels]]
-"""Images of rows by side, in order; see :func:`tasks.datasets.catalogue.read_catalogued`."""
+"""Reads one side of rows, in order; see :func:`tasks.datasets.catalogue.read_catalogued`."""
 
-_SHOWN = 6
+_EXAMPLES = 6
 _COLUMNS = 6
 _SIDE = 160
 _GAIN = 4
 _DARK, _MAX_LIFT = 0.25, 10
-_LISTED = 500
+_MAX_REJECTED = 500
 _CAPTION = (
-    f"Centre crops of {_SIDE} pixels from little to much noise; noise is multiplied by {_GAIN} around mid grey. Edges "
-    "of the scene in the noise would mean a pair that is not aligned or not of one brightness."
+    f"Centre crops of {_SIDE} pixels in order of increasing noise. Noise is multiplied by {_GAIN} and centred on mid "
+    "grey. Edges of the scene in the noise indicate misalignment or different brightness."
 )
-_CAPTION_SINGLE = f"Centre crops of {_SIDE} pixels; only one side is published, so noise cannot be shown."
+_CAPTION_SINGLE = f"Centre crops of {_SIDE} pixels. The dataset has only noisy or only clean images."
 _CAMERAS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def classes(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """One table line per dataset, split, camera and ISO."""
+    """Return one table row per dataset, split, camera and ISO."""
     ordered = sorted(rows, key=_class)
     return [_line(key, list(members)) for key, members in groupby(ordered, key=_class)]
 
@@ -68,24 +68,24 @@ def _mean(values: Sequence[float], form: str) -> str:
 
 
 def markdown_classes(rows: Sequence[Row], limit: int = 40) -> str:
-    """The table of :func:`classes` in markdown; what is the same for all stands above it, so that it fits a screen."""
+    """Format :func:`classes` as a Markdown table. Values that are equal in all rows are listed above it."""
     lines = classes(rows)
     same = [name for name in lines[0] if len(lines) > 1 and len({line[name] for line in lines}) == 1]
     head = [name for name in lines[0] if name not in same]
     cells = [[line[name] for name in head] for line in lines[:limit]]
     above = f"All: {', '.join(f'{name} {plain(lines[0][name])}' for name in same)}.\n\n" if same else ""
-    more = f"\n\n… and {len(lines) - limit} more classes in the page." if len(lines) > limit else ""
+    more = f"\n\n… and {len(lines) - limit} more rows in the report." if len(lines) > limit else ""
     return above + table(head, cells).rstrip("\n") + more
 
 
-def shown(rows: Sequence[Row]) -> list[Row]:
-    """A few rows that stand for the whole, from little to much noise: one per class, or more of few classes."""
+def representative_rows(rows: Sequence[Row]) -> list[Row]:
+    """Select a few representative rows in order of increasing noise: one per class, or several if classes are few."""
     medians = []
     for _, members in groupby(sorted(rows, key=_class), key=_class):
         ranked = sorted(members, key=_noise)
         medians.append(ranked[len(ranked) // 2])
-    candidates = sorted(medians if len(medians) >= _SHOWN else rows, key=_noise)
-    count = min(_SHOWN, len(candidates))
+    candidates = sorted(medians if len(medians) >= _EXAMPLES else rows, key=_noise)
+    count = min(_EXAMPLES, len(candidates))
     locations = np.linspace(0, len(candidates) - 1, count).round().astype(int).tolist()
     return [candidates[k] for k in dict.fromkeys(locations)]
 
@@ -95,25 +95,25 @@ def _noise(row: Row) -> tuple[float, str]:
 
 
 def catalogue_markdown(rows: Sequence[Row], rejected: Sequence[dict[str, str]], read: Read, limit: int = 50) -> str:
-    """The catalogue as an artifact of a run: a small picture, classes, reasons of rejection."""
-    picture_text = f"![examples]({grid(shown(rows), read, small=True)})"
-    head = f"# Catalogue\n\n{len(rows)} usable, {len(rejected)} rejected.\n\n{picture_text}\n\n{markdown_classes(rows)}"
+    """Format a catalogue as Markdown for an artifact: a small image, classes, and reasons of rejections."""
+    image = f"![examples]({grid(representative_rows(rows), read, small=True)})"
+    head = f"# Catalogue\n\n{len(rows)} usable, {len(rejected)} rejected.\n\n{image}\n\n{markdown_classes(rows)}"
     if not rejected:
         return head
-    # Ids and reasons hold names from strangers' archives: as code they stay text.
+    # Ids and reasons contain untrusted names, so format them as code.
     lines = "\n".join(f"- {code(r['id'])}: {code(r['reason'])}" for r in rejected[:limit])
     return f"{head}\n\n## Rejected\n\n{lines}"
 
 
 def grid(rows: Sequence[Row], read: Read, *, small: bool = False) -> str:
-    """Centre crops of a few pairs (noisy, clean and noise times 4, two pairs a line) or images, as a data URI."""
+    """Plot centre crops of a few pairs (noisy, clean and noise times 4, two pairs per line) or images."""
     columns = 3 if all(row[side] is not None for row in rows for side in SIDES) else 1
     lines = -(-len(rows) * columns // _COLUMNS)
     figure = Figure(figsize=(11, 2.05 * lines), layout="constrained")
     axes = figure.subplots(lines, _COLUMNS, squeeze=False).reshape(-1, columns)
     for axis in axes.flatten():
         axis.axis("off")
-    # All rows of a side at once: a container file is walked through once, not once per picture.
+    # Read all rows of a side in one call, so that container files are read in one pass.
     crops = [list(_crops(rows, side, read)) for side in SIDES if rows[0][side] is not None]
     for line, row, *sides in zip(axes, rows, *crops, strict=False):
         for axis, (title, image) in zip(line, _titled(row, sides), strict=False):
@@ -123,9 +123,9 @@ def grid(rows: Sequence[Row], read: Read, *, small: bool = False) -> str:
 
 
 def _crops(rows: Sequence[Row], side: str, read: Read) -> Iterator[Crop]:
-    for row, levels in zip(rows, read(rows, side), strict=True):
+    for row, image in zip(rows, read(rows, side), strict=True):
         top, left = (max(0, (row[axis] - _SIDE) // 2) for axis in ("height", "width"))
-        yield levels[top : top + _SIDE, left : left + _SIDE].astype(np.float32) / row["data_range"]
+        yield image[top : top + _SIDE, left : left + _SIDE].astype(np.float32) / row["data_range"]
 
 
 def _titled(row: Row, sides: Sequence[Crop]) -> Iterator[tuple[str, Crop]]:
@@ -140,13 +140,13 @@ def _titled(row: Row, sides: Sequence[Crop]) -> Iterator[tuple[str, Crop]]:
 
 
 def _lift(sides: Sequence[Crop]) -> int:
-    """How much brighter a dark crop is shown: detectors often fill a small part of 16 bits, which would be black."""
+    """Gain for dark crops: detectors often use a small part of 16 bits, which would appear black."""
     top = max(float(np.quantile(side, 0.999)) for side in sides)
     return 2 ** min(int(-np.log2(top)), _MAX_LIFT) if 0 < top < _DARK else 1
 
 
-def _strength(rows: Sequence[Row]) -> str | None:
-    """Noise std against ISO, a point per pair; None when no ISO is known."""
+def _noise_against_iso(rows: Sequence[Row]) -> str | None:
+    """Plot the noise standard deviation against ISO, one point per pair; None if there is only one ISO value."""
     known = [r for r in rows if r["iso"] and r["noise_std"]]
     if len({r["iso"] for r in known}) < 2:
         return None
@@ -154,10 +154,10 @@ def _strength(rows: Sequence[Row]) -> str | None:
     axis = figure.subplots()
     cameras = sorted({r["camera"] or "unknown" for r in known})
     for k, camera in enumerate(cameras):
-        mine = [r for r in known if (r["camera"] or "unknown") == camera]
-        points = [r["iso"] for r in mine], [100 * float(np.mean(r["noise_std"])) for r in mine]
+        of_camera = [r for r in known if (r["camera"] or "unknown") == camera]
+        points = [r["iso"] for r in of_camera], [100 * float(np.mean(r["noise_std"])) for r in of_camera]
         axis.plot(*points, "o", color=_CAMERAS[k % len(_CAMERAS)], ms=5, alpha=0.7, mew=0, label=camera)
-    axis.set(xscale="log", yscale="log", xlabel="ISO", ylabel="noise std, % of full scale")
+    axis.set(xscale="log", yscale="log", xlabel="ISO", ylabel="noise std, % of data range")
     ticks = sorted({r["iso"] for r in known})
     axis.set_xticks(ticks, [str(t) for t in ticks], fontsize=7, rotation=45)
     axis.set_xticks([], minor=True)
@@ -170,20 +170,27 @@ def _megapixels(pixels: int) -> str:
 
 
 def catalogue_page(commit: dict[str, Any], rows: Sequence[Row], rejected: Sequence[dict[str, str]], read: Read) -> str:
-    """The page of a catalogue as text; ``read`` gives the pixels of rows."""
+    """Render the report of a catalogue as HTML.
+
+    Args:
+        commit: Commit record of the catalogue.
+        rows: Rows of its table.
+        rejected: ``id`` and ``reason`` of rejected files.
+        read: Reads the images of rows.
+    """
     pictures = [
         {
             "title": "Examples",
-            "uri": grid(shown(rows), read),
+            "uri": grid(representative_rows(rows), read),
             "caption": _CAPTION if all(row[side] is not None for row in rows for side in SIDES) else _CAPTION_SINGLE,
         }
     ]
-    if (strength := _strength(rows)) is not None:
-        caption = "One point per pair, logarithmic axes. A point far from its camera's line deserves a look."
-        pictures.append({"title": "Noise against ISO", "uri": strength, "caption": caption})
-    listed = list(rejected[:_LISTED])
-    if len(rejected) > _LISTED:
-        listed.append({"id": "…", "reason": f"{len(rejected) - _LISTED} more in rejected.json"})
+    if (plot := _noise_against_iso(rows)) is not None:
+        caption = "One point per pair, logarithmic axes. Check pairs far from the trend of their camera."
+        pictures.append({"title": "Noise standard deviation against ISO", "uri": plot, "caption": caption})
+    listed = list(rejected[:_MAX_REJECTED])
+    if len(rejected) > _MAX_REJECTED:
+        listed.append({"id": "…", "reason": f"{len(rejected) - _MAX_REJECTED} more in rejected.json"})
     count = {name: len({r[name] for r in rows if r[name] is not None}) for name in ("scene", "camera", "iso")}
     return TEMPLATES.get_template("catalogue.html").render(
         title=f"Catalogue of {', '.join(sorted({r['dataset'] for r in rows}))}",
@@ -202,6 +209,6 @@ def catalogue_page(commit: dict[str, Any], rows: Sequence[Row], rejected: Sequen
         provenance=[
             ("digest", commit["digest"]),
             ("licence", "; ".join(sorted({r["licence"] for r in rows}))),
-            ("files not part of the layout", str(commit["ignored"])),
+            ("ignored files (not part of the layout)", str(commit["ignored"])),
         ],
     )

@@ -1,7 +1,7 @@
-"""Where a corpus takes its clean images from, and how one of them is read on any worker.
+"""Sources of the clean images of a corpus: listing in the planning run, and reading single images on workers.
 
-``shipped`` (the samples in the package), or the URL of a patch store, a catalogue, a Zarr array of images, or a folder
-or prefix of image files. A source is listed once, by the run that plans; workers get what they need of single images.
+A source is ``shipped`` (the samples in the package), or the URL of a patch store, a catalogue, a Zarr array of images,
+or a folder or prefix of image files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from pngmodel.errors import IntegrityError, TransientError, UserError
-from tasks.datasets.catalogue import COMMIT as CATALOGUE
 from tasks.datasets.catalogue import load_catalogue, read_one
 from tasks.datasets.formats.image_file import EXTENSIONS, decode
 from tasks.datasets.formats.jpeg_quality import jpeg_quality
@@ -26,34 +25,35 @@ from tasks.runtime.provenance import content_key
 from tasks.stores.io.filesystem import exists, is_local, join, read_bytes, sha256
 from tasks.stores.io.listing import file_stamps, list_files
 from tasks.stores.io.urls import LEAVES
+from tasks.stores.kinds import COMMITS, find_kind
 from tasks.stores.layout import CLEAN
-from tasks.stores.patch_store import COMMIT as PATCHES
 from tasks.stores.patch_store import PatchStore
 from tasks.stores.shard_file import Pixels
 
 UNKNOWN_LICENCE = "unknown (a folder of images carries none)"
-_AT_ONCE = 32  # files that one task decodes
+_FILES_PER_TASK = 32
 _INLINE = ClusterConfig(kind="inline")
+_CHANGED = "has changed since the corpus was planned; restore it, or generate a new corpus"
 
 
 @dataclass(frozen=True)
 class CleanImage:
-    """One clean image of a source, before it is cut: what a plan needs to know, and what reads it."""
+    """A clean image of a source before cropping: its metadata, and how to read it."""
 
     id: str
     height: int
     width: int
     channels: int
     dtype: str
-    content: str  # a digest that is another when the pixels are
+    content: str  # digest of the pixels or of the file
     licence: str
-    row: int  # in the source: of its table, array or list of files
+    row: int  # index in the table, array or file list of the source
     camera: str | None = None
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A clean image that is not used."""
+    """A clean image that is not used, with the reason."""
 
     id: str
     reason: str
@@ -61,7 +61,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class CleanSource:
-    """All clean images of a source."""
+    """All clean images of a source, and the rejected ones."""
 
     url: str
     images: tuple[CleanImage, ...]
@@ -69,28 +69,31 @@ class CleanSource:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of names and contents, not of the place."""
+        """Digest of names and contents, independent of the location."""
         return content_key([[i.id, i.content] for i in self.images])
 
     def read(self, k: int) -> Pixels:
-        """Image k of the usable ones, (H, W, C)."""
+        """Read usable image ``k``, (H, W, C)."""
         return read_clean(self.url, self.digest, self.images[k])
 
 
 def read_clean(url: str, digest: str, image: CleanImage) -> Pixels:
-    """An image of a source that was listed before, perhaps by another process, (H, W, C).
+    """Read an image of a source that was listed before, possibly by another process; returns (H, W, C).
 
-    ``digest``: of the source; what was opened for another one is not used.
+    Args:
+        url: Source.
+        digest: Digest of the source; part of the cache key.
+        image: The listed image.
 
     Raises:
-        IntegrityError: it is not the one that was listed.
+        IntegrityError: The image has changed since it was listed.
     """
     return _reader(url, digest)(image)
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Some files of a folder, or images of an array, to be decoded and described on a worker."""
+class _DescribeTask:
+    """Task of a worker: decode and describe some files of a folder, or images of an array."""
 
     url: str
     names: tuple[str, ...]
@@ -107,51 +110,57 @@ def open_clean(
     min_jpeg_quality: int | None = None,
     cluster: ClusterConfig = _INLINE,
 ) -> CleanSource:
-    """List a source; unusable files are rejected with a reason, they do not vanish.
+    """List the clean images of a source. Unusable files are listed as rejected, with a reason.
 
     Args:
-        url: see the module.
-        split: only images of this split of a store or catalogue.
-        licence: of images whose source does not say it.
-        min_jpeg_quality: JPEG files below this quality (1 to 100) are rejected; needs a folder.
-        cluster: where files are decoded; a store or catalogue was verified when it was made and is not read.
+        url: Source, see this module.
+        split: Only images of this split of a store or catalogue.
+        licence: Licence of images whose source states none.
+        min_jpeg_quality: Reject JPEG files below this quality, 1 to 100; requires a folder of files.
+        cluster: Cluster that decodes files. Images of stores and catalogues were verified before and are not read.
 
     Raises:
-        UserError: nothing usable is there.
+        UserError: There are no usable images.
     """
     table = _table(url)
     if table is not None:
         if min_jpeg_quality is not None:
-            raise UserError(f"{url}: min_jpeg_quality needs a folder of files; a store does not know what they were")
-        chosen = tuple(image for image, of in table if split in (None, of))
-        if not chosen:
-            raise UserError(f"{url}: no clean image has the split {split!r}; splits there: {_splits(url)}")
-        return CleanSource(url, chosen, ())
+            raise UserError(
+                f"{url}: min_jpeg_quality is {min_jpeg_quality}, but stores do not record the quality of their files; "
+                "use a folder of files, or remove min_jpeg_quality"
+            )
+        selected = tuple(image for image, of in table if split in (None, of))
+        if not selected:
+            raise UserError(f"{url}: no clean images of split {split!r}; available splits: {_splits(url)}")
+        return CleanSource(url, selected, ())
     if split is not None:
-        raise UserError(f"{url}: clean_split is {split!r}, but only patch stores and catalogues have splits")
+        raise UserError(
+            f"{url}: clean_split is {split!r}, but only patch stores and catalogues have splits; remove clean_split"
+        )
     outside: list[str] = []
     names, licence = _names(url, outside), SAMPLE_LICENCE if url == SHIPPED else licence or UNKNOWN_LICENCE
-    looks = [
-        _Look(url, tuple(names[k : k + _AT_ONCE]), k, licence, min_jpeg_quality) for k in range(0, len(names), _AT_ONCE)
+    tasks = [
+        _DescribeTask(url, tuple(names[k : k + _FILES_PER_TASK]), k, licence, min_jpeg_quality)
+        for k in range(0, len(names), _FILES_PER_TASK)
     ]
-    found = {look.first: described for look, described in run_each(cluster, _described, looks)}
+    found = {task.first: described for task, described in run_each(cluster, _describe, tasks)}
     everything = [item for first in sorted(found) for item in found[first]]
     images = tuple(item for item in everything if isinstance(item, CleanImage))
     rejected = tuple(item for item in everything if isinstance(item, Rejected))
     rejected += tuple(Rejected(name, LEAVES) for name in sorted(outside))
     if not images:
-        raise UserError(f"{url}: no usable clean image; first reason: {rejected[0].reason}")
+        raise UserError(f"{url}: no usable clean images; first reason: {rejected[0].reason}")
     return CleanSource(url, images, rejected)
 
 
 def listing(url: str) -> str:
-    """What changes when files of a source do, without reading them: a digest of names, sizes and times, or of a record.
+    """Return a digest that changes if files of a source change: of names, sizes and times, or of a commit record.
 
-    Other places have other times: it says that nothing has happened here, and is no part of any identity.
+    It does not read the files. Times depend on the location, so the digest is not part of any identity.
     """
-    for record in (PATCHES, CATALOGUE):
-        if url != SHIPPED and exists(join(url, record)):
-            return sha256(read_bytes(join(url, record)))
+    kind = None if url == SHIPPED else find_kind(url)
+    if kind in _TABLES:
+        return sha256(read_bytes(join(url, COMMITS[kind])))
     return content_key(file_stamps(_root(url)))
 
 
@@ -161,13 +170,8 @@ def _splits(url: str) -> str:
 
 def _table(url: str) -> Iterator[tuple[CleanImage, str]] | None:
     """The images, each with its split, of a source that has a table of them."""
-    if url == SHIPPED:
-        return None
-    if exists(join(url, PATCHES)):
-        return _patches(url)
-    if exists(join(url, CATALOGUE)):
-        return _catalogued(url)
-    return None
+    kind = None if url == SHIPPED else find_kind(url)
+    return _TABLES[kind](url) if kind in _TABLES else None
 
 
 def _patches(url: str) -> Iterator[tuple[CleanImage, str]]:
@@ -185,6 +189,10 @@ def _catalogued(url: str) -> Iterator[tuple[CleanImage, str]]:
         yield CleanImage(r["pair"], *size, r["clean_sha256"], r["licence"], k, r["camera"]), r["split"]
 
 
+_TABLES = {"patch store": _patches, "catalogue": _catalogued}
+"""Sources that have a table of their images, by kind."""
+
+
 def _root(url: str) -> str:
     return str(SAMPLES) if url == SHIPPED else url
 
@@ -194,7 +202,7 @@ def _is_array(url: str) -> bool:
 
 
 def _names(url: str, outside: list[str]) -> list[str]:
-    """Files of a folder that may be images, or the parts of an array; ``outside`` takes links that leave the folder."""
+    """List possible image files of a folder, or the parts of an array; append links that leave it to ``outside``."""
     if _is_array(url):
         return [row_part(k) for k in range(image_count(url))]
     wanted = ("_clean.png",) if url == SHIPPED else EXTENSIONS
@@ -203,26 +211,26 @@ def _names(url: str, outside: list[str]) -> list[str]:
         raise UserError(f"{join(url, outside[0])}: {LEAVES}; there are no other images")
     if not names:
         raise UserError(
-            f"{url}: no clean images there; give 'shipped', a folder with {', '.join(EXTENSIONS)} files, a Zarr v3 "
+            f"{url}: no clean images found; use 'shipped', a folder with {', '.join(EXTENSIONS)} files, a Zarr v3 "
             "array of images, a patch store or a catalogue"
         )
     return names
 
 
-def _described(look: _Look) -> list[CleanImage | Rejected]:
-    """Decode files whole, so that a truncated one cannot stop a run half-way, and describe them."""
+def _describe(task: _DescribeTask) -> list[CleanImage | Rejected]:
+    """Decode files completely, so that a truncated file cannot stop a run later, and describe them."""
     found: list[CleanImage | Rejected] = []
-    array = _is_array(look.url)
-    for row, name in enumerate(look.names, start=look.first):
+    array = _is_array(task.url)
+    for row, name in enumerate(task.names, start=task.first):
         try:
-            pixels, content = _array_image(look.url, name) if array else _file_image(look, name)
+            pixels, content = _array_image(task.url, name) if array else _file_image(task, name)
         except TransientError:
-            raise  # of storage, not of this image: it must not be left out for good
+            raise  # an error of the storage: do not reject the image
         except UserError as error:
-            found.append(Rejected(name, str(error).replace(join(_root(look.url), ""), "")))
+            found.append(Rejected(name, str(error).replace(join(_root(task.url), ""), "")))
             continue
         height, width, channels = pixels.shape
-        found.append(CleanImage(name, height, width, channels, str(pixels.dtype), content, look.licence, row))
+        found.append(CleanImage(name, height, width, channels, str(pixels.dtype), content, task.licence, row))
     return found
 
 
@@ -234,24 +242,25 @@ def _array_image(url: str, part: str) -> tuple[Pixels, str]:
     except UserError:
         if is_local(url):
             raise
-        pixels = next(read_pixels(url, [part]))  # parts of objects may arrive damaged unnoticed
+        pixels = next(read_pixels(url, [part]))  # retry: range reads of objects have no checksum
     return pixels, pixel_digest(pixels)
 
 
-def _file_image(look: _Look, name: str) -> tuple[Pixels, str]:
-    content = read_bytes(join(_root(look.url), name))
+def _file_image(task: _DescribeTask, name: str) -> tuple[Pixels, str]:
+    content = read_bytes(join(_root(task.url), name))
     pixels = decode(content, name)
-    if look.min_quality is not None and (quality := jpeg_quality(content)) is not None and quality < look.min_quality:
-        raise UserError(f"{name}: JPEG quality {quality}, less than {look.min_quality}")
+    if task.min_quality is not None and (quality := jpeg_quality(content)) is not None and quality < task.min_quality:
+        raise UserError(f"{name}: the JPEG quality is {quality}, less than {task.min_quality}")
     return pixels, sha256(content)
 
 
 @lru_cache(maxsize=8)
 def _reader(url: str, digest: str) -> Callable[[CleanImage], Pixels]:
     """What reads the images of a source; opened once per process."""
-    if url != SHIPPED and exists(join(url, PATCHES)):
+    kind = None if url == SHIPPED else find_kind(url)
+    if kind == "patch store":
         return _patch_reader(url)
-    if url != SHIPPED and exists(join(url, CATALOGUE)):
+    if kind == "catalogue":
         rows = load_catalogue(url)[0].to_pylist()
         return lambda image: _same(read_one(_row(rows, image, url), "clean"), image, url)
     root, array = _root(url), _is_array(url)
@@ -264,7 +273,7 @@ def _reader(url: str, digest: str) -> Callable[[CleanImage], Pixels]:
             content = sha256(file)
             pixels = decode(file, image.id) if content == image.content else file  # type: ignore[assignment]
         if content != image.content:
-            raise IntegrityError(f"{join(root, image.id)}: changed while the corpus was being made; start again")
+            raise IntegrityError(f"{join(root, image.id)}: {_CHANGED}")
         return pixels
 
     return read
@@ -277,7 +286,7 @@ def _patch_reader(url: str) -> Callable[[CleanImage], Pixels]:
     def read(image: CleanImage) -> Pixels:
         row = _row(rows, image, url)
         if patch_content(store, row) != image.content:
-            raise IntegrityError(f"{url}: changed while the corpus was being made; start again")
+            raise IntegrityError(f"{url}: {_CHANGED}")
         return hwc(unit_floats(store.read_image(image.row, CLEAN), row["data_range"]))
 
     return read
@@ -285,11 +294,11 @@ def _patch_reader(url: str) -> Callable[[CleanImage], Pixels]:
 
 def _row(rows: Sequence[dict[str, Any]], image: CleanImage, url: str) -> dict[str, Any]:
     if image.row >= len(rows):
-        raise IntegrityError(f"{url}: changed while the corpus was being made; start again")
+        raise IntegrityError(f"{url}: {_CHANGED}")
     return rows[image.row]
 
 
 def _same(pixels: Pixels, image: CleanImage, url: str) -> Pixels:
     if pixel_digest(pixels) != image.content:
-        raise IntegrityError(f"{url}: image {image.id} changed while the corpus was being made; start again")
+        raise IntegrityError(f"{url}: image {image.id} {_CHANGED}")
     return pixels

@@ -1,8 +1,8 @@
-"""Patch extraction: catalogued images -> a sharded patch store.
+"""Patch extraction from catalogued images into a sharded patch store.
 
-A task is a run of consecutive catalogue rows whose patches fill whole shards that no other task touches: many small
-images in one shard, one large image in several. The last shard of a task is padded. A process
-that cuts one task after the other decodes what they share (the clean image of repeats) once.
+A task is a batch of consecutive catalogue rows whose patches fill whole shards: many small images in one shard, or one
+large image in several. No two tasks write the same shard, and the last shard of a task is padded. A process that runs
+consecutive tasks decodes shared images (the clean image of repeats) once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from pngmodel.errors import IntegrityError, UserError
-from tasks.datasets import patch_statistics as levels
+from tasks.datasets import patch_statistics
 from tasks.datasets.catalogue import COMMIT as CATALOGUE
 from tasks.datasets.catalogue import load_catalogue, read_catalogued
 from tasks.datasets.parameters import Geometry, Selection
@@ -35,7 +35,7 @@ from tasks.stores.shard_file import Pixels
 from tasks.stores.writer import ShardWriter
 
 PRESETS = {"sidd-512": (512, 384), "sidd-256": (256, 256)}
-"""(size, stride) by name: how SIDD is usually cut for training, overlapping and not."""
+"""(size, stride) by name: the usual patches of SIDD for training, with and without overlap."""
 _SHARD = 64
 _INLINE = ClusterConfig(kind="inline")
 Progress = Callable[[int, int], None]
@@ -75,26 +75,26 @@ def _selected(rows: list[dict[str, Any]], wanted: dict[str, Any], catalogue: str
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One task: rows of the catalogue's usable ones, and the shards that their patches fill."""
+class ShardBatch:
+    """Range of usable catalogue rows, and range of the shards that their patches fill (end excluded)."""
 
     rows: tuple[int, int]
     shards: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class UnitTask:
-    """What a worker needs to make one unit; sizes and recipe stand in the store's plan."""
+class ShardBatchTask:
+    """Task of a worker: one batch of shards. Sizes and recipe are in the plan of the store."""
 
     url: str
     key: str
     catalogue: str
     table_sha256: str | None
-    unit: Unit
+    batch: ShardBatch
 
 
 def corners(length: int, size: int, stride: int) -> list[int]:
-    """First pixels of windows along one side; the last window is flush with the border (as SIDD is cropped)."""
+    """Return the first pixels of the crops along one side; the last crop ends at the border (as in SIDD)."""
     if length < size:
         return []
     found = list(range(0, length - size + 1, stride))
@@ -102,30 +102,38 @@ def corners(length: int, size: int, stride: int) -> list[int]:
 
 
 def _windows(row: dict[str, Any], size: int, stride: int) -> list[tuple[int, int]]:
-    """(y, x) of every patch of an image."""
+    """Return (y, x) of all patches of an image."""
     ys, xs = corners(row["height"], size, stride), corners(row["width"], size, stride)
     return [(y, x) for y in ys for x in xs]
 
 
-def pack(counts: Sequence[int], shard: int) -> tuple[list[Unit], tuple[int, ...]]:
-    """Units for images with so many patches each, and how many pairs each shard then holds."""
-    units: list[Unit] = []
+def pack(counts: Sequence[int], shard: int) -> tuple[list[ShardBatch], tuple[int, ...]]:
+    """Distribute patches over shards.
+
+    Args:
+        counts: Number of patches of each image.
+        shard: Maximum number of patches per shard.
+
+    Returns:
+        Batches of shards, and the number of patches of each shard.
+    """
+    batches: list[ShardBatch] = []
     filled: list[int] = []
 
-    def close(start: int, stop: int, held: int) -> None:
+    def close(start: int, stop: int, patches: int) -> None:
         before = len(filled)
-        filled.extend([shard] * (held // shard) + ([held % shard] if held % shard else []))
-        units.append(Unit((start, stop), (before, len(filled))))
+        filled.extend([shard] * (patches // shard) + ([patches % shard] if patches % shard else []))
+        batches.append(ShardBatch((start, stop), (before, len(filled))))
 
-    start = held = 0
+    start = patches = 0
     for row, count in enumerate(counts):
-        if held and held + count > shard:
-            close(start, row, held)
-            start, held = row, 0
-        held += count
-    if held:
-        close(start, len(counts), held)
-    return units, tuple(filled)
+        if patches and patches + count > shard:
+            close(start, row, patches)
+            start, patches = row, 0
+        patches += count
+    if patches:
+        close(start, len(counts), patches)
+    return batches, tuple(filled)
 
 
 def share(units: Sequence[Shared], parts: str | None) -> Sequence[Shared]:
@@ -149,13 +157,25 @@ def extract_patches(
     cluster: ClusterConfig = _INLINE,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Make (or finish) the patch store at ``output``, or with ``parts`` a share of it that :func:`finalise` needs.
+    """Create or resume the patch store at ``output``, or with ``parts`` one part of it.
+
+    Args:
+        catalogue: Folder or URL of a catalogue.
+        output: Folder or URL of the patch store.
+        geometry: Size and stride of patches.
+        shard: Maximum number of patches per shard.
+        select: Filter of catalogue rows.
+        parts: ``"i/n"``: process only part i of n; call :func:`finalise` after all parts.
+        cluster: Cluster.
+        progress: Called with (done, total) shards.
 
     Returns:
-        Patches and shards (of the share), shards made anew, rejected images; without ``parts`` the store's digest.
+        Patches and shards (of the part), number of newly written shards, rejected images, and without ``parts`` the
+        digest of the store.
 
     Raises:
-        UserError: no catalogue, images of several kinds, no patch fits, or the output is another store.
+        UserError: There is no catalogue, images differ in kind, no image is large enough, or the output is another
+            store.
     """
     size, stride = resolved(geometry or Geometry())
     table_sha256 = _table_sha256(catalogue)
@@ -167,28 +187,28 @@ def extract_patches(
         "select": (select or Selection()).model_dump(include=set(Selection.model_fields), exclude_none=True),
     }
     rows, rejected = _usable(table.to_pylist(), recipe, catalogue)
-    units, filled = pack([len(_windows(row, size, stride)) for row in rows], shard)
-    mine = share(units, parts)
+    batches, filled = pack([len(_windows(row, size, stride)) for row in rows], shard)
+    selected = share(batches, parts)
     layout = Layout(
         sum(filled), shard, rows[0]["channels"], size, size, rows[0]["dtype"], _sides(rows[0]), tuple(filled)
     )
     store = ShardWriter(output, KIND, layout, recipe, {"rejected": rejected})
     store.prepare()
-    total, finished, made = sum(u.shards[1] - u.shards[0] for u in mine), 0, 0
+    total, finished, made = sum(batch.shards[1] - batch.shards[0] for batch in selected), 0, 0
     progress(finished, total)
-    todo = [UnitTask(output, store.key, catalogue, table_sha256, unit) for unit in mine]
-    for task, count in run_each(cluster, make_unit, todo):
-        finished += task.unit.shards[1] - task.unit.shards[0]
+    todo = [ShardBatchTask(output, store.key, catalogue, table_sha256, batch) for batch in selected]
+    for task, count in run_each(cluster, make_shards, todo):
+        finished += task.batch.shards[1] - task.batch.shards[0]
         made += count
         progress(finished, total)
     result = {
-        "patches": sum(sum(filled[slice(*unit.shards)]) for unit in mine),
+        "patches": sum(sum(filled[slice(*batch.shards)]) for batch in selected),
         "shards": total,
         "made": made,
         "rejected": rejected,
         "store": output,
     }
-    # every shard was made or checked a moment ago
+    # publish without checking the shards: all were just written or checked
     return result | ({"parts": parts} if parts else {"digest": publish(store)})
 
 
@@ -203,10 +223,10 @@ def _usable(
     chosen = _selected(rows, recipe["select"], catalogue)
     kinds = Counter((row["channels"], row["dtype"], " and ".join(_sides(row))) for row in chosen)
     if len(kinds) > 1:
-        words = "; ".join(f"{n} of {c} x {dtype} ({sides})" for (c, dtype, sides), n in sorted(kinds.items()))
+        described = "; ".join(f"{n} of {c} x {dtype} ({sides})" for (c, dtype, sides), n in sorted(kinds.items()))
         raise UserError(
-            f"{catalogue}: holds images of several kinds: {words}. Choose one with --channels, --dtype, --split or "
-            "--camera; pairs and single images are ingested apart"
+            f"{catalogue}: contains images of several kinds: {described}. Select one kind with --channels, --dtype, "
+            "--split or --camera; ingest pairs and single images separately"
         )
     size = recipe["size"]
     usable, rejected = [], []
@@ -214,98 +234,98 @@ def _usable(
         if _windows(row, size, recipe["stride"]):
             usable.append(row)
         else:
-            reason = f"{row['height']} x {row['width']} pixels is smaller than the patch size {size}"
+            reason = f"the image has {row['height']} x {row['width']} pixels, less than the patch size {size}"
             rejected.append({"id": row["pair"], "reason": reason})
     if not usable:
-        raise UserError(f"{catalogue}: no image holds a patch of {size} x {size}; choose a smaller --size")
+        raise UserError(f"{catalogue}: no image is as large as a patch of {size} x {size}; use a smaller --size")
     return usable, rejected
 
 
 def _table_sha256(catalogue: str) -> str | None:
-    """What the catalogue's table is known by, places of files included, which its digest leaves out."""
+    """Return the SHA-256 of the catalogue table, which unlike the catalogue digest covers file locations."""
     location = join(catalogue, CATALOGUE)
     return read_json(location).get("table_sha256") if exists(location) else None
 
 
 @lru_cache(maxsize=4)
 def _planned(url: str, key: str, catalogue: str, table_sha256: str | None) -> tuple[ShardWriter, list[dict[str, Any]]]:
-    """A store that was begun, and the catalogue's rows that go into it; read once per process."""
+    """Open a planned store and the catalogue rows that it uses; cached per process."""
     store = ShardWriter.planned(url)
     table, digest = load_catalogue(catalogue)
     if (store.key, digest, _table_sha256(catalogue)) != (key, store.recipe["catalogue"], table_sha256):
-        raise IntegrityError(f"{catalogue}: changed while patches were cut from it; run the same command again")
+        raise IntegrityError(f"{catalogue}: has changed since this run was planned; run the same command again")
     return store, _usable(table.to_pylist(), store.recipe, catalogue)[0]
 
 
-def make_unit(task: UnitTask) -> int:
-    """Cut and publish the shards of one unit that are not there or not whole; returns how many those were."""
+def make_shards(task: ShardBatchTask) -> int:
+    """Extract and publish the missing or damaged shards of a batch; return their number."""
     store, rows = _planned(task.url, task.key, task.catalogue, task.table_sha256)
-    indices = range(*task.unit.shards)
+    indices = range(*task.batch.shards)
     missing = [index for index in indices if not store.done(index)]
     if not missing:
         return 0
-    patches = _patches(rows, task.unit, store)
+    patches = _patches(rows, task.batch, store)
     for index in indices:
-        ours = islice(patches, len(store.layout.rows(index)))
+        of_shard = islice(patches, len(store.layout.rows(index)))
         if index in missing:
-            _write_shard(store, index, ours)
+            _write_shard(store, index, of_shard)
         else:
-            deque(ours, maxlen=0)
+            deque(of_shard, maxlen=0)  # skip
     return len(missing)
 
 
 def _patches(
-    rows: list[dict[str, Any]], unit: Unit, store: ShardWriter
+    rows: list[dict[str, Any]], batch: ShardBatch, store: ShardWriter
 ) -> Iterator[tuple[dict[str, Any], int, int, dict[str, Pixels]]]:
-    """(row, y, x, images) of every patch in order. One image (or pair) is held at a time."""
+    """Yield (row, y, x, images) of every patch in order, with one image or pair in memory at a time."""
     size, stride = store.recipe["size"], store.recipe["stride"]
-    readers = {side: _images(rows, unit, side) for side in store.layout.arrays}
-    for row in rows[slice(*unit.rows)]:
+    readers = {side: _images(rows, batch, side) for side in store.layout.arrays}
+    for row in rows[slice(*batch.rows)]:
         whole = {side: np.moveaxis(next(reader), -1, 0) for side, reader in readers.items()}
         for y, x in _windows(row, size, stride):
             square = np.s_[:, y : y + size, x : x + size]
             yield row, y, x, {side: np.ascontiguousarray(image[square]) for side, image in whole.items()}
 
 
-_kept: dict[str, tuple[str, Pixels]] = {}
-"""By side: digest and pixels of an image that the next unit begins with."""
+_last_images: dict[str, tuple[str, Pixels]] = {}
+"""Digest and pixels, by side, of the last image of a batch if the next batch starts with the same image."""
 
 
-def _images(rows: list[dict[str, Any]], unit: Unit, side: str) -> Iterator[Pixels]:
-    """The images of a unit's rows. What its first rows share with the unit before is not decoded again."""
-    start, stop = unit.rows
+def _images(rows: list[dict[str, Any]], batch: ShardBatch, side: str) -> Iterator[Pixels]:
+    """Yield the images of a batch. An image shared with the previous batch is not decoded again."""
+    start, stop = batch.rows
     digests = [row[f"{side}_sha256"] for row in rows[start : stop + 1]]
-    digest, image = _kept.pop(side, ("", np.empty(0)))
-    again = sum(1 for _ in takewhile(lambda other: other == digest, digests[: stop - start]))
-    images = chain(repeat(image, again), read_catalogued(rows[start + again : stop], side))
+    digest, image = _last_images.pop(side, ("", np.empty(0)))
+    repeated = sum(1 for _ in takewhile(lambda other: other == digest, digests[: stop - start]))
+    images = chain(repeat(image, repeated), read_catalogued(rows[start + repeated : stop], side))
     for number, image in enumerate(images):
         if start + number + 1 == stop and digests[number + 1 :] == [digests[number]]:
-            _kept[side] = digests[number], image
+            _last_images[side] = digests[number], image
         yield image
 
 
 def _write_shard(
     store: ShardWriter, index: int, patches: Iterator[tuple[dict[str, Any], int, int, dict[str, Pixels]]]
 ) -> None:
-    """Encode and describe patches one by one, so that no more than their compressed form is held, and publish them."""
+    """Encode and publish patches one by one, so that only their compressed form is in memory."""
     layout, codec = store.layout, store.layout.codec
     chunks: dict[str, list[bytes]] = {side: [] for side in layout.arrays}
     records, sums = [], []
     for number, (row, y, x, images) in zip(layout.rows(index), patches, strict=True):
         data_range = row["data_range"] if layout.dtype == "float32" else peak(layout.dtype)
-        columns, added = levels.measure(images, data_range)
+        columns, image_sums = patch_statistics.measure(images, data_range)
         pair = {name: row[name] for name, _ in PAIR_COLUMNS}
         location = {"patch": number, "slot": layout.slot(number), "y": y, "x": x, "data_range": data_range}
         records.append(pair | location | columns)
-        sums.append(added)
+        sums.append(image_sums)
         for side, image in images.items():
             chunks[side].append(codec.encode(image))
-    store.write(index, chunks, pa.Table.from_pylist(records, schema(layout.arrays)), levels.add(sums))
+    store.write(index, chunks, pa.Table.from_pylist(records, schema(layout.arrays)), patch_statistics.add(sums))
 
 
 @dataclass(frozen=True)
 class ShardCheck:
-    """One shard to be checked on a worker."""
+    """Task of a worker: one shard to check."""
 
     url: str
     key: str
@@ -313,12 +333,12 @@ class ShardCheck:
 
 
 def check_shard(task: ShardCheck) -> bool:
-    """Whether a shard is there and whole."""
-    return _begun(task.url, task.key).done(task.index)
+    """Return whether a shard exists and is undamaged."""
+    return _writer(task.url, task.key).done(task.index)
 
 
 @lru_cache(maxsize=4)
-def _begun(url: str, key: str) -> ShardWriter:
+def _writer(url: str, key: str) -> ShardWriter:
     store = ShardWriter.planned(url)
     assert store.key == key, "the plan of a store never changes"
     return store
@@ -327,10 +347,10 @@ def _begun(url: str, key: str) -> ShardWriter:
 def finalise(
     url: str, *, cluster: ClusterConfig = _INLINE, progress: Progress = lambda done, total: None
 ) -> dict[str, Any]:
-    """Check every shard of a store that was made in ``--parts`` and commit it; nothing changes when that was done.
+    """Check all shards of a store that was written in ``--parts``, and commit it. Does nothing if it is committed.
 
     Raises:
-        UserError: nothing was begun there, or parts are missing; names them.
+        UserError: There is no planned store, or shards are missing; names them.
     """
     store = ShardWriter.planned(url)
     if store.kind != KIND:
@@ -362,7 +382,7 @@ def publish(store: ShardWriter) -> str:
         stored += sum(fact.bytes for fact in facts.objects.values())
     statistics = {
         "patches": {name: dict(sorted(counter.items())) for name, counter in counts.items()},
-        **levels.pooled(levels.add(sums), store.layout.dtype),
+        **patch_statistics.pooled(patch_statistics.add(sums), store.layout.dtype),
         "raw_bytes": store.layout.raw_bytes,
         "stored_bytes": stored,
     }

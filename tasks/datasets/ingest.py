@@ -1,9 +1,9 @@
-"""Ingestion: read and verify every pair of a dataset, write a catalogue of what is usable and a list of what is not.
+"""Ingestion: reads and verifies all pairs of a dataset, and writes a catalogue.
 
 catalogue.parquet   one row per usable pair
-rejected.json       one entry per unusable thing, with its reason
-report.html         the same as a page with pictures
-catalogue.json      counts and digests, written last
+rejected.json       one entry per rejected pair or file, with the reason
+report.html         report with examples
+catalogue.json      commit record with counts and digests, written last
 """
 
 from __future__ import annotations
@@ -42,16 +42,18 @@ from tasks.runtime.parameters import ClusterConfig
 from tasks.runtime.provenance import content_key, packages
 from tasks.runtime.run_metrics import REJECTS, count
 from tasks.runtime.steps import step
+from tasks.stores.commits import PLAN
 from tasks.stores.io.filesystem import exists, join, read_json, remove, sha256, write_bytes, write_json
 from tasks.stores.io.tables import encode_table
+from tasks.stores.kinds import COMMITS
 
 _FAILED = "failed.json"
-_FULL_SCALES = (1.0, 255.0, 4095.0, 16383.0, 65535.0)  # of floats: unit range, or counts of 8, 12, 14, 16 bits
-_ROOM = 1.1
+_DATA_RANGES = (1.0, 255.0, 4095.0, 16383.0, 65535.0)  # of float images: unit range, or counts of 8, 12, 14, 16 bits
+_TOLERANCE = 1.1
 
 
 class RejectedError(UserError):
-    """Nothing was catalogued because too much, or everything, was rejected; ``rejected`` holds each id and reason."""
+    """All or too many pairs were rejected, so no catalogue was written. ``rejected`` lists ids and reasons."""
 
     def __init__(self, message: str, rejected: list[dict[str, str]]) -> None:
         super().__init__(message)
@@ -67,16 +69,27 @@ def ingest(
     cluster: ClusterConfig | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Write the catalogue of ``source`` to ``output``; returns pairs, rejected and digest.
+    """Write the catalogue of a dataset.
+
+    Args:
+        source: Folder, archive or URL of the dataset.
+        adapter_name: Name of an adapter, or path of a YAML rule file.
+        output: Folder or URL of the catalogue.
+        settings: Settings of the ingestion.
+        cluster: Cluster that reads images.
+        progress: Called with (done, total) pairs.
+
+    Returns:
+        Number of pairs, rejected pairs, digest, and locations of catalogue and report.
 
     Raises:
-        UserError: the source does not hold that dataset, no pair is usable, more are rejected than allowed, or the
-            output is something else.
+        UserError: The source is not that dataset, no pair is usable, too many pairs are rejected, or the output has
+            other content.
     """
     settings = settings or IngestSettings()
-    for other in ("plan.json", "digest.json"):
+    for other in (PLAN, COMMITS["model bundle"]):
         if exists(join(output, other)):
-            raise UserError(f"{output}: holds something else than a catalogue (it has {other}); choose another output")
+            raise UserError(f"{output}: contains another store (it has {other}); choose another output")
     location = Source.of(source)
     found = adapter(adapter_name).find(location)
     records = _assigned(found.records, settings, source)
@@ -84,7 +97,7 @@ def ingest(
     unique: dict[str, PairRecord] = {}
     for record in records:
         if record.pair in unique:
-            rejected.append(Unpaired(record.pair, f"a second pair with this id: {record.noisy or record.clean}"))
+            rejected.append(Unpaired(record.pair, f"duplicate id of {record.noisy or record.clean}"))
         else:
             unique[record.pair] = record
     checked = _checked(list(unique.values()), settings, cluster, progress)
@@ -103,25 +116,28 @@ def _refusal(
 ) -> str:
     first = "; ".join(f"{r['id']}: {r['reason']}" for r in rejections[:3])
     if not usable:
-        return f"{source}: no usable pair ({len(rejections)} rejected; all in {join(output, _FAILED)}); {first}"
+        return f"{source}: no usable pairs ({len(rejections)} rejected, see {join(output, _FAILED)}): {first}"
     return (
-        f"{source}: {len(rejections)} rejected beside {usable} usable pairs, {share:.1%} where max_rejected allows "
-        f"{settings.max_rejected:.1%}; nothing was catalogued, all reasons are in {join(output, _FAILED)}; {first}"
+        f"{source}: {len(rejections)} pairs rejected and {usable} usable, so the rejected share is {share:.1%}, but "
+        f"max_rejected is {settings.max_rejected:.1%}; no catalogue was written. All reasons are in "
+        f"{join(output, _FAILED)}: {first}"
     )
 
 
 def _assigned(records: list[PairRecord], settings: IngestSettings, source: str) -> list[PairRecord]:
-    """Splits and licence as asked for."""
+    """Set splits and licences according to the settings."""
     scenes = sorted({r.scene for r in records})
     if unknown := set(settings.validation_scenes) - set(scenes):
-        raise UserError(f"validation scenes {sorted(unknown)} are not in {source}; scenes there: {', '.join(scenes)}")
+        raise UserError(
+            f"validation_scenes: {sorted(unknown)} are not in {source}; available scenes: {', '.join(scenes)}"
+        )
     validation = set(settings.validation_scenes)
     sizes = Counter(r.scene for r in records if r.split == "train" and r.scene not in validation)
-    wanted = settings.validation_share * sizes.total()
+    remaining = settings.validation_share * sizes.total()
     for scene in sorted(sizes, key=lambda s: hashlib.sha256(s.encode()).digest()):
-        if wanted >= sizes[scene] / 2:  # the nearest share that whole scenes allow
+        if remaining >= sizes[scene] / 2:  # whole scenes, as close to the share as possible
             validation.add(scene)
-            wanted -= sizes[scene]
+            remaining -= sizes[scene]
     out = []
     for record in records:
         split = "validation" if record.scene in validation else record.split
@@ -147,7 +163,7 @@ def _checked(
 def _rows(
     records: dict[str, PairRecord], checked: dict[str, Checked], rejected: list[Unpaired], data_range: float | None
 ) -> list[dict[str, Any]]:
-    """Table rows of what is usable, sorted by pair; the reasons of the rest go to ``rejected``."""
+    """Return the table rows of usable pairs, sorted by pair; append the others to ``rejected``."""
     usable: dict[str, dict[str, Any]] = {}
     pixels: dict[str, str] = {}
     for pair in sorted(records):
@@ -156,30 +172,31 @@ def _rows(
             rejected.append(Unpaired(pair, str(result.reason)))
             continue
         digest = result.facts.get("noisy_sha256") or result.facts["clean_sha256"]
-        if (twin := pixels.setdefault(digest, pair)) != pair:
-            rejected.append(Unpaired(pair, f"the same pixels as {twin!r}"))
+        if (original := pixels.setdefault(digest, pair)) != pair:
+            rejected.append(Unpaired(pair, f"has the same pixels as {original!r}"))
             continue
         usable[pair] = {name: getattr(record, name) for name in SCHEMA.names if hasattr(record, name)} | result.facts
     pairs = list(usable)
-    for later, (earlier, likeness) in near_duplicates([checked[p].fingerprint for p in pairs]).items():
+    for later, (earlier, correlation) in near_duplicates([checked[p].fingerprint for p in pairs]).items():
         what = "noise" if usable[pairs[later]]["noisy"] else "image"
-        reason = f"the same {what} as {pairs[earlier]!r} (correlation {likeness:.2f}): one shot stored twice"
+        reason = f"duplicate shot: has the same {what} as {pairs[earlier]!r} (correlation {correlation:.2f})"
         rejected.append(Unpaired(pairs[later], reason))
         del usable[pairs[later]]
     return _scaled(list(usable.values()), data_range)
 
 
 def _scaled(rows: list[dict[str, Any]], data_range: float | None) -> list[dict[str, Any]]:
-    """Statistics as fractions of full scale. Floats of one dataset share the smallest usual scale that holds them.
+    """Set the data range, and convert statistics to fractions of it.
 
-    The clean side decides (or the only one), with some room: noise rightly overshoots white.
+    All float images of a dataset share the smallest usual data range that fits the clean (or only) images. A tolerance
+    of 10 % allows values slightly above white.
     """
     highest = max((row["top"] for row in rows if row["dtype"] == "float32"), default=1.0)
-    floats = data_range or next((scale for scale in _FULL_SCALES if highest <= _ROOM * scale), highest)
+    float_range = data_range or next((scale for scale in _DATA_RANGES if highest <= _TOLERANCE * scale), highest)
     for row in rows:
-        scale = floats if row["dtype"] == "float32" else float(np.iinfo(row["dtype"]).max)
+        scale = float_range if row["dtype"] == "float32" else float(np.iinfo(row["dtype"]).max)
         row["data_range"] = scale
-        del row["top"]  # needed only for this
+        del row["top"]  # not a column of the table
         for name in ("mean", "noise_mean", "noise_std"):
             if name in row:
                 row[name] = [value / scale for value in row[name]]
@@ -197,11 +214,11 @@ def _publish(
 ) -> dict[str, Any]:
     table = pa.Table.from_pylist(rows, SCHEMA)
     content = encode_table(table)
-    remove(join(output, COMMIT))  # from here on an older catalogue at this place is no more
+    remove(join(output, COMMIT))  # invalidates an older catalogue before its files are replaced
     write_bytes(join(output, TABLE), content)
     write_json(join(output, REJECTED), {"rejected": rejections, "ignored": ignored})
     remove(join(output, _FAILED))
-    # Where the files lie does not make another dataset: the digest covers facts and pixels.
+    # The digest covers metadata and pixels, but not file locations.
     locations = {name for side in SIDES for name in (side, f"{side}_part")}
     facts = [{k: v for k, v in row.items() if k not in locations} for row in table.to_pylist()]
     commit: dict[str, Any] = {
@@ -216,7 +233,7 @@ def _publish(
         "digest": content_key(facts),
         "packages": packages(),
     }
-    CatalogueRecord.model_validate(commit)  # the printed schema is true of what is written
+    CatalogueRecord.model_validate(commit)  # ensures that the documented schema matches
     page = catalogue_page(commit, table.to_pylist(), rejections, read_catalogued)
     write_bytes(join(output, REPORT), page.encode())
     write_json(join(output, COMMIT), commit)
@@ -231,7 +248,7 @@ def _publish(
 
 
 def describe(url: str) -> str:
-    """A catalogue in markdown with a small picture, for the run's artifact."""
+    """Format a catalogue as Markdown with a small image, for an artifact of the run."""
     rows = load_catalogue(url)[0].to_pylist()
     return catalogue_markdown(rows, read_json(join(url, REJECTED))["rejected"], read_catalogued)
 

@@ -1,7 +1,7 @@
-"""Levels of patches: what a patch table says of each, and the sums that a store's statistics are made of.
+"""Statistics of patches: columns of the patch table, and sums for the statistics of a store.
 
-Integers are added up as integers, so the figures are exact and equal on every machine, in any order, at any split into
-shards. Floats are added up in float64 after division by their full scale.
+Integer images are summed as integers, so that the results are exact and independent of machine, order and shards. Float
+images are divided by their data range and summed in float64.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from tasks.stores.shard_file import Pixels
 
 Number = int | float
 Sums = dict[str, Any]
-"""``values`` per channel, ``saturated``, and per kind of level (clean, noise, image) ``sum`` and ``squares``."""
+"""``values`` per channel, ``saturated``, and for each of clean, noise and image ``sum`` and ``squares`` per channel."""
 
 
 def measure(images: dict[str, Pixels], data_range: float) -> tuple[dict[str, Any], Sums]:
-    """Columns of the patch table, and sums, of one patch. ``images``: (C, H, W) by array."""
+    """Return the columns of the patch table and the sums of one patch.
+
+    Args:
+        images: Images (C, H, W) by array name.
+        data_range: Data range of float images.
+    """
     if next(iter(images.values())).dtype.kind == "f":
         images = {name: image / np.float64(data_range) for name, image in images.items()}
     last = images.get(NOISY, next(iter(images.values())))
@@ -51,24 +56,24 @@ _WIDER = {np.dtype(np.uint8): np.int16, np.dtype(np.uint16): np.int32, np.dtype(
 
 
 def _saturated(image: Pixels) -> int:
-    """Values at the ends of the range; floats may lie beyond them."""
+    """Number of values at the ends of the range, or beyond them for floats."""
     if image.dtype.kind == "f":
         return int(np.count_nonzero(image <= 0) + np.count_nonzero(image >= 1))
     return int(np.count_nonzero(image == 0) + np.count_nonzero(image == np.iinfo(image.dtype).max))
 
 
 def _totals(image: Pixels) -> list[Number]:
-    """Sum of every channel."""
+    """Sum of each channel."""
     flat = image.reshape(len(image), -1)
     if image.dtype.kind == "f":
         return [float(total) for total in flat.sum(1)]
-    # 32 bits are twice as fast and hold any patch of bytes up to 4100 pixels a side
+    # uint32 is twice as fast and sufficient for 8-bit patches of up to 4100 x 4100 pixels
     narrow = flat.shape[1] * np.iinfo(image.dtype).max < 2**32
     return [int(total) for total in flat.sum(1, dtype=np.uint32 if narrow else np.uint64)]
 
 
 def _squares(image: Pixels) -> list[Number]:
-    """Sum of the squares of every channel: per row in a type that holds it exactly, the rows in 64 bits."""
+    """Sum of squares of each channel: exact per row, and rows added in 64 bits."""
     exact: type[np.number[Any]] = np.float64 if image.dtype.itemsize > 2 or image.dtype == np.uint16 else np.int32
     rows: NDArray[Any] = np.einsum("chw,chw->ch", image, image, dtype=exact)
     if image.dtype.kind == "f":
@@ -77,7 +82,7 @@ def _squares(image: Pixels) -> list[Number]:
 
 
 def _moments(sums: Sums, values: int, scale: float) -> tuple[list[float], list[float]]:
-    """Mean and std of every channel, fractions of full scale."""
+    """Mean and standard deviation of each channel, as fractions of ``scale``."""
     means, stds = [], []
     for total, squares in zip(sums["sum"], sums["squares"], strict=True):
         if isinstance(total, int):
@@ -90,7 +95,7 @@ def _moments(sums: Sums, values: int, scale: float) -> tuple[list[float], list[f
 
 
 def add(parts: Iterable[Sums]) -> Sums:
-    """Sums of several patches or shards together; at least one."""
+    """Add the sums of one or more patches or shards."""
     whole: Sums = {}
     for part in parts:
         whole = part if not whole else _added(whole, part)
@@ -106,7 +111,7 @@ def _added(a: Any, b: Any) -> Any:
 
 
 def pooled(sums: Sums, dtype: str) -> dict[str, Any]:
-    """Mean and std of all pixels by kind of level, and the saturated share."""
+    """Return mean and standard deviation of all pixels for clean, noise or image, and the saturated share."""
     scale, levels = peak(dtype), {}
     for kind in ("clean", "noise", "image"):
         if kind in sums:

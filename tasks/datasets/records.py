@@ -1,4 +1,4 @@
-"""What an adapter yields: one record per noisy/clean pair, or per image where one side is not published."""
+"""Results of adapters: one record per noisy/clean pair, or per image of datasets without noisy or clean images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SIDES = ("noisy", "clean")
 
 @dataclass(frozen=True)
 class PairRecord:
-    """One noisy/clean pair as found, before its pixels were read. URIs, never arrays.
+    """A noisy/clean pair before its pixels are read, with URLs instead of arrays.
 
-    ``noisy_part`` and ``clean_part`` say which piece of a container file is meant: a TIFF page, a block of a MATLAB
-    array (see :mod:`tasks.datasets.formats.pixels`). A benchmark without public ground truth has no ``clean``, a
-    source of clean images no ``noisy``.
+    ``noisy_part`` and ``clean_part`` select a part of a container file, e.g. a TIFF page or a block of a MATLAB array
+    (see :mod:`tasks.datasets.formats.pixels`). Benchmarks without public ground truth have no ``clean``, sources of
+    clean images no ``noisy``.
     """
 
     pair: str  # id, unique within the dataset
@@ -30,17 +30,17 @@ class PairRecord:
     split: str = "train"
     noisy_part: str = ""
     clean_part: str = ""
-    dtype: str | None = None  # what the owners publish, where that is one thing; else whatever both sides agree on
+    dtype: str | None = None  # required dtype of the images; None: any dtype that is equal for both
 
     def side(self, name: str) -> tuple[str, str] | None:
-        """(URI, part) of ``noisy`` or ``clean``, or None when that side is not published."""
+        """Return (URL, part) of ``noisy`` or ``clean``, or None if the dataset does not have that image."""
         uri = self.noisy if name == "noisy" else self.clean
         return None if uri is None else (uri, self.noisy_part if name == "noisy" else self.clean_part)
 
 
 @dataclass(frozen=True)
 class Unpaired:
-    """A thing in the source that cannot become a pair, with its reason."""
+    """A pair or file that cannot be used, with the reason."""
 
     id: str
     reason: str
@@ -48,20 +48,20 @@ class Unpaired:
 
 @dataclass(frozen=True)
 class Found:
-    """All that an adapter found in a source."""
+    """Result of an adapter."""
 
     records: list[PairRecord] = field(default_factory=list)
     rejected: list[Unpaired] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)  # files that are no part of this layout: notes, other formats
+    ignored: list[str] = field(default_factory=list)  # files that are not part of the layout: notes, other formats
 
 
 class Adapter(Protocol):
-    """Reads the layout of one dataset."""
+    """Finds the pairs of a dataset by its layout."""
 
     def find(self, source: Source) -> Found:
         """List the pairs in ``source`` without reading pixels.
 
         Raises:
-            UserError: ``source`` does not hold this dataset.
+            UserError: ``source`` is not this dataset.
         """
         ...

@@ -1,5 +1,5 @@
-"""Where a corpus takes its reference noise from: ``shipped`` (the sample pairs in the package), or the URL of a patch
-store, a catalogue or a prompt bank. Clean images: :mod:`tasks.datasets.clean_images`."""
+"""Sources of reference pairs: ``shipped`` (sample pairs in the package), or the URL of a patch store, a catalogue or a
+prompt bank. For clean images see :mod:`tasks.datasets.clean_images`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import numpy as np
 
 import pngmodel
 from pngmodel.errors import IntegrityError, UserError
-from tasks.datasets.catalogue import COMMIT as CATALOGUE
 from tasks.datasets.catalogue import load_catalogue, read_one
 from tasks.datasets.formats.image_file import read_image
 from tasks.runtime.provenance import content_key
-from tasks.stores.io.filesystem import exists, join, read_bytes, sha256
+from tasks.stores.io.filesystem import read_bytes, sha256
+from tasks.stores.kinds import find_kind
 from tasks.stores.layout import CLEAN, NOISY
-from tasks.stores.patch_store import COMMIT as PATCHES
 from tasks.stores.patch_store import PatchStore
-from tasks.stores.prompt_bank import COMMIT as BANK
 from tasks.stores.prompt_bank import Entry, PromptBank
 from tasks.stores.shard_file import Pixels
 
@@ -32,28 +30,28 @@ SAMPLE_LICENCE = "MIT (SIDD)"
 
 @dataclass(frozen=True)
 class Reference:
-    """One real pair whose noise is imitated."""
+    """A real pair that serves as a noise reference, or is evaluated."""
 
     id: str
     camera: str | None
     iso: int | None
     licence: str
-    content: str  # a digest that is another when the pixels are
+    content: str  # digest of the pixels
     split: str
     dataset: str
     scene: str
-    image: str  # the pair that it is, or that it was cut from
+    image: str  # id of the whole pair from which this one was cropped
     height: int
     width: int
-    y: int = 0  # corner in that image
+    y: int = 0  # corner in the whole image, pixels
     x: int = 0
 
 
 @dataclass(frozen=True)
 class ReferenceSource:
-    """All references of a source. ``read(k)`` gives (noisy, clean) of reference k, (H, W, C) each.
+    """All references of a source. ``read(k)`` returns (noisy, clean) of reference k, (H, W, C) each.
 
-    A prompt bank has no images to read, but ``kept(k)`` gives what ``model`` (a digest) made of them.
+    A prompt bank has no images; ``kept(k)`` returns the prompts that the model with digest ``model`` extracted.
     """
 
     references: tuple[Reference, ...]
@@ -63,37 +61,37 @@ class ReferenceSource:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of names and contents, not of the place."""
+        """Digest of names and contents, independent of the location."""
         return content_key([[r.id, r.content] for r in self.references])
 
     def of_split(self, split: str | None) -> list[int]:
-        """Indices of the references of one split, or of all.
+        """Return the indices of the references of a split, or of all.
 
         Raises:
-            UserError: there is none of it.
+            UserError: There are no references of that split.
         """
         found = [k for k, r in enumerate(self.references) if split in (None, r.split)]
         if not found:
             splits = sorted({r.split for r in self.references})
-            raise UserError(f"no reference has the split {split!r}; splits there: {', '.join(splits)}")
+            raise UserError(f"split: no references of split {split!r}; available splits: {', '.join(splits)}")
         return found
 
 
 def hwc(image: Pixels) -> Pixels:
-    """A stored image (C, H, W) as everything behind a source expects it, (H, W, C)."""
+    """Convert a stored image (C, H, W) to (H, W, C)."""
     moved: Pixels = np.moveaxis(image, 0, -1)
     return moved
 
 
 def patch_id(row: dict[str, Any]) -> str:
-    """The name of a patch: its pair and its corner there."""
+    """Return the id of a patch: its pair and its corner in it."""
     return f"{row['pair']}/{row['y']},{row['x']}"
 
 
 def patch_content(store: PatchStore, row: dict[str, Any]) -> str:
-    """Which window of which verified image it is: the same however the store is cut into shards.
+    """Return a digest of the content of a patch: its verified image and its position, independent of shards.
 
-    Where the clean side is an estimate (:mod:`tasks.denoising.unpaired`), of which estimate, too.
+    It includes the estimate of the clean image if there is one, see :mod:`tasks.denoising.unpaired`.
     """
     recipe = store.record.recipe
     estimated = [recipe["estimated_clean"]] if "estimated_clean" in recipe else []
@@ -101,23 +99,23 @@ def patch_content(store: PatchStore, row: dict[str, Any]) -> str:
 
 
 def unit_floats(image: Pixels, data_range: float) -> Pixels:
-    """Floats in [0, 1], as everything behind a source expects them; integers as they are."""
+    """Convert floats to [0, 1]; integers are returned unchanged."""
     return image / np.float32(data_range) if image.dtype.kind == "f" else image
 
 
-_KEPT = 4
-_kept: dict[tuple[str, str], ReferenceSource] = {}
+_CACHE_SIZE = 4
+_cache: dict[tuple[str, str], ReferenceSource] = {}
 
 
 def planned_references(url: str, digest: str) -> ReferenceSource:
-    """The source that a plan was made with, opened once per process.
+    """Open the source of a plan; cached per process.
 
     Raises:
-        IntegrityError: something else is there now; a worker may live longer than the data.
+        IntegrityError: The source has changed since planning, e.g. because a worker outlives it.
     """
-    source = _kept.get((url, digest)) or open_references(url)
+    source = _cache.get((url, digest)) or open_references(url)
     if source.digest != digest:
-        raise IntegrityError(f"{url}: changed since this run was planned; run the same command again")
+        raise IntegrityError(f"{url}: has changed since this run was planned; run the same command again")
     return source
 
 
@@ -125,17 +123,17 @@ def open_references(url: str) -> ReferenceSource:
     """Open a source of references.
 
     Raises:
-        UserError: it is neither ``shipped`` nor a finished patch store, catalogue or prompt bank, or holds no pair.
+        UserError: ``url`` is neither ``shipped`` nor a finished patch store, catalogue or prompt bank.
     """
     source = _references(url)
-    _kept[url, source.digest] = source
-    while len(_kept) > _KEPT:
-        del _kept[next(iter(_kept))]
+    _cache[url, source.digest] = source
+    while len(_cache) > _CACHE_SIZE:
+        del _cache[next(iter(_cache))]
     return source
 
 
 def open_pairs(url: str) -> ReferenceSource:
-    """As :func:`open_references`, where images are needed: a prompt bank is refused."""
+    """Like :func:`open_references`, but require images: prompt banks raise :class:`UserError`."""
     source = open_references(url)
     if source.kept:
         source.read(0)
@@ -145,7 +143,8 @@ def open_pairs(url: str) -> ReferenceSource:
 def _references(url: str) -> ReferenceSource:
     if url == SHIPPED:
         return _shipped_references()
-    if exists(join(url, PATCHES)):
+    kind = find_kind(url)
+    if kind == "patch store":
         store = PatchStore.open(url)
         store.require(CLEAN, NOISY)
         rows = store.table.to_pylist()
@@ -158,37 +157,37 @@ def _references(url: str) -> ReferenceSource:
             return hwc(noisy), hwc(clean)
 
         return ReferenceSource(found, from_store)
-    if exists(join(url, CATALOGUE)):
+    if kind == "catalogue":
         rows = load_catalogue(url)[0].to_pylist()
         found = tuple(
             _reference(r, r["pair"], content_key([r["noisy_sha256"], r["clean_sha256"]]), r["height"], r["width"])
             for r in rows
         )
         return ReferenceSource(found, lambda k: (read_one(rows[k], "noisy"), read_one(rows[k], "clean")))
-    if exists(join(url, BANK)):
+    if kind == "prompt bank":
         return _bank_references(url)
     raise UserError(
-        f"{url}: is no source of references; give 'shipped', a patch store, a catalogue "
-        "(make one with `pngnoise ingest`) or a prompt bank"
+        f"{url}: is not a source of references; use 'shipped', a patch store, a catalogue "
+        "(create one with `pngnoise ingest`) or a prompt bank"
     )
 
 
 def _bank_references(url: str) -> ReferenceSource:
     bank = PromptBank(url)
     names = {field.name for field in fields(Reference)}
-    # The digest of a source of references is that of what decides a corpus: here the prompts.
+    # For a prompt bank the digest covers the prompts, because they determine the corpus.
     found = tuple(Reference(**({name: row[name] for name in names} | {"content": row["sha256"]})) for row in bank.rows)
 
     def no_images(k: int) -> tuple[Pixels, Pixels]:
         raise UserError(
-            f"{url}: is a prompt bank, which holds no images; give the patch store or catalogue that it was made of"
+            f"{url}: is a prompt bank, which has no images; use the patch store or catalogue from which it was built"
         )
 
     return ReferenceSource(found, no_images, bank.read, bank.record.model)
 
 
 def _reference(row: dict[str, Any], name: str, content: str, height: int, width: int) -> Reference:
-    """What a row of a catalogue or patch store says of its pair."""
+    """Create a reference from a row of a catalogue or patch store."""
     facts = {key: row[key] for key in ("camera", "iso", "licence", "split", "dataset", "scene")}
     corner = {"y": row["y"], "x": row["x"]} if "y" in row else {}
     return Reference(id=name, content=content, image=row["pair"], height=height, width=width, **facts, **corner)

@@ -1,4 +1,4 @@
-"""Where a dataset lies: a folder, an archive that is read in place, or a prefix on object storage."""
+"""Location of a dataset: a folder, an archive that is read in place, or a prefix on object storage."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", "
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of a source (paths relative to it, sorted), and names in it that nothing may be done with."""
+    """Files of a source (sorted relative paths), and names that are not used."""
 
     files: list[str] = field(default_factory=list)
-    refused: list[tuple[str, str]] = field(default_factory=list)  # name as it can be printed, reason
-    hidden: list[str] = field(default_factory=list)  # what systems leave beside files: .DS_Store, __MACOSX
-    stored: dict[str, str] = field(default_factory=dict)  # names as the archive has them, where they differ
+    refused: list[tuple[str, str]] = field(default_factory=list)  # printable name, reason
+    hidden: list[str] = field(default_factory=list)  # files of operating systems: .DS_Store, __MACOSX
+    stored: dict[str, str] = field(default_factory=dict)  # original name in the archive by path
 
 
 @dataclass(frozen=True)
@@ -38,45 +38,46 @@ class Source:
 
     @classmethod
     def of(cls, url: str) -> Source:
-        """The source at ``url``; local paths become absolute, so that catalogues do not depend on where one stands.
+        """Open the source at ``url``. Local paths become absolute, so that catalogues can be used from any directory.
 
         Raises:
-            UserError: nothing is there, or it is an archive that cannot be read in place.
+            UserError: There is no such source, or it is an archive that cannot be read in place.
         """
         if url.lower().endswith(_COMPRESSED_TARS):
             raise UserError(
-                f"{url}: a compressed tar can only be read from start to end; unpack it, or pack it as .zip or .tar"
+                f"{url}: compressed tar files cannot be read in place; unpack the file, or convert it to .zip or .tar"
             )
         path = local_path(url)
         location = str(path.resolve()) if path is not None else url.rstrip("/")
         if location.startswith(_WEB) and not location.lower().endswith((*_ARCHIVES, *_SINGLE)):
             raise UserError(
-                f"{url}: pages of links are not read as folders; give the URL of one file "
-                f"({', '.join((*_ARCHIVES, *_SINGLE))}), s3://bucket/folder, or a folder on disk"
+                f"{url}: web pages cannot be listed as folders; use the URL of a file "
+                f"({', '.join((*_ARCHIVES, *_SINGLE))}), s3://bucket/folder, or a local folder"
             )
         if not exists(location):
-            raise UserError(f"{url}: there is nothing; give a folder, a .zip or .tar, or a URL of one")
+            raise UserError(f"{url}: does not exist; use a folder, a .zip or .tar file, or the URL of one")
         source = cls(location)
         if source.archive is None and source.single is None and is_file(location):
             raise UserError(
-                f"{url}: is one file; give the folder it lies in, or one of {', '.join((*_ARCHIVES, *_SINGLE))}"
+                f"{url}: this kind of file is not supported; use its folder, or a file of type "
+                f"{', '.join((*_ARCHIVES, *_SINGLE))}"
             )
         return source
 
     @cached_property
     def archive(self) -> str | None:
-        """``zip`` or ``tar`` when the source is one file of that kind."""
+        """``zip`` or ``tar`` if the source is such a file, else None."""
         suffix = PurePosixPath(self.url).suffix.lower()
         return suffix[1:] if suffix in _ARCHIVES and is_file(self.url) else None
 
     @cached_property
     def single(self) -> str | None:
-        """The file's name when the source is one image or MATLAB file."""
+        """Name of the file if the source is a single image or MATLAB file, else None."""
         path = PurePosixPath(self.url)
         return path.name if path.suffix.lower() in _SINGLE and is_file(self.url) else None
 
     def uri(self, path: str) -> str:
-        """The URI of a file in the source."""
+        """Return the URL of a file in the source."""
         if self.single is not None:
             return self.url
         if self.archive is None:
@@ -85,19 +86,19 @@ class Source:
 
     @cached_property
     def listing(self) -> Listing:
-        """All files, listed once; the names in an archive are data from strangers and never become paths on disk."""
+        """All files, listed once. Names in archives are untrusted and are never used as paths on disk."""
         listing, closed, outside = Listing(), list[str](), list[str]()
         found = members(self.archive, self.url) if self.archive is not None else {}
         for name in sorted(self._names(found, closed, outside)):
             path = name.removeprefix("./")
             if self.archive == "zip":
-                path = path.replace("\\", "/")  # the separators of the system that packed it
+                path = path.replace("\\", "/")  # zip files written on Windows may have backslashes
             if _is_hidden(path):
                 listing.hidden.append(_printable(path))
                 continue
             reason = _refusal(name) or (found[name].problem if name in found else None)
             if path in listing.stored:
-                reason = reason or f"the archive holds it twice, as {listing.stored[path]!r} too"
+                reason = reason or f"the archive has this file twice, also as {listing.stored[path]!r}"
             if reason is not None:
                 listing.refused.append((_printable(name), reason))
                 continue
@@ -119,12 +120,12 @@ class Source:
 
     @property
     def files(self) -> list[str]:
-        """Relative paths of the usable files."""
+        """Relative paths of usable files."""
         return self.listing.files
 
     @cached_property
     def top(self) -> str:
-        """The folder (with its slash) that an archive was packed from, when everything in it lies in that one."""
+        """Top folder of an archive, with a trailing slash, if it has all files; else an empty string."""
         heads = {path.partition("/")[0] for path in self.files if self.archive is not None}
         only = heads.pop() if len(heads) == 1 else ""
         return f"{only}/" if only and all("/" in path for path in self.files) else ""
@@ -146,7 +147,7 @@ def _is_hidden(path: str) -> bool:
 
 
 def _refusal(name: str) -> str | None:
-    """Why a listed name is not used."""
+    """Return the reason why a name is not used, or None."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -154,7 +155,7 @@ def _refusal(name: str) -> str | None:
     path = PurePosixPath(name.replace("\\", "/"))
     drive = len(name) > 2 and name[1] == ":" and name[2] in "\\/"
     if path.is_absolute() or ".." in path.parts or drive:
-        return "the name leaves the archive it is in; it is not read"
+        return "the name points outside of the archive; the file is not read"
     if "::" in name or "\n" in name:
-        return "the file name holds '::' or a line break, which no URI can tell; rename the file"
+        return "the file name contains '::' or a line break, which URLs do not support; rename the file"
     return None

@@ -1,4 +1,4 @@
-"""Verify pairs: they decode, agree, lie on each other, and hold noise; measure that noise on the way."""
+"""Verification of pairs: images decode, match in shape and dtype, and are aligned. Also measures the noise."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tasks.stores.io.filesystem import is_local
 from tasks.stores.shard_file import Pixels
 
 _STRIP = 256  # rows; bounds the memory of statistics over images of any size
-_GROUP = 160  # a MATLAB file is walked through once for each group: 8 times for the blocks of SIDD
-_HIGHEST = 1e12  # far beyond any count; sums of squares stay finite
+_GROUP = 160  # each group reads its MATLAB file once: 8 times for the blocks of SIDD
+_MAX_VALUE = 1e12  # far above any sensor count; keeps sums of squares finite
 
 MEASURED = (
     ("height", pa.int32()),
@@ -38,9 +38,9 @@ MEASURED = (
     ("shift_y", pa.int32()),
     ("shift_x", pa.int32()),
 )
-"""What a verified pair is known by. ``mean`` per channel of the clean image (or of the only side), noise per channel,
-levels as stored until the catalogue divides them by full scale; ``noise_lag1`` the mean of the horizontal and
-vertical lag-1 autocorrelation; ``low`` and ``high`` over both sides."""
+"""Measured columns of a verified pair: ``mean`` of the clean (or only) image and of the noise per channel, in stored
+units until the catalogue divides them by the data range; ``noise_lag1``, the mean of the horizontal and vertical lag-1
+autocorrelation; ``low`` and ``high``, the extremes of both images."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Checked:
-    """A record that was read: its facts and fingerprint, or why it cannot be used."""
+    """Result of a verification: measured columns and fingerprint, or the reason of rejection."""
 
     facts: dict[str, Any] | None
     fingerprint: bytes = b""
@@ -61,7 +61,7 @@ class Checked:
 
 
 def grouped(records: Sequence[PairRecord], max_shift: float) -> list[Group]:
-    """Records of one container file in runs of bounded length, others one by one."""
+    """Group the records of each container file in batches of limited size; other records one by one."""
     groups = []
     for _, run in groupby(records, key=lambda r: (r.noisy, r.clean)):
         members = list(run)
@@ -71,22 +71,22 @@ def grouped(records: Sequence[PairRecord], max_shift: float) -> list[Group]:
 
 
 def check_group(group: Group) -> list[Checked]:
-    """Read and verify each record of a group, one pair in memory at a time.
+    """Read and verify the records of a group, with one pair in memory at a time.
 
-    What is refused on object storage is looked at again: parts of objects may arrive damaged unnoticed.
+    Records on object storage that fail are checked a second time, because range reads of objects have no checksum.
 
     Raises:
-        TransientError: storage failed, which says nothing about the images.
+        TransientError: The storage failed, independent of the images.
     """
-    found = _looked_at(group)
-    refused = [k for k, result in enumerate(found) if result.facts is None]
-    if refused and not all(is_local(uri) for uri in (group.records[0].noisy, group.records[0].clean) if uri):
-        again = _looked_at(replace(group, records=tuple(group.records[k] for k in refused)))
-        found = [again[refused.index(k)] if k in refused else result for k, result in enumerate(found)]
+    found = _verify(group)
+    failed = [k for k, result in enumerate(found) if result.facts is None]
+    if failed and not all(is_local(uri) for uri in (group.records[0].noisy, group.records[0].clean) if uri):
+        second = _verify(replace(group, records=tuple(group.records[k] for k in failed)))
+        found = [second[failed.index(k)] if k in failed else result for k, result in enumerate(found)]
     return found
 
 
-def _looked_at(group: Group) -> list[Checked]:
+def _verify(group: Group) -> list[Checked]:
     done: list[Checked] = []
     sides = [_sides(group.records, side) for side in SIDES]
     try:
@@ -99,9 +99,9 @@ def _looked_at(group: Group) -> list[Checked]:
     except UserError as error:
         if len(group.records) == 1:
             return [Checked(None, reason=str(error))]
-        # One damaged member must not take the others with it.
+        # Verify the other records separately, so that a damaged one does not reject them.
         rest = group.records[len(done) :]
-        return [*done, *(_looked_at(Group((record,), group.max_shift))[0] for record in rest)]
+        return [*done, *(_verify(Group((record,), group.max_shift))[0] for record in rest)]
     return done
 
 
@@ -111,7 +111,7 @@ def _sides(records: Sequence[PairRecord], side: str) -> Iterator[Pixels | None]:
         return repeat(None, len(records))
     return read_pixels(
         locations[0][0], [location[1] for location in locations if location is not None]
-    )  # a group shares its files
+    )  # all records of a group share their files
 
 
 def _check(record: PairRecord, noisy: Pixels | None, clean: Pixels | None, max_shift: float) -> Checked:
@@ -119,10 +119,10 @@ def _check(record: PairRecord, noisy: Pixels | None, clean: Pixels | None, max_s
     for side, image in both:
         if reason := _unusable(image, record.dtype):
             return Checked(None, reason=f"{side} {_location(record, side)} {reason}")
-    # A clean side may rightly be flat (a grey card); an image that is to show noise or a scene may not.
+    # A clean image of a pair may be constant (a grey card), but not a noisy image or a single clean image.
     side, first = both[0]
     if float(first.min()) == float(first.max()):
-        flat = f"{side} {_location(record, side)} is one flat level ({float(first.min()):g} everywhere)"
+        flat = f"{side} {_location(record, side)} is constant ({float(first.min()):g} everywhere)"
         return Checked(None, reason=flat)
     facts: dict[str, Any] = {f"{side}_sha256": pixel_digest(image) for side, image in both}
     facts |= dict(zip(("height", "width", "channels"), first.shape, strict=True)) | {"dtype": str(first.dtype)}
@@ -131,20 +131,20 @@ def _check(record: PairRecord, noisy: Pixels | None, clean: Pixels | None, max_s
         if reason := _disagreement(record, noisy, clean):
             return Checked(None, reason=reason)
         if facts["noisy_sha256"] == facts["clean_sha256"]:
-            return Checked(None, reason="noisy and clean are the same pixels")
+            return Checked(None, reason="noisy and clean image have the same pixels")
         alignment = align(noisy, clean)
         if alignment.moved(max_shift):
             reason = (
-                f"noisy and clean are shifted by ({alignment.dy}, {alignment.dx}) pixels (edges correlate "
-                f"{alignment.shifted:.2f} there, {alignment.unshifted:.2f} without a shift)"
+                f"noisy and clean image are shifted by ({alignment.dy}, {alignment.dx}) pixels (edge correlation "
+                f"{alignment.shifted:.2f} with the shift, {alignment.unshifted:.2f} without)"
             )
             return Checked(None, reason=reason)
         facts |= {"shift_y": alignment.dy, "shift_x": alignment.dx} if alignment.moved(0) else {}
         facts.setdefault("shift_y", 0)
         facts.setdefault("shift_x", 0)
         facts |= _noise(noisy, clean)
-    settled = clean if clean is not None else first
-    facts |= {"mean": _means(settled), "top": float(settled.max())}
+    reference = clean if clean is not None else first
+    facts |= {"mean": _means(reference), "top": float(reference.max())}
     return Checked(facts, fingerprint(noisy, clean))
 
 
@@ -155,28 +155,28 @@ def _location(record: PairRecord, side: str) -> str:
 
 def _unusable(image: Pixels, dtype: str | None) -> str | None:
     if dtype is not None and str(image.dtype) != dtype:
-        return f"is {image.dtype} where the dataset holds {dtype}"
+        return f"is {image.dtype}, but the dataset is {dtype}"
     if image.dtype == np.float32:
         if not np.isfinite(image).all():
-            return f"holds {int((~np.isfinite(image)).sum())} values that are NaN or infinite"
-        if float(image.max()) > _HIGHEST:
-            return f"holds values up to {float(image.max()):g}, which are no levels of an image"
+            return f"has {int((~np.isfinite(image)).sum())} values that are NaN or infinite"
+        if float(image.max()) > _MAX_VALUE:
+            return f"has values up to {float(image.max()):g}; at most {_MAX_VALUE:g} is allowed"
         if float(image.min()) < 0:
-            return f"holds negative values ({float(image.min()):g}); add the black level back"
+            return f"has negative values ({float(image.min()):g}); add the black level"
     return None
 
 
 def _disagreement(record: PairRecord, noisy: Pixels, clean: Pixels) -> str | None:
     locations = {side: _location(record, side) for side in SIDES}
     if noisy.shape != clean.shape:
-        return f"noisy {locations['noisy']} is {noisy.shape} but clean {locations['clean']} is {clean.shape}"
+        return f"noisy {locations['noisy']} is {noisy.shape}, but clean {locations['clean']} is {clean.shape}"
     if noisy.dtype != clean.dtype:
-        return f"noisy {locations['noisy']} is {noisy.dtype} but clean {locations['clean']} is {clean.dtype}"
+        return f"noisy {locations['noisy']} is {noisy.dtype}, but clean {locations['clean']} is {clean.dtype}"
     return None
 
 
 def pixel_digest(image: Pixels) -> str:
-    """sha256 of an image's shape, dtype and levels: the same picture in another container has the same digest."""
+    """Return the SHA-256 of shape, dtype and pixels of an image, independent of its container format."""
     digest = hashlib.sha256(f"{image.shape} {image.dtype} ".encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
@@ -188,7 +188,7 @@ def _means(image: Pixels) -> list[float]:
 
 
 def _noise(noisy: Pixels, clean: Pixels) -> dict[str, Any]:
-    """Mean, std and lag-1 autocorrelation of noisy - clean, in strips."""
+    """Mean, standard deviation and lag-1 autocorrelation of noisy - clean, computed in strips."""
     height, width, channels = clean.shape
     first, second, lag = np.zeros(channels), np.zeros(channels), np.zeros(channels)
     for y in range(0, height, _STRIP):
@@ -199,7 +199,9 @@ def _noise(noisy: Pixels, clean: Pixels) -> dict[str, Any]:
         lag += np.einsum("hwc,hwc->c", noise[1:], noise[:-1], dtype=np.float64) / 2
     mean, power = first / (height * width), second / (height * width)
     variance = np.maximum(power - mean**2, 0.0)
-    around = lag / (height * width) - mean**2  # borders weigh 1 / (side): nothing against the estimate's own spread
+    around = (
+        lag / (height * width) - mean**2
+    )  # neglects the missing neighbours at the border, far below the standard error
     share = np.divide(around, variance, out=np.zeros(channels), where=variance > 0)
     return {
         "noise_mean": [float(v) for v in mean],

@@ -1,4 +1,4 @@
-"""Denoisers: train on real and synthetic pairs, evaluate, submit to benchmarks, estimate clean images.
+"""Denoisers: training on real and synthetic pairs, evaluation, benchmark submissions, estimated clean images.
 
 Belongs here: everything that trains or runs a denoiser. Does not: denoiser networks (``pngmodel.denoisers``).
 """

@@ -1,4 +1,4 @@
-"""Evaluation of denoisers on real pairs: fidelity with its spread over seeds, paired differences from the control."""
+"""Evaluation of denoisers on real pairs: PSNR and SSIM over seeds, and paired differences from the control."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from pngmodel.bundle import bundle_config
 from pngmodel.errors import UserError
 from pngmodel.metrics.comparison import paired_difference
 from pngmodel.network.model import Precision
-from tasks.denoising.measurement import NOISY, Candidate, Measurement, candidates, chosen, measure
+from tasks.denoising.measurement import NOISY, Candidate, Measurement, candidates, measure, select_pairs
 from tasks.denoising.parameters import EvaluateDenoiserParameters, TestSet
 from tasks.models.denoisers import CLASSICAL
 from tasks.models.generators import bundle_folder
 from tasks.runtime.clusters import run_each
 from tasks.runtime.parameters import ClusterConfig
-from tasks.runtime.provenance import content_key, device_name, measuring_version
+from tasks.runtime.provenance import content_key, device_name, evaluation_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import KEY, read_record
-from tasks.stores.io.filesystem import exists, join, write_json
-from tasks.stores.patch_store import COMMIT as PATCHES
+from tasks.stores.io.filesystem import join, write_json
+from tasks.stores.kinds import is_kind
 from tasks.stores.patch_store import PatchStore
 from tasks.training.pair_sources import pairs_digest
 
 RECORD, REPORT = "record.json", "report.html"
-_FIGURES = ("psnr", "ssim")
-_TOLD = ("steps", "commit", "device", "config", "data", "seconds")
+_METRICS = ("psnr", "ssim")
+_TRAINING_FACTS = ("steps", "commit", "device", "config", "data", "seconds")
 
 Rows = list[dict[str, Any]]
-"""One image each: id, psnr, ssim."""
+"""One row per image: id, scene, psnr, ssim."""
 
 
 def measurements(parameters: EvaluateDenoiserParameters) -> list[Measurement]:
-    """Everything that is to be measured: the noisy images as they are, then every denoiser, on every set.
+    """List the measurements of an evaluation: for every test set the noisy images, then every denoiser.
 
     Raises:
-        UserError: a denoiser or a set cannot be used, or two sets have one name.
+        UserError: A denoiser or a test set cannot be used, or two test sets have the same name.
     """
     Precision.best(parameters.device)
     names = [test.name for test in parameters.tests]
     if len(set(names)) < len(names):
-        raise UserError(f"tests: names must differ, found {', '.join(names)}")
+        raise UserError(f"tests: names must be unique, got {', '.join(names)}; rename a test set")
     found = [Candidate(NOISY, 0, "", content_key(NOISY)), *candidates(parameters.denoisers)]
     tasks = []
     for test in parameters.tests:
-        source, pairs = chosen(test)
+        source, pairs = select_pairs(test)
         content = content_key([source.references[k].content for k in pairs])
         tasks += [
             Measurement(
@@ -68,7 +68,14 @@ def measure_all(
     cluster: ClusterConfig,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Measurement, Rows]:
-    """Figures of every image, from ``output`` where they were measured before; a second run measures nothing."""
+    """Measure every image. Results that are already in ``output`` are reused.
+
+    Args:
+        tasks: Measurements.
+        output: Folder or URL; results are in the subfolder ``measured``.
+        cluster: Cluster.
+        progress: Called with (done, total) measurements.
+    """
     found: dict[Measurement, Rows] = {}
     for task in tasks:
         kept = read_record(_location(output, task), task.key)
@@ -90,7 +97,7 @@ def _location(output: str, task: Measurement) -> str:
 
 
 def record_of(parameters: EvaluateDenoiserParameters, found: dict[Measurement, Rows]) -> dict[str, Any]:
-    """The evaluation record (JSON-able)."""
+    """Build the JSON-serialisable evaluation record from the metrics of all images."""
     tests = {}
     for test in parameters.tests:
         mine = [task for task in found if task.test == test.name]
@@ -103,7 +110,7 @@ def record_of(parameters: EvaluateDenoiserParameters, found: dict[Measurement, R
             "trained_on": _trained_on(test, [task.candidate for task in mine]),
             "references": mine[0].content,
             "chosen": test.model_dump(mode="json", exclude={"name", "references"}),
-            "metrics": {arm: _figures(seeds) for arm, seeds in arms.items()},
+            "metrics": {arm: _arm_metrics(seeds) for arm, seeds in arms.items()},
             "differences": _differences(arms, parameters.control),
         }
     used = {(w.candidate.arm, w.candidate.seed): w.candidate for w in found}
@@ -114,13 +121,13 @@ def record_of(parameters: EvaluateDenoiserParameters, found: dict[Measurement, R
         "denoisers": denoisers,
         "tests": tests,
         "device": device_name(parameters.device),
-        "code": measuring_version(),
+        "code": evaluation_version(),
     }
 
 
 def _trained_on(test: TestSet, used: list[Candidate]) -> list[str]:
     """Arms whose real training pairs are among those of a set: their figures there are no test."""
-    store = PatchStore.open(test.references) if exists(join(test.references, PATCHES)) else None
+    store = PatchStore.open(test.references) if is_kind(test.references, "patch store") else None
     if store is None:
         return []
     splits = {test.split, None} if test.split else {*store.table.column("split").to_pylist(), None}
@@ -136,25 +143,25 @@ def _trained_on(test: TestSet, used: list[Candidate]) -> list[str]:
 
 
 def _facts(candidate: Candidate, found: dict[Measurement, Rows]) -> dict[str, Any]:
-    """A denoiser: how it was trained, and its own figures by set."""
+    """Return training facts of a denoiser and its metrics by test set."""
     metrics = {
         f"{task.test}.{name}": fmean(row[name] for row in rows)
         for task, rows in found.items()
         if task.candidate == candidate
-        for name in _FIGURES
+        for name in _METRICS
     }
     facts = {"arm": candidate.arm, "seed": candidate.seed, "digest": candidate.digest, "metrics": metrics}
     if candidate.denoiser in CLASSICAL:
         return facts
     config = bundle_config(bundle_folder(candidate.denoiser))
-    training = {name: config["training"][name] for name in _TOLD if name in config["training"]}
+    training = {name: config["training"][name] for name in _TRAINING_FACTS if name in config["training"]}
     return facts | {"network": config["model"], "training": training}
 
 
-def _figures(seeds: dict[int, Rows]) -> dict[str, Any]:
-    """Mean over images, then over seeds; the spread is the standard deviation over seeds, which one has not."""
+def _arm_metrics(seeds: dict[int, Rows]) -> dict[str, Any]:
+    """Mean over images, then over seeds; ``_spread`` is the standard deviation over seeds, if there are several."""
     out: dict[str, Any] = {"seeds": sorted(seeds)}
-    for name in _FIGURES:
+    for name in _METRICS:
         means = [fmean(row[name] for row in seeds[seed]) for seed in sorted(seeds)]
         out |= {name: fmean(means), f"{name}_by_seed": means}
         out |= {f"{name}_spread": stdev(means)} if len(means) > 1 else {}
@@ -162,7 +169,7 @@ def _figures(seeds: dict[int, Rows]) -> dict[str, Any]:
 
 
 def _differences(arms: dict[str, dict[int, Rows]], control: str) -> dict[str, Any]:
-    """Every arm minus the control, paired by image, and by seed where both have the same ones."""
+    """Differences of all arms from the control, paired by image, and by seed if both have the same seeds."""
     if control not in arms:
         return {}
     out: dict[str, Any] = {}
@@ -171,22 +178,22 @@ def _differences(arms: dict[str, dict[int, Rows]], control: str) -> dict[str, An
             continue
         paired = sorted(seeds) == sorted(arms[control])
         scenes = [row["scene"] for row in next(iter(seeds.values()))]
-        for name in _FIGURES:
-            mine, others = (_by_seed(side, name, mean=not paired) for side in (seeds, arms[control]))
-            found = paired_difference(mine, others, scenes=scenes)
+        for name in _METRICS:
+            values, control_values = (_by_seed(side, name, mean=not paired) for side in (seeds, arms[control]))
+            found = paired_difference(values, control_values, scenes=scenes)
             difference = {"mean": found.mean, "low": found.low, "high": found.high, "seeds_paired": paired}
             out.setdefault(arm, {})[name] = difference
     return out
 
 
 def _by_seed(seeds: dict[int, Rows], name: str, *, mean: bool) -> list[list[float]]:
-    """(seeds, images) of one figure; ``mean``: over the seeds, as one row."""
+    """Values of a metric as (seeds, images); with ``mean`` the mean over seeds as a single row."""
     rows = [[row[name] for row in seeds[seed]] for seed in sorted(seeds)]
     return [[fmean(column) for column in zip(*rows, strict=True)]] if mean else rows
 
 
 def publish_record(output: str, record: dict[str, Any]) -> str:
-    """Write the record; returns its place."""
+    """Write the record to the output folder; return its location."""
     location = join(output, RECORD)
     write_json(location, record)
     return location

@@ -1,9 +1,9 @@
-"""Files as MATLAB writes them with ``-v7.3``: HDF5 behind a header of 512 bytes, classes as attributes, axes reversed.
+"""Writer of MATLAB ``-v7.3`` files: HDF5 with a user block of 512 bytes, MATLAB classes as attributes, reversed axes.
 
-MATLAB counts its first axis fastest, HDF5 its last one, so that an array of (H, W, C) lies in the file as (C, W, H). A
-cell is an array of references into the group ``#refs#``.
+MATLAB stores arrays in column-major order and HDF5 in row-major order, so that an array of shape (H, W, C) is stored as
+(C, W, H). A cell array is an array of references into the group ``#refs#``.
 
-Source: files that MATLAB wrote; HDF5 user guide (user block).
+Source: files written by MATLAB; HDF5 user guide, section on the user block.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ from numpy.typing import NDArray
 from pngmodel.errors import UserError
 
 _USER_BLOCK = 512
-# The date decides nothing, and equal contents are to be equal bytes.
+# A fixed date, so that equal contents give equal bytes; MATLAB ignores it.
 _HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan 01 00:00:00 1970 HDF5 schema 1.00 ."
 _VERSION = b"\x00\x02IM"
 _REFERENCES = "#refs#"
-_CHARACTERS, _LOGICAL = 2, 1  # MATLAB_int_decode: what the stored whole numbers stand for
+_CHARACTERS, _LOGICAL = 2, 1  # MATLAB_int_decode: meaning of the stored integers
 _CLASSES = {"float64": "double", "float32": "single", "uint8": "uint8", "uint16": "uint16"}
 
 Array = NDArray[Any]
 
 
 class Matlab73:
-    """One file that is being written; see :func:`matlab73`."""
+    """A file open for writing; see :func:`matlab73`."""
 
     def __init__(self, file: h5py.File) -> None:
         self._file, self._count = file, 0
 
     def number(self, name: str, value: float) -> None:
-        """A double, 1 x 1."""
+        """Write a 1 x 1 double."""
         self._array(self._file, name, np.array([[value]], np.float64))
 
     def logical(self, name: str, value: bool) -> None:
-        """true or false, 1 x 1."""
+        """Write a 1 x 1 logical."""
         found = self._dataset(self._file, name, np.array([[value]], np.uint8), "logical")
         found.attrs["MATLAB_int_decode"] = np.int32(_LOGICAL)
 
     def text(self, name: str, value: str) -> None:
-        """A row of characters."""
+        """Write a character row vector."""
         self._text(self._file, name, value)
 
     def struct(self, name: str, fields: dict[str, str]) -> None:
-        """A 1 x 1 struct whose fields are texts."""
+        """Write a 1 x 1 struct of character row vectors."""
         group = self._file.create_group(name)
         group.attrs["MATLAB_class"] = np.bytes_("struct")
         for field, value in fields.items():
             self._text(group, field, value)
 
     def cell(self, name: str, rows: int, columns: int, elements: Iterable[Array], *, packed: bool = False) -> None:
-        """A cell of rows x columns.
+        """Write a cell array of rows x columns.
 
         Args:
-            name: of the variable.
-            rows: first axis in MATLAB.
-            columns: second axis.
-            elements: numeric arrays of any shape, row by row (the order of NumPy, not of MATLAB).
-            packed: whether elements are deflated, as MATLAB does by default.
+            name: Name of the variable.
+            rows: Length of the first axis in MATLAB.
+            columns: Length of the second axis.
+            elements: Numeric arrays of any shape in row-major order (as in NumPy, not as in MATLAB).
+            packed: Whether to compress elements with deflate, as MATLAB does by default.
         """
         references = np.empty((columns, rows), h5py.ref_dtype)
         locations = self._file.require_group(_REFERENCES)
@@ -85,7 +85,7 @@ class Matlab73:
 
     def _text(self, group: h5py.Group, name: str, value: str) -> None:
         units = np.frombuffer(value.encode("utf-16-le"), np.uint16)
-        if not len(units):  # MATLAB keeps the size of what is empty in the place of its values
+        if not len(units):  # MATLAB stores the shape of an empty array instead of its values
             found = self._dataset(group, name, np.zeros(2, np.uint64), "char")
             found.attrs["MATLAB_empty"] = np.uint8(1)
         else:
@@ -103,10 +103,10 @@ class Matlab73:
 
 @contextmanager
 def matlab73(path: Path) -> Iterator[Matlab73]:
-    """Write a file whole or not at all: under a temporary name, renamed when the block ends well.
+    """Write a file atomically: to a temporary name, renamed if the block ends without an error.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     working = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
@@ -117,6 +117,6 @@ def matlab73(path: Path) -> Iterator[Matlab73]:
             raw.write(_HEADER.ljust(116) + bytes(8) + _VERSION)
         working.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); free some space or choose another output") from error
+        raise UserError(f"{path}: cannot be written ({error}); free disk space or choose another output") from error
     finally:
         working.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One denoiser on one set of real pairs: PSNR and SSIM of every image, kept by what they depend on."""
+"""Measurement of one denoiser on one test set: PSNR and SSIM of every image, and a key of all inputs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pngmodel.images import to_unit
 from pngmodel.metrics.fidelity import Protocol, psnr, ssim
 from tasks.datasets.reference_pairs import ReferenceSource, open_pairs, planned_references
 from tasks.denoising.parameters import TestSet
-from tasks.evaluation.pair_selection import spread_of
+from tasks.evaluation.pair_selection import evenly_spaced
 from tasks.models.denoisers import CLASSICAL, denoiser_digest, load_denoiser
 from tasks.models.generators import bundle_folder, one_thread
-from tasks.runtime.provenance import content_key, measuring_version
+from tasks.runtime.provenance import content_key, evaluation_version
 
 CEILING = 100.0
-"""PSNR in dB that equal images count as: a mean with an infinite one says nothing."""
+"""Maximum PSNR in dB, used for identical images, so that means stay finite."""
 NOISY = "noisy"
-"""The row of the noisy images as they are."""
+"""Table row of the noisy images without denoising."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One denoiser of a comparison: one seed of an arm."""
+    """A denoiser in a comparison: one seed of an arm."""
 
     arm: str
     seed: int
@@ -37,7 +37,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One denoiser (or none: the noisy images) on one set. Travels to workers."""
+    """Task of a worker: one denoiser, or the noisy images without denoising, on one test set."""
 
     candidate: Candidate
     device: str
@@ -49,15 +49,18 @@ class Measurement:
 
     @property
     def key(self) -> str:
-        """What the figures depend on, but for the kind of device."""
-        return content_key([self.candidate.digest, self.content, self.protocol, measuring_version()])
+        """Digest of everything the metrics depend on, except the kind of device."""
+        return content_key([self.candidate.digest, self.content, self.protocol, evaluation_version()])
 
 
 def candidates(denoisers: list[str]) -> list[Candidate]:
-    """The denoisers of an evaluation: folders of `train-denoiser`, single bundles, or classical ones by name.
+    """List the denoisers of an evaluation.
+
+    Args:
+        denoisers: Output folders of `train-denoiser`, bundles, or names of classical denoisers.
 
     Raises:
-        UserError: a place that holds none, or the same arm and seed twice.
+        UserError: A location has no denoiser, or two denoisers have the same arm and seed.
     """
     found: list[Candidate] = []
     for location in denoisers:
@@ -72,40 +75,42 @@ def candidates(denoisers: list[str]) -> list[Candidate]:
     locations: dict[tuple[str, int], str] = {}
     for one in found:
         if (other := locations.setdefault((one.arm, one.seed), one.denoiser)) != one.denoiser:
-            raise UserError(f"{one.denoiser}: is seed {one.seed} of {one.arm!r}, and so is {other}; leave one out")
+            raise UserError(
+                f"{one.denoiser}: has arm {one.arm!r} and seed {one.seed}, as has {other}; remove one of them"
+            )
     return found
 
 
-def chosen(test: TestSet) -> tuple[ReferenceSource, tuple[int, ...]]:
-    """The pairs of a set.
+def select_pairs(test: TestSet) -> tuple[ReferenceSource, tuple[int, ...]]:
+    """Open the source of a test set; return it and the indices of the selected pairs.
 
     Raises:
-        UserError: there is none of that split and camera.
+        UserError: There are no pairs of that split and camera.
     """
     source = open_pairs(test.references)
     picks = [k for k in source.of_split(test.split) if test.camera in (None, source.references[k].camera)]
     if not picks:
         cameras = sorted({str(r.camera) for r in source.references})
-        raise UserError(f"{test.references}: no pair of camera {test.camera!r}; cameras there: {cameras}")
-    return source, tuple(spread_of(picks, test.limit))
+        raise UserError(f"{test.references}: no pairs of camera {test.camera!r}; available cameras: {cameras}")
+    return source, tuple(evenly_spaced(picks, test.limit))
 
 
 def pair_of(source: ReferenceSource, k: int) -> tuple[Tensor, Tensor]:
-    """Noisy and clean (C, H, W) in [0, 1] of pair k."""
+    """Read noisy and clean image of pair ``k``, (C, H, W) in [0, 1]."""
     noisy, clean = (to_unit(image, source.references[k].id)[0][0] for image in source.read(k))
     return noisy, clean
 
 
 @one_thread()
 def denoised(candidate: Candidate, device: str, noisy: Tensor) -> Tensor:
-    """(C, H, W) in [0, 1], not rounded; for ``noisy`` candidates the image as it is."""
+    """Denoise an image (C, H, W) in [0, 1], without rounding. The candidate ``noisy`` returns the image unchanged."""
     if candidate.arm == NOISY and not candidate.denoiser:
         return noisy
     return load_denoiser(candidate.denoiser, device, candidate.digest).run(noisy[None])[0]
 
 
 def measure(task: Measurement) -> list[dict[str, Any]]:
-    """PSNR (dB, at most :data:`CEILING`) and SSIM of every image, in order."""
+    """Measure PSNR (dB, at most :data:`CEILING`) and SSIM of every image, in order."""
     source, rows = planned_references(*task.source), []
     for k in task.pairs:
         noisy, clean = pair_of(source, k)

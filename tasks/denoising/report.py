@@ -1,4 +1,4 @@
-"""Tables and pictures of an evaluation of denoisers."""
+"""Tables and plots of an evaluation of denoisers."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _SIDE = 160
 
 
 def arm_name(arm: str) -> str:
-    """What an arm is called in a table."""
-    return {NOISY: "noisy images as they are", "real": "real pairs (control)", "nlm": "non-local means"}.get(
+    """Return the display name of an arm."""
+    return {NOISY: "noisy images (no denoising)", "real": "real pairs (control)", "nlm": "non-local means"}.get(
         arm, NAMES.get(arm, arm)
     )
 
 
 def test_title(test: str, found: Mapping[str, Any]) -> str:
-    """A set in words: pairs, scenes, and whether it is a test at all."""
+    """Return the heading of a test set: pairs, scenes, and a warning if arms were trained on it."""
     seen = found["trained_on"]
-    warning = f"; NO TEST: {', '.join(seen)} trained on these pairs" if seen else ""
+    warning = f"; NOT A VALID TEST for {', '.join(seen)}, trained on these pairs" if seen else ""
     return f"{test}, {found['pairs']} pairs of {found['scenes']} scenes{warning}"
 
 
 def fidelity_table(record: Mapping[str, Any], test: str) -> list[list[str]]:
-    """Head and rows of one set: arms down; PSNR and SSIM with their spread, difference from the control."""
+    """Return the table of a test set, with its header: one row per arm, PSNR and SSIM, difference from the control."""
     found = record["tests"][test]
     rows = [["trained on", "seeds", "PSNR dB ↑", "SSIM ↑", f"PSNR minus {record['control']}", "95 % interval"]]
     ordered = sorted(found["metrics"], key=lambda arm: (arm != NOISY, arm != record["control"]))
@@ -55,7 +55,7 @@ def fidelity_table(record: Mapping[str, Any], test: str) -> list[list[str]]:
 
 
 def fidelity_markdown(record: Mapping[str, Any]) -> str:
-    """All sets as markdown."""
+    """Format the tables of all test sets as Markdown."""
     parts = []
     for test, found in record["tests"].items():
         head, *rows = fidelity_table(record, test)
@@ -66,21 +66,21 @@ def fidelity_markdown(record: Mapping[str, Any]) -> str:
 def write_denoiser_report(
     parameters: EvaluateDenoiserParameters, record: Mapping[str, Any], found: Mapping[Measurement, Rows]
 ) -> str:
-    """Publish one page with tables and pictures; a page that is there and shows this record is left alone.
+    """Write an HTML page with tables and plots, unless a page of the same record exists.
 
     Returns:
-        Its place.
+        Location of the page.
     """
     location, stamp = join(parameters.output, REPORT), f"record {content_key(record)}"
-    there = read_if_there(location)
-    if there is not None and stamp.encode() in there:
+    existing = read_if_there(location)
+    if existing is not None and stamp.encode() in existing:
         return location
     trained = [d["training"] for d in record["denoisers"] if "training" in d]
     arms = {d["arm"] for d in record["denoisers"]}
     steps = ", ".join(sorted({str(t.get("steps", "?")) for t in trained})) or "no"
     page = TEMPLATES.get_template("denoisers.html").render(
         title=f"Denoisers, {record['protocol']}",
-        lead=f"{len(arms)} kinds of training data, {steps} steps each, on {', '.join(record['tests'])}.",
+        lead=f"{len(arms)} kinds of training data, {steps} steps each, tested on {', '.join(record['tests'])}.",
         facts=[],
         record=record,
         tables=[
@@ -100,30 +100,27 @@ def write_denoiser_report(
 
 
 def small_picture(test: str, record: Mapping[str, Any], found: Mapping[Measurement, Rows]) -> str:
-    """Best, median and worst image of a set, small enough for an artifact of the run."""
+    """Plot best, median and worst image of a test set, small enough for an artifact in Prefect's UI."""
     return _pictures(test, record, found, small=True)["uri"]
 
 
 def _pictures(
     test: str, record: Mapping[str, Any], found: Mapping[Measurement, Rows], *, small: bool = False
 ) -> dict[str, str]:
-    """Best, median and worst image by what the first compared denoiser gained; one row each."""
-    mine = {(w.candidate.arm, w.candidate.seed): w for w in found if w.test == test}
-    arms = list(dict.fromkeys(arm for arm, _ in mine if arm != NOISY))
+    """Plot the images with the best, median and worst PSNR gain of the best arm other than the control, one per row."""
+    by_arm = {(task.candidate.arm, task.candidate.seed): task for task in found if task.test == test}
+    arms = list(dict.fromkeys(arm for arm, _ in by_arm if arm != NOISY))
     metrics = record["tests"][test]["metrics"]
     arms.sort(key=lambda arm: (arm != record["control"], -metrics[arm]["psnr"]))  # the control, then the best
-    shown = [mine[arm, min(seed for a, seed in mine if a == arm)] for arm in arms][: _COLUMNS - 2]
-    judged = next((w for w in shown if w.candidate.arm != record["control"]), shown[0])
-    noisy = mine[NOISY, 0]
-    gains = [row["psnr"] - before["psnr"] for row, before in zip(found[judged], found[noisy], strict=True)]
+    columns = [by_arm[arm, min(seed for a, seed in by_arm if a == arm)] for arm in arms][: _COLUMNS - 2]
+    ranked = next((task for task in columns if task.candidate.arm != record["control"]), columns[0])
+    noisy = by_arm[NOISY, 0]
+    gains = [row["psnr"] - before["psnr"] for row, before in zip(found[ranked], found[noisy], strict=True)]
     order = np.argsort(gains, kind="stable")
     picks = {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
-    title = f"{test}: best, median and worst image by what {arm_name(judged.candidate.arm)} gained"
-    caption = (
-        "Centre crops with the PSNR of the whole image, first seed of each kind of training data. "
-        "All figures are in the table."
-    )
-    return {"title": title, "uri": _grid([noisy, *shown], picks, small=small), "caption": caption}
+    title = f"{test}: best, median and worst PSNR gain of {arm_name(ranked.candidate.arm)}"
+    caption = "Centre crops with the PSNR of the whole image; first seed of each arm."
+    return {"title": title, "uri": _grid([noisy, *columns], picks, small=small), "caption": caption}
 
 
 def _grid(tasks: list[Measurement], picks: Mapping[str, int], *, small: bool) -> str:

@@ -1,4 +1,4 @@
-"""Training pairs from a corpus."""
+"""Training pairs of a corpus."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ from tasks.corpus.torch_dataset import CorpusDataset
 from tasks.runtime.provenance import content_key
 from tasks.stores.corpus_store import Corpus
 from tasks.stores.layout import CLEAN, NOISY
-from tasks.training.pair_sources import Pair, same_window, to_float
+from tasks.training.pair_sources import Pair, random_crop, to_float
 
 
 class StoredPairs:
-    """The accepted pairs of a corpus, whatever its mode."""
+    """Accepted pairs of a corpus of any mode; a :class:`~tasks.training.pair_sources.PairSource`."""
 
     def __init__(self, url: str, repeats: int | None = None) -> None:
-        """``repeats``: only the first so many draws of every clean image; none: all.
+        """
+        Args:
+            url: Corpus.
+            repeats: Use only the first ``repeats`` samples of every clean image; default all.
 
         Raises:
-            UserError: there is no such corpus, it has fewer draws, or its sources are others than it was made of.
+            UserError: There is no such corpus, it has fewer samples per clean image, or its sources have changed.
         """
         corpus = Corpus.open(url)
         layout = corpus.layout
         self.url, self._data = url, CorpusDataset(url)
         self.side, self.licence, self.digest = min(layout.height, layout.width), corpus.licence, corpus.digest
         if repeats is not None and repeats > (layout.repeats or 1):
-            raise UserError(f"{url}: has {layout.repeats or 1} draws of each clean image, {repeats} are asked for")
-        # Rows are draw by draw; side by side the draws of an image are drawn from where the real pair of it would be.
+            raise UserError(
+                f"{url}: has {layout.repeats or 1} samples per clean image, but repeats is {repeats}; use at most "
+                f"{layout.repeats or 1}"
+            )
+        # Rows are ordered by repeat. Order them by image, so that sampling selects the same images as for real pairs.
         repeat, image = np.divmod(self._data.pairs, layout.images)
         order = np.lexsort((repeat, image))
         self._data.pairs = self._data.pairs[order][repeat[order] < (repeats or math.inf)]
@@ -41,10 +47,10 @@ class StoredPairs:
         return len(self._data)
 
     def crop(self, index: int, side: int, g: torch.Generator, seed: int) -> Pair:
-        """See :class:`PairSource`."""
+        """See :class:`~tasks.training.pair_sources.PairSource`."""
         item = self._data[index]
-        return same_window(to_float(item[NOISY], self._peak), to_float(item[CLEAN], self._peak), side, g)
+        return random_crop(to_float(item[NOISY], self._peak), to_float(item[CLEAN], self._peak), side, g)
 
     def name(self, index: int) -> str:
-        """The row of the corpus's manifest."""
+        """Return the row of the pair in the manifest."""
         return f"{self.url} row {self._data.pairs[index]}"

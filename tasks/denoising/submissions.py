@@ -1,10 +1,10 @@
-"""Results for the servers of two benchmarks: noisy images of a catalogue, denoised, in the files that they take.
+"""Submissions to the SIDD and DND benchmarks: denoised images in the file formats of their servers.
 
-OUTPUT/upload/          what is uploaded, and nothing else
-    SubmitSrgb.mat      SIDD: a cell of 40 x 32 blocks, seconds per megapixel, a description
-    SubmitSrgb.csv      SIDD at Kaggle: 1280 rows of base64
-    0001.mat .. 0050.mat    DND: a cell of 20 boxes each
-OUTPUT/submission.json  what was denoised by what, and digests of the files; written last
+OUTPUT/upload/          the files to upload
+    SubmitSrgb.mat      SIDD: a cell array of 40 x 32 blocks, seconds per megapixel, a description
+    SubmitSrgb.csv      SIDD on Kaggle: 1280 rows of base64
+    0001.mat .. 0050.mat    DND: a cell array of 20 boxes each
+OUTPUT/submission.json  denoiser, catalogue, and digests of the files; written last
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ SIDD_IMAGES, SIDD_BLOCKS = 40, 32
 DND_IMAGES, DND_BOXES = 50, 20
 COMMIT = "submission.json"
 _UPLOAD, _FOLDER = "upload", ".submission/"
-_SHOWN = 3
-_EVALUATION = "1.0"  # eval_version of DND's kit
+_MAX_EXAMPLES = 3
+_DND_VERSION = "1.0"  # eval_version of DND's kit
 
 Pixels = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class ImageTask:
-    """One image of the benchmark: its blocks or boxes. Travels to workers."""
+    """Task of a worker: the blocks or boxes of one image."""
 
     output: str
     plan: dict[str, Any]
@@ -68,7 +68,7 @@ class ImageTask:
 
 
 def expected_ids(benchmark: Benchmark) -> dict[int, list[str]]:
-    """Ids of the blocks or boxes of every image, in the order of the result."""
+    """Return the ids of the blocks or boxes of every image, in the order of the submission."""
     if benchmark == "sidd":
         return {i: [f"{i:04d}-{b:04d}" for b in range(SIDD_BLOCKS)] for i in range(SIDD_IMAGES)}
     return {i: [f"{i:04d}_{b:02d}" for b in range(1, DND_BOXES + 1)] for i in range(1, DND_IMAGES + 1)}
@@ -76,31 +76,35 @@ def expected_ids(benchmark: Benchmark) -> dict[int, list[str]]:
 
 @lru_cache(maxsize=2)
 def _rows(catalogue: str, benchmark: Benchmark) -> tuple[dict[str, dict[str, Any]], str]:
-    """Rows by id, and the catalogue's digest.
+    """Load the rows of the catalogue by id, and its digest.
 
     Raises:
-        UserError: it is another dataset, or not all of it: servers judge whole results.
+        UserError: The catalogue is of another dataset, or incomplete.
     """
     table, digest = load_catalogue(catalogue)
     rows = {row["pair"]: row for row in table.to_pylist()}
     dataset, adapter = ("sidd_benchmark", "sidd-benchmark") if benchmark == "sidd" else ("dnd", "dnd")
     others = sorted({row["dataset"] for row in rows.values()} - {dataset})
     if others:
-        raise UserError(f"{catalogue}: holds {', '.join(others)}; ingest the benchmark with --adapter {adapter}")
-    wanted = {name for names in expected_ids(benchmark).values() for name in names}
-    if missing := sorted(wanted - set(rows)):
+        raise UserError(f"{catalogue}: contains {', '.join(others)}; ingest the benchmark with --adapter {adapter}")
+    expected = {name for names in expected_ids(benchmark).values() for name in names}
+    if missing := sorted(expected - set(rows)):
         raise UserError(
-            f"{catalogue}: lacks {len(missing)} of {len(wanted)} images, e.g. {', '.join(missing[:_SHOWN])}; the "
-            "server judges whole results, see rejected.json there and fetch the benchmark again"
+            f"{catalogue}: {len(missing)} of {len(expected)} images are missing, e.g. "
+            f"{', '.join(missing[:_MAX_EXAMPLES])}; submissions must be complete: check rejected.json in the catalogue "
+            "and download the benchmark again"
         )
-    if more := sorted(set(rows) - wanted):
-        raise UserError(f"{catalogue}: holds {len(more)} images too many, e.g. {', '.join(more[:_SHOWN])}")
+    if extra := sorted(set(rows) - expected):
+        raise UserError(
+            f"{catalogue}: has {len(extra)} images that are not in the benchmark, e.g. "
+            f"{', '.join(extra[:_MAX_EXAMPLES])}; remove them and ingest the benchmark again"
+        )
     shapes = (
         {(r["height"], r["width"], r["channels"], r["dtype"]) for r in rows.values()} if benchmark == "sidd" else set()
     )
     if len(shapes) > 1 or any(r["channels"] != 3 for r in rows.values()):
         raise UserError(
-            f"{catalogue}: images differ in shape or are not RGB ({sorted(shapes)}); fetch the benchmark again"
+            f"{catalogue}: images differ in shape or are not RGB ({sorted(shapes)}); download the benchmark again"
         )
     return rows, digest
 
@@ -108,20 +112,20 @@ def _rows(catalogue: str, benchmark: Benchmark) -> tuple[dict[str, dict[str, Any
 def submit(
     parameters: SubmitParameters, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """Denoise a benchmark and write the files of a submission; run again to finish what was interrupted.
+    """Denoise a benchmark and write the files of a submission. If interrupted, call it again to resume.
 
     Returns:
-        The record: files with digests, denoiser, seconds per megapixel (of SIDD).
+        The record: files with digests, denoiser, seconds per megapixel (SIDD).
 
     Raises:
-        UserError: the catalogue is not the whole benchmark, or the output holds another submission.
+        UserError: The catalogue is not the complete benchmark, or the output has another submission.
     """
     p = parameters
     root = local_path(p.output)
     if root is None:
-        raise UserError(f"{p.output}: a submission is uploaded by hand; give a local folder")
+        raise UserError(f"{p.output}: submissions are written to a local folder; use a local path")
     if p.benchmark == "dnd" and p.form != "mat":
-        raise UserError(f"form is {p.form!r}; DND takes MATLAB files alone, leave it out")
+        raise UserError(f"form: is {p.form!r}, but DND accepts only MATLAB files; use form 'mat'")
     Precision.best(p.device)
     digest = denoiser_digest(p.denoiser)
     loaded = load_denoiser(p.denoiser, p.device, digest)
@@ -169,7 +173,7 @@ def _writer(output: str, plan: dict[str, Any]) -> PartWriter:
 
 
 def _finished(root: Path) -> dict[str, Any] | None:
-    """The record of a submission that is there and whole."""
+    """Return the record of a complete submission in ``root``; None if there is none."""
     if not exists(str(root / COMMIT)):
         return None
     record = read_json(str(root / COMMIT))
@@ -181,9 +185,9 @@ def _finished(root: Path) -> dict[str, Any] | None:
 
 @one_thread()
 def denoise_image(task: ImageTask) -> None:
-    """Denoise the blocks or boxes of one image and publish them, unless they are there and whole.
+    """Denoise the blocks or boxes of one image and publish them, unless they already exist.
 
-    With one thread: pixels do not depend on the machine's cores, and the time is that of one.
+    Uses one thread, so that pixels do not depend on the number of cores, and the time is that of one core.
     """
     rows, digest = _rows(task.catalogue, task.benchmark)
     if digest != task.plan["catalogue"]:
@@ -203,16 +207,16 @@ def denoise_image(task: ImageTask) -> None:
         with matlab73(root / name) as file:
             file.cell("Idenoised", 1, len(images), images)
             file.logical("israw", False)
-            file.text("eval_version", _EVALUATION)
+            file.text("eval_version", _DND_VERSION)
         location = str(root / name)
         objects = {name: ObjectFact(sha256=file_sha256(location), bytes=file_size(location))}
     writer.write_part(task.number, pa.table({"seconds": [seconds]}), objects)
 
 
 def _denoised(task: ImageTask, rows: list[dict[str, Any]]) -> tuple[list[Pixels], float]:
-    """Images (H, W, C) in the order of the rows, and the seconds that the denoiser took.
+    """Denoise the images of ``rows``; return them as (H, W, C), and the seconds that the denoiser took.
 
-    Of SIDD uint8, rounded; of DND float32 in [0, 1], not rounded.
+    SIDD: uint8, rounded. DND: float32 in [0, 1], not rounded.
     """
     denoiser = load_denoiser(*task.denoiser)
     found, seconds = [], 0.0

@@ -1,4 +1,4 @@
-"""Train denoisers on real pairs, on synthetic ones or on both by halves; several seeds, beside the real control."""
+"""Training of denoisers on real pairs, synthetic pairs or a mix, with several seeds and a control on real pairs."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ from tasks.models.denoisers import CLASSICAL
 from tasks.reports.pages import TEXTS
 from tasks.runtime.clusters import run_each
 from tasks.runtime.configuration import validate
-from tasks.runtime.devices import fabric_of
+from tasks.runtime.devices import create_fabric
 from tasks.runtime.parameters import ClusterConfig, Devices
 from tasks.runtime.progress import Progress, report
 from tasks.runtime.provenance import content_key
 from tasks.runtime.steps import step
 from tasks.stores.aliases import resolve_alias
-from tasks.stores.corpus_store import COMMIT as CORPUS
-from tasks.stores.io.filesystem import exists, join
+from tasks.stores.kinds import is_kind
 from tasks.training.pair_samples import PairSamples
 from tasks.training.pair_sources import GeneratedPairs, PairSource, RealPairs
-from tasks.training.run import NON_IDENTITY_FIELDS, started_at, training_facts
+from tasks.training.run import NON_IDENTITY_FIELDS, starting_commit, training_facts
 
 REAL = "real"
 _RESERVED = ("noisy", *CLASSICAL)
@@ -43,7 +42,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*")
 
 
 class DenoiserTrainingConfig(BaseModel):
-    """One file of configs/denoisers/."""
+    """Configuration of the training of a denoiser: one file in configs/denoisers/."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,8 +51,8 @@ class DenoiserTrainingConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class DenoiserWork:
-    """One denoiser to train. Travels to workers."""
+class DenoiserTask:
+    """Task of a worker: one denoiser to train."""
 
     config: DenoiserTrainingConfig
     source: str
@@ -67,38 +66,44 @@ class DenoiserWork:
 
 
 def planned_arms(arms: list[Arm], *, control: bool) -> list[Arm]:
-    """The arms with the control, training on real pairs alone, before them.
+    """Return the arms, with the control (real pairs only) first if requested.
 
     Raises:
-        UserError: a name that is double, reserved or no name for a folder.
+        UserError: A name is used twice, reserved or not valid for a folder, or an arm has no source of synthetic pairs.
     """
     planned = ([Arm(name=REAL, synthetic=None, share=0.0)] if control else []) + arms
     names = [arm.name for arm in planned]
     for name in names:
         if not _NAME.fullmatch(name):
-            raise UserError(f"arm {name!r}: names are made of small letters, digits, '_', '.', '+' and '-'")
+            raise UserError(
+                f"arm {name!r}: invalid name; use lower-case letters, digits, '_', '.', '+' and '-', starting with a "
+                "letter or digit"
+            )
         if names.count(name) > 1:
-            told = f"; {REAL!r} is the control's, which is always trained" if name == REAL else ""
-            raise UserError(f"arm {name!r} is there {names.count(name)} times{told}; choose another name")
+            hint = f"; {REAL!r} is the name of the control, which is always trained" if name == REAL else ""
+            raise UserError(f"arm {name!r}: the name is used {names.count(name)} times{hint}; use another name")
         if name in _RESERVED:
-            raise UserError(f"arm {name!r}: the name stands for something else in tables; choose another one")
+            raise UserError(f"arm {name!r}: the name is reserved ({', '.join(_RESERVED)}); use another name")
     for arm in planned:
         if arm.share > 0 and arm.synthetic is None:
-            raise UserError(f"arm {arm.name!r}: {arm.share:g} of its samples are synthetic, but it names no source")
+            raise UserError(
+                f"arm {arm.name!r}: share is {arm.share:g}, but there is no source of synthetic pairs; set synthetic, "
+                "or share to 0"
+            )
     return planned
 
 
-def pair_samples(task: DenoiserWork) -> tuple[PairSamples, list[dict[str, Any]]]:
-    """The samples of a training, and what its data are: digest, licence and number of pairs of each source.
+def pair_samples(task: DenoiserTask) -> tuple[PairSamples, list[dict[str, Any]]]:
+    """Return the samples of a training, and kind, digest, licence and number of pairs of each source.
 
     Raises:
-        UserError: a source is not there, or does not fit.
+        UserError: A source does not exist or is not suitable.
     """
     arm, settings = task.arm, task.config.train
     real: list[PairSource] = [RealPairs(url, task.split) for url in task.real] if arm.share < 1 else []
     synthetic: list[PairSource] = []
     if arm.synthetic is not None and arm.share > 0:
-        if exists(join(resolve_alias(arm.synthetic), CORPUS)):
+        if is_kind(resolve_alias(arm.synthetic), "corpus"):
             synthetic = [StoredPairs(arm.synthetic, arm.repeats)]
         else:
             device = task.devices.device
@@ -112,11 +117,11 @@ def pair_samples(task: DenoiserWork) -> tuple[PairSamples, list[dict[str, Any]]]
     return samples, facts
 
 
-def built(task: DenoiserWork) -> nn.Module:
-    """The untrained network.
+def build_network(task: DenoiserTask) -> nn.Module:
+    """Build the untrained network.
 
     Raises:
-        UserError: there is none of that name, or its settings are wrong.
+        UserError: There is no network of that name, or its settings are invalid.
     """
     config = task.config.denoiser
     if config.name in DENOISERS:
@@ -124,15 +129,15 @@ def built(task: DenoiserWork) -> nn.Module:
     return build(config)
 
 
-def train_one(task: DenoiserWork) -> dict[str, Any]:
-    """Train one denoiser and publish its bundle, or find that this was done. Run again to resume.
+def train_one(task: DenoiserTask) -> dict[str, Any]:
+    """Train a denoiser and publish its bundle, unless it is already published. Call it again to resume.
 
     Returns:
-        Arm, seed, place and digest of the bundle, steps, and whether it is ``finished`` (False: time ran out).
+        Arm, seed, location and digest of the bundle, steps, and ``finished`` (False if the time limit was reached).
     """
     samples, data = pair_samples(task)
     settings = task.config.train.model_copy(update={"seed": task.seed})
-    # Normalisation layers see a part of a batch at a time, so here the parts decide the weights.
+    # Normalisation layers use the statistics of each micro-batch, so gradient accumulation affects the weights.
     identity_settings = settings.model_dump(
         mode="json", exclude=set(NON_IDENTITY_FIELDS) - {"gradient_accumulation_steps"}
     )
@@ -143,16 +148,16 @@ def train_one(task: DenoiserWork) -> dict[str, Any]:
     bundle = folder / "bundle"
     if bundle.exists() and bundle_config(bundle)["training"].get("identity") == identity:
         return facts | {"bundle": str(bundle), "digest": verify_bundle(bundle), "finished": True}
-    started = started_at(folder, identity)
-    fabric = fabric_of(task.devices)
+    started = starting_commit(folder, identity)
+    fabric = create_fabric(task.devices)
     fabric.launch()
     precision = Precision.best(fabric.device)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(task.seed)  # networks of one seed start alike, whatever they are trained on
-        network = built(task)
+        torch.manual_seed(task.seed)  # arms with the same seed have the same initial weights
+        network = build_network(task)
     stage = f"train {task.arm.name} seed {task.seed}"
 
-    def tell(step: TrainingProgress) -> None:
+    def report_step(step: TrainingProgress) -> None:
         report(Progress(stage, step.step, step.steps, "steps", f"loss {step.loss:.3g}"))
 
     outcome = run_stage(
@@ -162,7 +167,7 @@ def train_one(task: DenoiserWork) -> dict[str, Any]:
         folder,
         identity=identity,
         machine=Machine(fabric, task.devices.workers, task.max_minutes),
-        report=tell,
+        report=report_step,
     )
     if not outcome.finished:
         return facts | {"steps": outcome.step, "finished": False}
@@ -184,20 +189,21 @@ def train_one(task: DenoiserWork) -> dict[str, Any]:
 
 
 def train_denoisers(
-    tasks: list[DenoiserWork], cluster: ClusterConfig, progress: Callable[[int, int], None] = lambda done, total: None
+    tasks: list[DenoiserTask], cluster: ClusterConfig, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[dict[str, Any]]:
-    """Train all, side by side where the cluster has several workers; returns :func:`train_one` of each, in order.
+    """Train all denoisers, in parallel on the workers of the cluster; return the results of :func:`train_one` in order.
 
     Raises:
-        UserError: one that cannot be trained; found before any training begins.
+        UserError: A denoiser cannot be trained; checked before any training starts.
     """
     for task in tasks:
         if task.devices.devices * task.devices.nodes > 1:
             raise UserError(
-                "devices: a denoiser is trained on one device; a cluster of workers trains several side by side"
+                f"devices: {task.devices.devices * task.devices.nodes} devices requested, but a denoiser is trained on "
+                "one device; use a cluster with several workers to train several denoisers in parallel"
             )
         with torch.device("meta"):
-            built(task)
+            build_network(task)
         pair_samples(task)
     done: dict[tuple[str, int], dict[str, Any]] = {}
     progress(0, len(tasks))

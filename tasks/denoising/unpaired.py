@@ -1,8 +1,7 @@
-"""The unpaired setting: noisy images alone, whose clean side a denoiser estimates.
+"""The unpaired setting: clean images are estimated from noisy images by a denoiser.
 
-The result is a patch store like the one that it is made of: noisy images, rows and splits are the same, the clean
-images are the denoiser's. Whatever is trained on it or measured against it takes the estimate's errors for noise: noise
-that the denoiser leaves in is missing from it, detail that it removes is part of it.
+The result is a patch store with the noisy images, rows and splits of the source, and denoised images as clean images.
+Its noise includes the errors of the denoiser: residual noise is missing from it, and removed detail is part of it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 from pngmodel.denoisers import ImageDenoiser
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.network.model import Precision
-from tasks.datasets import patch_statistics as levels
+from tasks.datasets import patch_statistics
 from tasks.datasets.extraction import Progress, publish, share
 from tasks.denoising.parameters import EstimateParameters
 from tasks.models.denoisers import CLASSICAL, denoiser_digest, load_denoiser
@@ -32,37 +31,37 @@ from tasks.stores.shard_file import Pixels
 from tasks.stores.writer import ShardWriter
 
 ESTIMATED = "estimated_clean"
-"""Key of the recipe that says of which store and by which denoiser the clean images are estimates."""
+"""Key of the recipe with source store and denoiser of estimated clean images."""
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What a worker needs to make one shard."""
+    """Task of a worker: one shard."""
 
     url: str
     key: str
     source: str
     digest: str
     denoiser: tuple[str, str, str]
-    """Name, device, digest: what :func:`~tasks.models.denoisers.load_denoiser` takes."""
+    """Arguments of :func:`~tasks.models.denoisers.load_denoiser`: name, device, digest."""
     index: int
 
 
 def estimate_clean(parameters: EstimateParameters, progress: Progress = lambda done, total: None) -> dict[str, Any]:
-    """Make (or finish) a store whose clean images are denoised noisy ones, or with ``parts`` a share of it.
+    """Create or resume a patch store with estimated clean images, or one part of it with ``parts``.
 
     Returns:
-        Patches and shards (of the share), shards made anew; without ``parts`` the store's digest.
+        Patches and shards (of the part), number of newly written shards, and without ``parts`` the digest of the store.
 
     Raises:
-        UserError: no store, no noisy images in it, no such denoiser, or the output is another store.
+        UserError: There is no such store or denoiser, the store has no noisy images, or the output is another store.
     """
     p = parameters
     Precision.best(p.device)
     source = PatchStore.open(p.store)
     source.require(NOISY)
     digest = denoiser_digest(p.denoiser)
-    load_denoiser(p.denoiser, p.device, digest)  # another kind of bundle is refused before anything is written
+    load_denoiser(p.denoiser, p.device, digest)  # reject other kinds of bundles before writing anything
     estimate = {
         "source": source.digest,
         "denoiser": p.denoiser if p.denoiser in CLASSICAL else digest,
@@ -76,8 +75,8 @@ def estimate_clean(parameters: EstimateParameters, progress: Progress = lambda d
     todo = share([ShardTask(*common, index) for index in range(layout.shards)], p.parts)
     made = 0
     progress(0, len(todo))
-    for finished, (_, anew) in enumerate(run_each(p.cluster, make_shard, todo), 1):
-        made += anew
+    for finished, (_, written) in enumerate(run_each(p.cluster, make_shard, todo), 1):
+        made += written
         progress(finished, len(todo))
     result = {
         "patches": sum(len(layout.rows(task.index)) for task in todo),
@@ -91,16 +90,16 @@ def estimate_clean(parameters: EstimateParameters, progress: Progress = lambda d
 
 @lru_cache(maxsize=4)
 def _opened(url: str, key: str, source: str, digest: str) -> tuple[ShardWriter, PatchStore, list[dict[str, Any]]]:
-    """The store that was begun, the one that it is made of, and its rows; read once per process."""
+    """Open the new store, the source store and its rows; cached per process."""
     writer, opened = ShardWriter.planned(url), PatchStore.open(source, kept_shards=1)
     if (writer.key, opened.digest) != (key, digest):
-        raise IntegrityError(f"{source}: changed while its clean images were estimated; run the same command again")
+        raise IntegrityError(f"{source}: the store has changed since this run was planned; run the same command again")
     return writer, opened, opened.table.to_pylist()
 
 
 @one_thread()
 def make_shard(task: ShardTask) -> int:
-    """Denoise and publish one shard unless it is there and whole; returns how many were made: 0 or 1."""
+    """Denoise and publish one shard unless it already exists; return the number of written shards, 0 or 1."""
     writer, source, rows = _opened(task.url, task.key, task.source, task.digest)
     if writer.done(task.index):
         return 0
@@ -112,27 +111,33 @@ def make_shard(task: ShardTask) -> int:
     for number in numbers:
         noisy = source.read_image(number, NOISY)
         images = {CLEAN: denoised(noisy, rows[number]["data_range"], denoiser), NOISY: noisy}
-        measured, added = levels.measure(images, rows[number]["data_range"])
-        records.append({name: value for name, value in rows[number].items() if name in columns} | measured)
-        sums.append(added)
+        statistics, image_sums = patch_statistics.measure(images, rows[number]["data_range"])
+        records.append({name: value for name, value in rows[number].items() if name in columns} | statistics)
+        sums.append(image_sums)
         for side, image in images.items():
             chunks[side].append(layout.codec.encode(image))
-    writer.write(task.index, chunks, pa.Table.from_pylist(records, schema(ARRAYS)), levels.add(sums))
+    writer.write(task.index, chunks, pa.Table.from_pylist(records, schema(ARRAYS)), patch_statistics.add(sums))
     return 1
 
 
 def denoised(noisy: Pixels, data_range: float, denoiser: ImageDenoiser) -> Pixels:
-    """The estimate of a stored image (C, H, W), in its dtype: integers rounded to levels, floats in its scale."""
-    whole = noisy.dtype.kind == "u"
-    scale = np.float32(peak(noisy.dtype.name) if whole else data_range)
+    """Denoise a stored image (C, H, W); return it in the same dtype and data range, integers rounded.
+
+    Raises:
+        UserError: The output of the denoiser has another shape or non-finite values.
+    """
+    integer = noisy.dtype.kind == "u"
+    scale = np.float32(peak(noisy.dtype.name) if integer else data_range)
     unit = torch.from_numpy(np.clip(noisy.astype(np.float32) / scale, 0, 1))
-    found = np.asarray(denoiser.denoise(unit[None])[0], np.float32)
-    if found.shape != noisy.shape or not np.isfinite(found).all():
+    output = np.asarray(denoiser.denoise(unit[None])[0], np.float32)
+    if output.shape != noisy.shape:
         raise UserError(
-            f"{denoiser.name}: made {found.shape} with NaN or of another shape of {noisy.shape}; retrain it"
+            f"{denoiser.name}: the output has shape {output.shape}, the input {noisy.shape}; use another denoiser"
         )
-    out = np.clip(found, 0, 1) * scale
-    return np.ascontiguousarray((np.round(out) if whole else out).astype(noisy.dtype))
+    if not np.isfinite(output).all():
+        raise UserError(f"{denoiser.name}: the output has NaN or infinite values; train the denoiser again")
+    out = np.clip(output, 0, 1) * scale
+    return np.ascontiguousarray((np.round(out) if integer else out).astype(noisy.dtype))
 
 
 task_estimate_clean = step("estimate_clean")(estimate_clean)

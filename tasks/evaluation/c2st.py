@@ -1,4 +1,4 @@
-"""Classifier two-sample test of the model and all baselines on real pairs: how well can a small network tell them?"""
+"""Classifier two-sample test (C2ST): how well a small network distinguishes generated noise from real noise."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from pngmodel.seeds import derive_seed
 from tasks.datasets.reference_pairs import Reference, ReferenceSource, open_pairs, planned_references
 from tasks.evaluation.noise import simplifications
 from tasks.evaluation.pair_selection import (
-    chosen_pairings,
+    central_square,
     compared_digests,
+    evenly_spaced,
+    generators_by_row,
     labels_key,
-    measured_generators,
-    middle,
     pairings_key,
     read_pair,
-    spread_of,
+    select_pairings,
 )
 from tasks.evaluation.parameters import C2stParameters, HoldOut
 from tasks.evaluation.reference_protocols import Pairing
 from tasks.models.generators import load_generator, one_thread
 from tasks.runtime.clusters import run_each
-from tasks.runtime.provenance import code_version, content_key, device_name, measuring_version
+from tasks.runtime.provenance import code_version, content_key, device_name, evaluation_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import KEY, read_record
 from tasks.stores.io.filesystem import write_json
 
 _HELD_OUT_SHARE = 0.25
 _VALIDATION = "validation"
-_SIDE = 256  # of larger images the middle is used
+_SIDE = 256  # pixels; larger images are cropped to their centre
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One classifier to train: a generator and a seed. Travels to workers."""
+    """Task of a worker: one classifier to train, for one generator and seed."""
 
     row: str
     seed: int
@@ -56,10 +56,10 @@ class Trial:
 def hold_out(
     source: ReferenceSource, pairings: tuple[Pairing, ...], kind: HoldOut, seed: int
 ) -> tuple[tuple[Pairing, ...], tuple[Pairing, ...]]:
-    """(training, held out). A function of ids and seed; whole scenes or images are on one side.
+    """Split pairs into training and held-out pairs by whole scenes or images. Depends only on ids and the seed.
 
     Raises:
-        UserError: one side would be empty.
+        UserError: One side is empty.
     """
 
     def group(pairing: Pairing) -> tuple[str, str]:
@@ -73,10 +73,10 @@ def hold_out(
     train = tuple(p for p in pairings if group(p) not in kept)
     rest = tuple(p for p in pairings if group(p) in kept)
     if not train or not rest:
-        there = ", ".join(repr(name) for _, name in groups[:5])
+        names = ", ".join(repr(name) for _, name in groups[:5])
         raise UserError(
-            f"c2st: --hold-out {kind} leaves {len(train)} pairs to train on and {len(rest)} to test with ({there}); "
-            "give more pairs, or hold out by image, scene or split instead"
+            f"c2st: --hold-out {kind} leaves {len(train)} training pairs and {len(rest)} test pairs ({names}); "
+            "add pairs, or set --hold-out to another of scene, image, split"
         )
     return train, rest
 
@@ -85,43 +85,52 @@ def _too_small(reference: Reference, pairing: Pairing) -> str | None:
     sides = sorted((reference.height, reference.width))
     smallest = sides[0] if pairing.half is None else min(sides[0], sides[1] // 2)
     return (
-        f"its measured part has a side of {smallest}, less than {c2st.PATCH} pixels" if smallest < c2st.PATCH else None
+        f"the evaluated region has a side of {smallest} pixels, less than {c2st.PATCH}"
+        if smallest < c2st.PATCH
+        else None
     )
 
 
 @lru_cache(maxsize=256)
 def _prompts(generator: tuple[str, str, str], source: tuple[str, str], pairing: Pairing) -> Prompts:
     pair = read_pair(planned_references(*source), pairing)
-    return load_generator(*generator).extract(pair.shown_noisy, pair.shown_clean)
+    return load_generator(*generator).extract(pair.reference_noisy, pair.reference_clean)
 
 
 @one_thread()
 def run_trial(trial: Trial) -> float:
-    """Draw the noise of one seed, train a classifier, return its AUC on what was held out."""
+    """Sample noise with the seed of the trial, train a classifier, and return its AUC on the held-out pairs."""
     source, generator = planned_references(*trial.source), load_generator(*trial.generator)
 
-    def drawn(pairing: Pairing) -> c2st.Sample:
+    def sample(pairing: Pairing) -> c2st.Sample:
         pair = read_pair(source, pairing)
-        real, clean = middle(pair.real, _SIDE), middle(pair.clean, _SIDE)
+        real, clean = central_square(pair.real, _SIDE), central_square(pair.clean, _SIDE)
         seed = derive_seed("c2st", trial.seed, source.references[pairing.target].id)
         prompts = _prompts(trial.generator, trial.source, pairing)
         return c2st.sample(real, generator.sample(clean[None], [prompts], [seed])[0], clean)
 
-    train, held_out = ([drawn(p) for p in side] for side in (trial.train, trial.held_out))
+    train, held_out = ([sample(p) for p in side] for side in (trial.train, trial.held_out))
     return c2st.c2st_auc(train, held_out, trial.budget, trial.seed, Precision.best(trial.generator[1]))
 
 
 def evaluate_c2st(
     parameters: C2stParameters, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """AUC of every generator, mean and spread over seeds, beside .5; returns the record.
+    """Measure the AUC of every generator, with mean and standard deviation over seeds.
+
+    Args:
+        parameters: Parameters of the test.
+        progress: Called with (done, total) classifiers.
+
+    Returns:
+        The evaluation record. A record at ``output`` with the same inputs is returned without computing it again.
 
     Raises:
-        UserError: the model or the pairs cannot be used, or nothing is left to train or test on.
+        UserError: The model or the pairs cannot be used, or no pairs are left to train or test on.
     """
     Precision.best(parameters.device)
     source = open_pairs(parameters.references)
-    chosen = chosen_pairings(
+    chosen = select_pairings(
         source,
         parameters.references,
         split=parameters.split,
@@ -133,17 +142,20 @@ def evaluate_c2st(
     small = [{"id": source.references[p.target].id, "reason": r} for p, r in reasons.items() if r]
     large = tuple(p for p, reason in reasons.items() if reason is None)
     if not large:
-        raise UserError(f"{parameters.references}: no pair is large enough; {small[0]['id']}: {small[0]['reason']}")
-    pairings = spread_of(large, parameters.limit)
+        raise UserError(
+            f"{parameters.references}: no pair is large enough ({small[0]['id']}: {small[0]['reason']}); "
+            "use larger images"
+        )
+    pairings = evenly_spaced(large, parameters.limit)
     budget = c2st.Budget(parameters.steps, parameters.batch, parameters.average)
-    named = measured_generators(
+    named = generators_by_row(
         parameters.model, parameters.device, baselines=parameters.baselines, compare=parameters.compare
     )
     location = (parameters.references, source.digest)
     digests = {row: name[2] for row, name in named.items()}
     settings = parameters.model_dump(include={"reference", "hold_out", "steps", "batch", "average", "seeds", "seed"})
     facts = [settings, digests, pairings_key(source, pairings), labels_key(source, pairings)]
-    key = content_key([*facts, [*chosen.skipped, *small], device_name(parameters.device), measuring_version()])
+    key = content_key([*facts, [*chosen.skipped, *small], device_name(parameters.device), evaluation_version()])
     if kept := read_record(parameters.output, key):
         return kept
     seeds = range(parameters.seed, parameters.seed + parameters.seeds)
@@ -168,8 +180,8 @@ def evaluate_c2st(
         "references": pairings_key(source, pairings),
         "device": device_name(parameters.device),
         "code": code_version(),
-        "metrics": {row: _figures([found[row, seed] for seed in seeds]) for row in named}
-        | {"floor": _figures([c2st.FLOOR])},
+        "metrics": {row: _metrics([found[row, seed] for seed in seeds]) for row in named}
+        | {"floor": _metrics([c2st.FLOOR])},
         "simplifications": simplifications({row: load_generator(*name) for row, name in named.items()}),
         KEY: key,
     }
@@ -178,8 +190,8 @@ def evaluate_c2st(
     return record
 
 
-def _figures(values: list[float]) -> dict[str, Any]:
-    """``auc`` with its standard deviation over seeds, which one value has not."""
+def _metrics(values: list[float]) -> dict[str, Any]:
+    """Mean AUC, its standard deviation if there are several seeds, and the value of each seed."""
     deviation = {"auc_spread": stdev(values)} if len(values) > 1 else {}
     return {"auc": fmean(values), **deviation, "auc_by_seed": values}
 

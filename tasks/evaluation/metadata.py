@@ -1,4 +1,7 @@
-"""Do a model's frozen prompts tell the camera? A small network on prompts beside one of as many parameters on noise."""
+"""Camera classification from the frozen prompts of a model, compared with a network of equal size on the noise itself.
+
+Source: PNG, CVPR 2026, arXiv 2603.04870, experiment on metadata in prompts.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,17 @@ from pngmodel.errors import UserError
 from pngmodel.metrics import metadata
 from pngmodel.network.model import Precision
 from tasks.datasets.reference_pairs import Reference
-from tasks.evaluation.metadata_samples import Samples, choose_samples, read_samples
+from tasks.evaluation.metadata_samples import (
+    Samples,
+    choose_samples,
+    held_out_scenes,
+    read_samples,
+    splittable_classes,
+)
 from tasks.evaluation.parameters import MetadataParameters
-from tasks.evaluation.scene_split import divisible, held_out_scenes
 from tasks.models.generators import one_thread
 from tasks.runtime.clusters import run_each
-from tasks.runtime.provenance import code_version, content_key, device_name, measuring_version
+from tasks.runtime.provenance import code_version, content_key, device_name, evaluation_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import KEY, read_record
 from tasks.stores.io.filesystem import write_json
@@ -31,20 +39,21 @@ PUBLISHED = {
     "camera": {"prompts": {"top1": 0.9447}, "noise": {"top1": 0.7580}},
     "camera+iso": {"prompts": {"top1": 0.7548, "top3": 0.9864}},
 }
-"""What PNG (arXiv 2603.04870) reports on SIDD: 5 cameras, 16 classes of camera and ISO; other data, another head."""
+"""Accuracies that PNG (arXiv 2603.04870) reports on SIDD, with 5 cameras and 16 classes of camera and ISO. Data and
+classifier differ from this evaluation."""
 _HELD_OUT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One network to train. Travels to workers."""
+    """Task of a worker: one network to train."""
 
     row: str
     task: str
     seed: int
     samples: Samples
     rows: tuple[int, ...]
-    """Samples of the task; the others are indices into these."""
+    """Samples of the task. ``labels``, ``train`` and ``held_out`` refer to positions in this tuple."""
     labels: tuple[int, ...]
     train: tuple[int, ...]
     held_out: tuple[int, ...]
@@ -54,7 +63,7 @@ class Trial:
 
 @one_thread()
 def run_trial(trial: Trial) -> tuple[Tensor, Tensor, int]:
-    """Train one network; returns held-out logits, their classes, and how many parameters it has."""
+    """Train one network; return the held-out logits, their classes, and the number of parameters."""
     features, noise = read_samples(trial.samples)
     labels, rows = torch.tensor(trial.labels), list(trial.rows)
     size = metadata.parameters_of(metadata.PromptHead(features.shape[1], trial.budget.hidden, trial.classes))
@@ -75,7 +84,7 @@ def _label(reference: Reference, kind: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Planned:
-    """One question to the networks: samples, classes, and what each seed holds out."""
+    """One classification task: its samples and classes, and the held-out scenes of each seed."""
 
     rows: tuple[int, ...]
     labels: tuple[str, ...]
@@ -86,7 +95,7 @@ class _Planned:
     held_out: dict[int, set[str]]
 
     def sides(self, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Training and held-out samples, as indices into ``rows``."""
+        """Return training and held-out samples as positions in ``rows``."""
         out = [scene in self.held_out[seed] for scene in self.scenes]
         return tuple(k for k, o in enumerate(out) if not o), tuple(k for k, o in enumerate(out) if o)
 
@@ -94,12 +103,13 @@ class _Planned:
 def _plan(samples: Samples, kind: str, parameters: MetadataParameters) -> _Planned:
     every = [(row, samples.reference(row)) for row in range(len(samples.picks))]
     known = [(row, r, label) for row, r in every if (label := _label(r, kind)) is not None]
-    # Scenes of one name are one scene in all sources: SIDD's are photographed with every camera, cut in several ways.
-    found = divisible([label for _, _, label in known], [r.scene for _, r, _ in known], parameters.least)
+    # Equal scene names mean the same scene in all sources: SIDD has each scene from every camera, in several crops.
+    found = splittable_classes([label for _, _, label in known], [r.scene for _, r, _ in known], parameters.least)
     if len(found.classes) < 2:
-        told = "; ".join(f"{x['class']}: {x['reason']}" for x in found.skipped[:5])
+        reasons = "; ".join(f"{x['class']}: {x['reason']}" for x in found.skipped[:5])
         raise UserError(
-            f"metadata: {len(found.classes)} classes of {kind} can be split by scene ({told}); give more pairs"
+            f"metadata: {len(found.classes)} classes of {kind} can be split by scene, at least 2 are required "
+            f"({reasons}); add pairs"
         )
     chosen = [known[k] for k in found.rows]
     labels, scenes = [label for _, _, label in chosen], [r.scene for _, r, _ in chosen]
@@ -107,7 +117,7 @@ def _plan(samples: Samples, kind: str, parameters: MetadataParameters) -> _Plann
     held_out = {seed: held_out_scenes(labels, scenes, _HELD_OUT_SHARE, seed) for seed in seeds}
     if not all(held_out.values()):
         raise UserError(
-            f"metadata: no scene can be held out without leaving a class of {kind} nothing; give more pairs"
+            f"metadata: holding out any scene leaves a class of {kind} without enough training samples; add pairs"
         )
     datasets = tuple(r.dataset for _, r, _ in chosen)
     rows = tuple(row for row, _, _ in chosen)
@@ -117,10 +127,17 @@ def _plan(samples: Samples, kind: str, parameters: MetadataParameters) -> _Plann
 def classify_metadata(
     parameters: MetadataParameters, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """Accuracy of both networks for both questions, mean and spread over seeds; returns the record.
+    """Measure the accuracy of both networks on both tasks, with mean and standard deviation over seeds.
+
+    Args:
+        parameters: Parameters of the evaluation.
+        progress: Called with (done, total) networks.
+
+    Returns:
+        The evaluation record. A record at ``output`` with the same inputs is returned without computing it again.
 
     Raises:
-        UserError: the model or the pairs cannot be used, or fewer than two classes can be split by scene.
+        UserError: The model or the pairs cannot be used, or fewer than two classes can be split by scene.
     """
     Precision.best(parameters.device)
     p = parameters
@@ -128,10 +145,10 @@ def classify_metadata(
     budget = metadata.Budget(parameters.steps, parameters.batch, parameters.hidden)
     contents = [samples.reference(row).content for row in range(len(samples.picks))]
     settings = p.model_dump(include={"features", "side", "least", "steps", "batch", "hidden", "seeds", "seed"})
-    said = [samples.reference(row) for row in range(len(samples.picks))]
-    told = [[r.id, r.camera, r.iso, r.dataset, r.scene] for r in said]
-    facts = [settings, samples.generator[2], contents, told, device_name(parameters.device)]
-    key = content_key([*facts, measuring_version()])
+    references = [samples.reference(row) for row in range(len(samples.picks))]
+    labels_of = [[r.id, r.camera, r.iso, r.dataset, r.scene] for r in references]
+    facts = [settings, samples.generator[2], contents, labels_of, device_name(parameters.device)]
+    key = content_key([*facts, evaluation_version()])
     if kept := read_record(parameters.output, key):
         return kept
     plans = {kind: _plan(samples, kind, parameters) for kind in TASKS}
@@ -171,13 +188,13 @@ def classify_metadata(
 
 
 def _summary(plan: _Planned, found: dict[tuple[str, int], metadata.Scored]) -> dict[str, Any]:
-    """Figures of one question."""
+    """Metrics of one classification task."""
     seeds, classes = list(plan.held_out), len(plan.classes)
     by_dataset = {d: {c for c, e in zip(plan.labels, plan.datasets, strict=True) if e == d} for d in plan.datasets}
     allowed = torch.tensor([[c in by_dataset[d] for c in plan.classes] for d in plan.datasets])
     metrics: dict[str, dict[str, Any]] = {}
     for row in ROWS:
-        each = [_figures(found[row, seed], allowed[list(plan.sides(seed)[1])]) for seed in seeds]
+        each = [_metrics(found[row, seed], allowed[list(plan.sides(seed)[1])]) for seed in seeds]
         metrics[row] = _over_seeds(each)
     metrics["majority"] = _over_seeds([_majority(plan, seed) for seed in seeds])
     choices = [allowed[list(plan.sides(seed)[1])].sum(1).double() for seed in seeds]
@@ -195,7 +212,7 @@ def _summary(plan: _Planned, found: dict[tuple[str, int], metadata.Scored]) -> d
     }
 
 
-def _figures(scored: metadata.Scored, allowed: Tensor) -> dict[str, float]:
+def _metrics(scored: metadata.Scored, allowed: Tensor) -> dict[str, float]:
     return {
         "top1": metadata.top_accuracy(scored),
         "top3": metadata.top_accuracy(scored, metadata.TOP),
@@ -205,7 +222,7 @@ def _figures(scored: metadata.Scored, allowed: Tensor) -> dict[str, float]:
 
 
 def _majority(plan: _Planned, seed: int) -> dict[str, float]:
-    """Always the classes that are most frequent in training."""
+    """Accuracy of always predicting the most frequent classes of the training samples."""
     train, held_out = plan.sides(seed)
     frequent = [name for name, _ in Counter(plan.labels[k] for k in train).most_common(metadata.TOP)]
     tested = [plan.labels[k] for k in held_out]
@@ -213,7 +230,7 @@ def _majority(plan: _Planned, seed: int) -> dict[str, float]:
 
 
 def _over_seeds(each: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Means, and standard deviations over seeds where there are several."""
+    """Means over seeds, and standard deviations if there are several."""
     out: dict[str, Any] = {name: fmean(f[name] for f in each) for name in each[0]}
     if len(each) > 1:
         out |= {f"{name}_spread": stdev(f[name] for f in each) for name in each[0]}

@@ -1,4 +1,4 @@
-"""The record of :mod:`tasks.evaluation.metadata` as a table and as a page with confusion matrices."""
+"""Renders records of :mod:`tasks.evaluation.metadata` as tables and as an HTML page with confusion matrices."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tasks.stores.io.filesystem import write_bytes
 
 NAMES = {
     "prompts": "prompts",
-    "noise": "noise itself, as many parameters",
-    "majority": "always the most frequent",
+    "noise": "noise itself, equal number of parameters",
+    "majority": "most frequent class",
     "chance": "chance",
     "published prompts": "PNG's paper: prompts (SIDD, other classes)",
     "published noise": "PNG's paper: baseline (SIDD, other classes)",
@@ -24,10 +24,10 @@ COLUMNS = {"top1": "top 1", "top3": "top 3", "balanced": "balanced", "within_dat
 
 
 def metadata_rows(question: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Figures of one question as text, one row per kind of answer: mean ± standard deviation over seeds, per cent."""
+    """Format the metrics of one task of a record, one row per classifier: mean ± standard deviation, per cent."""
     rows = dict(question["metrics"]) | {f"published {row}": f for row, f in question["published"].items()}
-    told = [(NAMES[name], rows[name]) for name in NAMES if name in rows]
-    return [{"": name} | {title: _cell(row, key) for key, title in COLUMNS.items()} for name, row in told]
+    named = [(NAMES[name], rows[name]) for name in NAMES if name in rows]
+    return [{"": name} | {title: _cell(row, key) for key, title in COLUMNS.items()} for name, row in named]
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:
@@ -38,17 +38,17 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
 
 
 def metadata_table(record: Mapping[str, Any]) -> str:
-    """All questions as markdown."""
+    """Format all tasks of a record as Markdown."""
     out = []
     for kind, question in record["tasks"].items():
         rows = metadata_rows(question)
-        out += [f"**{plain(kind)}**, {len(question['classes'])} classes, per cent", ""]
+        out += [f"**{plain(kind)}**, {len(question['classes'])} classes, accuracy in per cent", ""]
         out += [table(list(rows[0]), [list(row.values()) for row in rows])]
     return "\n".join(out)
 
 
 def write_metadata_report(record: Mapping[str, Any], url: str) -> None:
-    """Publish a record as one page."""
+    """Write a record as an HTML page to ``url``."""
     questions = [
         {
             "name": kind,
@@ -65,9 +65,9 @@ def write_metadata_report(record: Mapping[str, Any], url: str) -> None:
         for kind, question in record["tasks"].items()
     ]
     page = TEMPLATES.get_template("metadata.html").render(
-        title="Do prompts tell the camera?",
-        lead=f"{record['pairs']} noise samples; networks of equal size on frozen prompts and on the noise itself, "
-        "scored on scenes that they were not trained on. Mean and standard deviation over "
+        title="Camera classification from prompts",
+        lead=f"{record['pairs']} noise samples. Networks of equal size classify frozen prompts and the noise itself; "
+        "accuracy on held-out scenes, mean and standard deviation over "
         f"{record['budget']['seeds']} seeds.",
         facts=[],
         record=record,

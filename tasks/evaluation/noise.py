@@ -1,4 +1,4 @@
-"""Evaluation of noise generators on real pairs: figures beside the floor and the baselines."""
+"""Evaluation of noise generators on real pairs: metrics of the model, the baselines and the floor."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pngmodel.seeds import derive_seed
 from tasks.datasets.reference_pairs import open_pairs
 from tasks.evaluation.pair_selection import (
     EvaluationPair,
-    chosen_pairings,
     compared_digests,
+    evenly_spaced,
+    generators_by_row,
     labels_key,
-    measured_generators,
     pairings_key,
     read_pair,
-    spread_of,
+    select_pairings,
 )
 from tasks.evaluation.parameters import EvaluateParameters
 from tasks.models.generators import load_generator, one_thread
 from tasks.reports.results import Evaluation, Example
 from tasks.reports.tables import report_page
-from tasks.runtime.provenance import code_version, content_key, device_name, measuring_version
+from tasks.runtime.provenance import code_version, content_key, device_name, evaluation_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import KEY, read_record
 from tasks.stores.io.filesystem import exists, write_bytes, write_json
@@ -37,11 +37,11 @@ from tasks.stores.io.filesystem import exists, write_bytes, write_json
 Group = TypeVar("Group", str, tuple[str, int])
 
 _EXAMPLES = 8
-_EXAMPLE_SIDE = 256  # pictures need no more, and a full frame would be hundreds of megabytes
+_EXAMPLE_SIDE = 256  # pixels; enough for plots, whereas full frames would take hundreds of megabytes
 
 
 def _centre(image: Tensor) -> tuple[slice, slice, slice]:
-    """The central square of (C, H, W)."""
+    """Slices of the central square of an image (C, H, W)."""
     corners = [max(0, (side - _EXAMPLE_SIDE) // 2) for side in image.shape[-2:]]
     rows, columns = (slice(c, c + _EXAMPLE_SIDE) for c in corners)
     return slice(None), rows, columns
@@ -50,24 +50,24 @@ def _centre(image: Tensor) -> tuple[slice, slice, slice]:
 def _measure(
     generator: NoisyImageGenerator, pair: EvaluationPair, seed: int, name: str, *, twice: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """A draw for one pair and its figures; with those of two draws if it is drawn ``twice``."""
-    prompts = generator.extract(pair.shown_noisy, pair.shown_clean)
+    """Sample a noisy image for one pair; return it and its metrics, with those of two samples if ``twice``."""
+    prompts = generator.extract(pair.reference_noisy, pair.reference_clean)
 
-    def drawn(stream: str) -> Tensor:
+    def sample(stream: str) -> Tensor:
         return generator.sample(pair.clean[None], [prompts], [derive_seed(stream, seed, name)])[0].cpu()
 
-    generated = drawn("evaluate")
+    generated = sample("evaluate")
     metrics = noise_metrics(pair.real, generated, pair.clean)
     if twice:
-        again = drawn("evaluate again")
-        metrics |= {key: metric.compute(generated, again, pair.clean) for key, metric in SAMPLE_METRICS.items()}
+        second = sample("evaluate again")
+        metrics |= {key: metric.compute(generated, second, pair.clean) for key, metric in SAMPLE_METRICS.items()}
     return generated, metrics
 
 
 def _means_by(
     metrics: dict[str, list[dict[str, float]]], groups: Sequence[Group]
 ) -> dict[Group, dict[str, dict[str, float]]]:
-    """Means over the pairs of each group (pair k is of ``groups[k]``), by row."""
+    """Average the metrics of each row over the pairs of each group; pair k belongs to ``groups[k]``."""
     return {
         group: {
             row: mean_metrics([v for v, g in zip(values, groups, strict=True) if g == group])
@@ -78,12 +78,12 @@ def _means_by(
 
 
 def _setting(camera: str, iso: int) -> str:
-    """Camera and ISO in words; 0 stands for none."""
+    """Format camera and ISO; an ISO of 0 means unknown."""
     return f"{camera} ISO {iso or 'unknown'}"
 
 
 def simplifications(generators: Mapping[str, NoisyImageGenerator]) -> dict[str, list[str]]:
-    """By row, how re-implemented generators differ from their papers; those that do not are left out."""
+    """Return by row how re-implemented generators differ from their papers; rows without differences are omitted."""
     return {row: list(generator.simplifications) for row, generator in generators.items() if generator.simplifications}
 
 
@@ -91,18 +91,25 @@ def simplifications(generators: Mapping[str, NoisyImageGenerator]) -> dict[str, 
 def evaluate_noise(
     parameters: EvaluateParameters, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Evaluation:
-    """Measure the generator (row ``model``), the baselines and the floor on every chosen pair.
+    """Measure the generator (row ``model``), the baselines and the floor on every selected pair.
 
-    All generators see the same reference. Only the model is drawn twice, for ``sample_correlation``. A record of the
-    same evaluation that lies at the output is read instead, where no page is missing.
+    All generators get the same reference. Only the model is sampled twice, for ``sample_correlation``.
+
+    Args:
+        parameters: Parameters of the evaluation.
+        progress: Called with (done, total) pairs.
+
+    Returns:
+        The record, and examples for the report. If ``output`` already has the record of the same inputs, and the
+        report exists or is not requested, that record is returned without examples.
 
     Raises:
-        UserError: the model or the pairs cannot be used, or no pair has a reference under the protocol.
+        UserError: The model or the pairs cannot be used, or no pair has a reference under the protocol.
     """
-    Precision.best(parameters.device)  # a wrong device is said at once, also for generators that ignore it
+    Precision.best(parameters.device)  # reject an invalid device early, also for generators that ignore it
     source = open_pairs(parameters.references)
     protocol, seed = parameters.reference, parameters.seed
-    chosen = chosen_pairings(
+    chosen = select_pairings(
         source,
         parameters.references,
         split=parameters.split,
@@ -110,14 +117,14 @@ def evaluate_noise(
         protocol=protocol,
         seed=seed,
     )
-    pairings = spread_of(chosen.found, parameters.limit)
-    shown = {int(i) for i in np.linspace(0, len(pairings) - 1, _EXAMPLES).round()}
-    named = measured_generators(
+    pairings = evenly_spaced(chosen.found, parameters.limit)
+    example_indices = {int(i) for i in np.linspace(0, len(pairings) - 1, _EXAMPLES).round()}
+    named = generators_by_row(
         parameters.model, parameters.device, baselines=parameters.baselines, compare=parameters.compare
     )
     digests = {row: name[2] for row, name in named.items()}
     facts = [protocol, seed, digests, pairings_key(source, pairings), labels_key(source, pairings)]
-    key = content_key([*facts, list(chosen.skipped), device_name(parameters.device), measuring_version()])
+    key = content_key([*facts, list(chosen.skipped), device_name(parameters.device), evaluation_version()])
     if (kept := read_record(parameters.output, key)) and (parameters.report is None or exists(parameters.report)):
         return Evaluation(kept, ())
     generators = {row: load_generator(*name) for row, name in named.items()}
@@ -137,7 +144,7 @@ def evaluate_noise(
         metrics["floor"].append(floor_metrics(pair.real, pair.clean))
         cameras.append(info.camera or "unknown camera")
         settings.append((cameras[-1], info.iso or 0))
-        if done in shown:
+        if done in example_indices:
             cut = _centre(pair.clean)
             crops = {row: image[cut] for row, image in generated.items()}
             examples.append(Example(info.id, info.camera, info.iso, pair.clean[cut], pair.real[cut], crops))
@@ -154,7 +161,7 @@ def evaluate_noise(
         "references": pairings_key(source, pairings),
         "device": device_name(parameters.device),
         "code": code_version(),
-        # Mean over the images of a camera, then the plain mean of the cameras, as published tables are made.
+        # Mean over the images of each camera, then over cameras, as in published tables.
         "metrics": {row: mean_metrics([rows[row] for rows in by_camera.values()]) for row in metrics},
         "cameras": by_camera,
         "cameras_pairs": {camera: cameras.count(camera) for camera in by_camera},
@@ -169,17 +176,19 @@ def evaluate_noise(
 
 
 def write_report(evaluation: Evaluation, url: str) -> None:
-    """Publish an evaluation as one page."""
+    """Write an evaluation as an HTML page to ``url``."""
     record = evaluation.record
-    lead = f"{record['pairs']} real pairs of {', '.join(record['cameras'])}. Prompts come from {_shown_noise(record)}."
+    lead = (
+        f"{record['pairs']} real pairs of {', '.join(record['cameras'])}. Prompts come from {_prompt_sources(record)}."
+    )
     if record["skipped"]:
         first = record["skipped"][0]
-        lead += f" {len(record['skipped'])} pairs were left out, e.g. {first['id']}: {first['reason']}."
+        lead += f" {len(record['skipped'])} pairs were skipped, e.g. {first['id']}: {first['reason']}."
     title = f"Noise evaluation, {record['protocol']}"
     write_bytes(url, report_page(evaluation, title=title, lead=lead).encode())
 
 
-def _shown_noise(record: Mapping[str, Any]) -> str:
+def _prompt_sources(record: Mapping[str, Any]) -> str:
     return " or ".join(f"{kind} ({count})" for kind, count in record["reference_kinds"].items())
 
 

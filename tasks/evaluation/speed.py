@@ -1,4 +1,4 @@
-"""Images a second of the model and of NAFlow's published architecture, on one device in one run."""
+"""Throughput of the model and of NAFlow's published architecture, measured on one device in one run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pngmodel.images import to_unit
 from pngmodel.interface import NoisyImageGenerator
 from tasks.datasets.reference_pairs import SHIPPED, open_references
 from tasks.models.generators import load_generator, model_digest
-from tasks.runtime.provenance import commit, content_key, device_name, measuring_version
+from tasks.runtime.provenance import commit, content_key, device_name, evaluation_version
 from tasks.runtime.steps import step
 from tasks.stores.io.cached_record import recorded
 
@@ -21,10 +21,10 @@ SIDES = (256, 512)
 
 
 def _seconds(generator: NoisyImageGenerator, noisy: Tensor, clean: Tensor, repeats: int) -> float:
-    """The fastest of some runs: what disturbs makes it slower only."""
+    """Duration of the fastest of ``repeats`` runs, because disturbances only make runs slower."""
     prompts = generator.extract(noisy, clean)
     times = []
-    for seed in range(repeats + 1):  # the first warms up
+    for seed in range(repeats + 1):  # the first run is a warm-up
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         started = time.perf_counter()
@@ -34,7 +34,14 @@ def _seconds(generator: NoisyImageGenerator, noisy: Tensor, clean: Tensor, repea
 
 
 def measure_speed(model: str, device: str, repeats: int, location: str) -> dict[str, Any]:
-    """Images per second by generator and image side. Reads the record at ``location`` if it is of this model."""
+    """Measure images per second by generator and image side.
+
+    Args:
+        model: Model bundle.
+        device: cpu, cuda or cuda:N.
+        repeats: Number of timed runs; the fastest counts.
+        location: File or URL of the record; an existing record of the same inputs is returned.
+    """
     digest = model_digest(model)
 
     def make() -> dict[str, Any]:
@@ -52,7 +59,7 @@ def measure_speed(model: str, device: str, repeats: int, location: str) -> dict[
         threads = torch.get_num_threads()
         return {"images_per_second": rates, "device": device_name(device), "threads": threads, "commit": commit()}
 
-    facts = ["speed", digest, device_name(device), repeats, torch.get_num_threads(), measuring_version()]
+    facts = ["speed", digest, device_name(device), repeats, torch.get_num_threads(), evaluation_version()]
     return recorded(location, content_key(facts), make)
 
 

@@ -1,4 +1,4 @@
-"""Denoisers by name: a classical one, or a trained one's bundle at any URL; one instance per process."""
+"""Denoisers by name: a classical denoiser, or the bundle of a trained one at any URL. Cached per process."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tasks.models.generators import bundle_folder
 from tasks.runtime.provenance import content_key
 
 _PATCH, _DISTANCE, _STRENGTH = 5, 6, 0.8
-_ESTIMATE = "Haar details of every second pixel"  # another text where another strength is estimated
-_SMALLEST = 4  # pixels a side: two of those of which every second one is looked at
-_NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal number
+_ESTIMATE = "Haar details of every second pixel"  # part of the digest; change it with the estimator
+_SMALLEST = 4  # pixels per side: every second pixel is used, and Haar details need two of those
+_NORMAL_MEDIAN = 0.6745  # median of the absolute value of a standard normal variable
 
 
 class NonLocalMeans(ImageDenoiser):
-    """Non-local means (Buades et al. 2005) of scikit-image, with the noise's strength estimated from the image.
+    """Non-local means (Buades et al. 2005) of scikit-image, with the noise standard deviation estimated per image.
 
-    The strength is estimated on every second pixel: neighbours in a camera's image have correlated noise, which the
-    estimate by fine wavelets would take for much less of it. An image in which none is found comes back as it is.
+    The estimate uses every second pixel, because adjacent pixels of camera images have correlated noise, which an
+    estimate on the full grid underestimates. If the estimate is 0, the image is returned unchanged.
     """
 
     name = "nlm"
@@ -41,13 +41,13 @@ class NonLocalMeans(ImageDenoiser):
         pixels = np.moveaxis(image.cpu().numpy().astype(np.float32), 0, -1)
         if min(pixels.shape[:2]) < _SMALLEST:
             raise UserError(
-                f"nlm: an image of {pixels.shape[:2]} pixels is too small for an estimate of its noise; give at least "
-                f"{_SMALLEST} x {_SMALLEST}"
+                f"nlm: the image has {pixels.shape[0]} x {pixels.shape[1]} pixels, too few to estimate its noise; use "
+                f"images of at least {_SMALLEST} x {_SMALLEST}"
             )
-        sigma = _strength(pixels)
+        sigma = _noise_std(pixels)
         if sigma == 0:
             return image.cpu().float()
-        found = denoise_nl_means(
+        denoised = denoise_nl_means(
             pixels,
             patch_size=_PATCH,
             patch_distance=_DISTANCE,
@@ -56,14 +56,14 @@ class NonLocalMeans(ImageDenoiser):
             fast_mode=True,
             channel_axis=-1,
         )
-        kept = found.reshape(pixels.shape)  # grey images come back without their one channel
-        return torch.from_numpy(np.moveaxis(kept, -1, 0).astype(np.float32)).clamp(0, 1)
+        denoised = denoised.reshape(pixels.shape)  # scikit-image drops the channel axis of grey images
+        return torch.from_numpy(np.moveaxis(denoised, -1, 0).astype(np.float32)).clamp(0, 1)
 
 
-def _strength(pixels: NDArray[np.float32]) -> float:
-    """Std of the noise of an image (H, W, C): the median absolute detail of Haar wavelets (Donoho 1994)."""
-    thinned = pixels[: pixels.shape[0] // 4 * 4 : 2, : pixels.shape[1] // 4 * 4 : 2]
-    detail = (thinned[::2, ::2] - thinned[1::2, ::2] - thinned[::2, 1::2] + thinned[1::2, 1::2]) / 2
+def _noise_std(pixels: NDArray[np.float32]) -> float:
+    """Estimate the noise standard deviation of an image (H, W, C) by the median absolute Haar detail (Donoho 1994)."""
+    subsampled = pixels[: pixels.shape[0] // 4 * 4 : 2, : pixels.shape[1] // 4 * 4 : 2]
+    detail = (subsampled[::2, ::2] - subsampled[1::2, ::2] - subsampled[::2, 1::2] + subsampled[1::2, 1::2]) / 2
     return float(np.median(np.abs(detail)) / _NORMAL_MEDIAN)
 
 
@@ -72,7 +72,7 @@ CLASSICAL = {NonLocalMeans.name: NonLocalMeans}
 
 
 def denoiser_digest(name: str) -> str:
-    """What identifies a denoiser: a bundle's verified digest, or a classical one's name."""
+    """Return the identity of a denoiser: the verified digest of a bundle, or a digest of name and settings."""
     if name not in CLASSICAL:
         return verify_bundle(bundle_folder(name))
     settings = [_PATCH, _DISTANCE, _STRENGTH, _ESTIMATE, version("scikit-image")]
@@ -81,13 +81,17 @@ def denoiser_digest(name: str) -> str:
 
 @lru_cache(maxsize=4)
 def load_denoiser(name: str, device: str, digest: str) -> ImageDenoiser:
-    """The denoiser called ``name``, which has this :func:`denoiser_digest`.
+    """Load the denoiser ``name``.
+
+    Args:
+        name: Name of a classical denoiser, or location of a bundle.
+        device: cpu, cuda or cuda:N.
+        digest: Expected :func:`denoiser_digest`.
 
     Raises:
-        UserError: neither a classical denoiser nor a denoiser's bundle. IntegrityError: a damaged or another one.
+        UserError: ``name`` is neither a classical denoiser nor the bundle of a denoiser.
+        IntegrityError: The bundle is damaged or has another digest.
     """
     if denoiser_digest(name) != digest:
-        raise IntegrityError(
-            f"{name}: another denoiser is there since this run was planned; run the same command again"
-        )
+        raise IntegrityError(f"{name}: the denoiser has changed since this run was planned; run the same command again")
     return CLASSICAL[name]() if name in CLASSICAL else Denoiser.from_pretrained(bundle_folder(name), device=device)

@@ -1,5 +1,5 @@
-"""Noise generators by name: the shipped model, a bundle at any URL (of the model or of a trained baseline), or a
-baseline that needs no training; one instance per process."""
+"""Noise generators by name: the shipped model, a bundle at any URL (noise model or trained baseline), or a baseline
+without training. Instances are cached per process."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ SHIPPED_MODEL = "shipped"
 
 
 def bundle_folder(model: str) -> Path:
-    """The local folder of ``shipped``, of a bundle on disk or a version of a registry, or of a copy of one on object
-    storage.
+    """Return the local folder of a bundle; bundles on object storage are copied to a temporary folder.
+
+    Args:
+        model: ``shipped``, a folder or URL of a bundle, or a registry version such as ``REGISTRY/NAME@3``.
 
     Raises:
-        UserError: there is none. IntegrityError: a registry's version is another bundle than its record says.
+        UserError: There is no such bundle.
+        IntegrityError: The bundle of a registry version has another digest than its record.
     """
     if model == SHIPPED_MODEL:
         return SHIPPED
@@ -44,26 +47,28 @@ def bundle_folder(model: str) -> Path:
         return path
     record = join(model, "digest.json")
     if not exists(record):
-        raise UserError(f"{model}: no model bundle there; check the URL and the credentials")
+        raise UserError(f"{model}: no model bundle found; check the URL and the credentials")
     return _fetched(model, sha256(read_bytes(record)))
 
 
 def _expected(folder: Path, digest: str, model: str) -> Path:
-    """The folder, whose bundle says that it has this digest; what reads it verifies that."""
+    """Check the digest that the bundle states; readers of the bundle verify it."""
     if read_json(str(folder / "digest.json")).get("digest") != digest:
-        raise IntegrityError(f"{model}: {folder} holds another bundle than the version's record says; add it again")
+        raise IntegrityError(
+            f"{model}: the bundle in {folder} differs from the record of the version; add the bundle again"
+        )
     return folder
 
 
 @lru_cache(maxsize=4)
 def _fetched(url: str, record: str) -> Path:
-    """A local copy of a bundle on object storage, kept for the life of the process unless its record changes."""
+    """Copy a bundle from object storage to a temporary folder; cached for this process until its record changes."""
     names = list_files(url)
-    for name in names:  # on object storage a key may hold `..`, and what is written here is a disk
+    for name in names:  # keys on object storage may contain `..`, which would write outside the folder
         try:
             inner(name)
         except ValueError as error:
-            raise IntegrityError(f"{url}: holds a file whose name {error}; fetch the bundle from elsewhere") from None
+            raise IntegrityError(f"{url}: has a file whose name {error}; use another source of the bundle") from None
     folder = Path(tempfile.mkdtemp(prefix="pngnoise-bundle-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in names:
@@ -74,9 +79,10 @@ def _fetched(url: str, record: str) -> Path:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with one thread, since sums over several round differently: bytes must not depend on the machine's cores.
+    """Compute with one thread in the block, because sums over several threads round differently, and results must not
+    depend on the number of cores.
 
-    Use more cores by more processes (``--cluster local``).
+    To use more cores, use more processes (``--cluster local``).
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -87,19 +93,25 @@ def one_thread() -> Iterator[None]:
 
 
 def model_digest(model: str) -> str:
-    """What identifies the generator in a recipe: a bundle's verified digest, or a baseline's name."""
+    """Return the identity of a generator: the verified digest of a bundle, or a digest of the name of a baseline."""
     return content_key({"baseline": model}) if model in BASELINES else verify_bundle(bundle_folder(model))
 
 
 @lru_cache(maxsize=2)
 def load_generator(model: str, device: str, digest: str) -> NoisyImageGenerator:
-    """The generator called ``model``, which has this :func:`model_digest`.
+    """Load the generator ``model``.
+
+    Args:
+        model: ``shipped``, the name of a baseline, or a bundle; see :func:`bundle_folder`.
+        device: cpu, cuda or cuda:N.
+        digest: Expected :func:`model_digest`.
 
     Raises:
-        UserError: neither ``shipped``, a baseline nor a bundle. IntegrityError: a damaged bundle, or another one.
+        UserError: ``model`` is neither ``shipped``, a baseline nor a bundle.
+        IntegrityError: The bundle is damaged or has another digest.
     """
     if model_digest(model) != digest:
-        raise IntegrityError(f"{model}: another model is there since this run was planned; run the same command again")
+        raise IntegrityError(f"{model}: the model has changed since this run was planned; run the same command again")
     if model in BASELINES:
         return baseline(model)
     folder = bundle_folder(model)

@@ -1,5 +1,5 @@
-"""The gate between a version of a registry and its champion: figures of an evaluation against limits and against the
-champion's own. Nothing moves unless they hold, or somebody says why it is to move nevertheless."""
+"""Promotion of a registry version to champion. Promotes only if the metrics of an evaluation pass all thresholds and
+comparisons with the champion, or an override reason is given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pngmodel.errors import UserError
 from tasks.models.parameters import PromoteParameters
-from tasks.models.registry import check_files, named, now, versioned
+from tasks.models.registry import check_files, now, parse_model_name, parse_version_name
 from tasks.reports.markdown import table
 from tasks.runtime.configuration import load_yaml
 from tasks.runtime.steps import step
@@ -19,7 +19,7 @@ from tasks.stores.model_registry import Move, Registered, Version
 
 
 class Limit(BaseModel):
-    """What a figure may be."""
+    """Limits of a metric."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,12 +29,12 @@ class Limit(BaseModel):
     @model_validator(mode="after")
     def _some(self) -> Limit:
         if self.max is None and self.min is None:
-            raise ValueError("give max, min or both")
+            raise ValueError("set max, min or both")
         return self
 
 
 class NoWorse(BaseModel):
-    """How a figure may compare with the champion's."""
+    """Comparison of a metric with that of the champion."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,7 +43,10 @@ class NoWorse(BaseModel):
 
 
 class PromotionRules(BaseModel):
-    """One file of configs/promotion/. Metrics are named by their path in the record's ``metrics``: model.lag1_error."""
+    """Rules of a promotion: one file in configs/promotion/.
+
+    Metrics are named by their path in ``metrics`` of the record, e.g. model.lag1_error.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,20 +63,20 @@ class PromotionRules(BaseModel):
     @model_validator(mode="after")
     def _some(self) -> PromotionRules:
         if not self.limits and not self.no_worse:
-            raise ValueError("has neither limits nor no_worse; such a gate passes everything")
+            raise ValueError("set limits, no_worse or both; without them every version passes")
         return self
 
 
 def load_rules(path: str) -> PromotionRules:
-    """A file of configs/promotion/."""
+    """Load promotion rules from a YAML file."""
     return load_yaml(path, PromotionRules)
 
 
-def about(record: dict[str, Any], digest: str) -> dict[str, Any] | None:
-    """What an evaluation record says of the model with this digest, with its ``metrics``; None where that is nothing.
+def evaluation_of(record: dict[str, Any], digest: str) -> dict[str, Any] | None:
+    """Return the part of an evaluation record for the model with ``digest``, including ``metrics``; None if absent.
 
-    Records of noise generators are about one model (``model``). Those of denoisers list several (``denoisers``), each
-    with figures of its own; their pairs are those of all ``tests``.
+    Records of noise generators cover one model (key ``model``). Records of denoisers list several (key ``denoisers``)
+    with their own metrics; their pairs are those of all ``tests``.
     """
     listed = record.get("denoisers")
     if not isinstance(listed, list):
@@ -87,10 +90,10 @@ def about(record: dict[str, Any], digest: str) -> dict[str, Any] | None:
     return record | {"metrics": mine.get("metrics"), "references": pairs}
 
 
-def figure(record: dict[str, Any], name: str) -> float | None:
-    """A figure by its place, e.g. ``model.kld``; None where there is no finite number."""
+def metric_value(record: dict[str, Any], name: str) -> float | None:
+    """Return the metric at a path, e.g. ``model.kld``; None if it is missing or not a finite number."""
     found: Any = record.get("metrics")
-    if isinstance(found, dict) and name in found:  # of denoisers: sidd.psnr is one key
+    if isinstance(found, dict) and name in found:  # in records of denoisers, sidd.psnr is one key
         found = found[name]
     else:
         for part in name.split("."):
@@ -102,13 +105,16 @@ def figure(record: dict[str, Any], name: str) -> float | None:
 def judge(
     record: dict[str, Any], rules: PromotionRules, champion: dict[str, Any] | None, *, incomparable: str | None = None
 ) -> list[dict[str, Any]]:
-    """Every rule with what was found: figure, value, rule in words, ``passed``.
+    """Check an evaluation against promotion rules.
 
     Args:
-        record: the evaluation of the version.
-        rules: the gate.
-        champion: the evaluation of the champion on the same pairs, None where there is nothing to compare with.
-        incomparable: why a champion's evaluation cannot be compared with; fails every comparison.
+        record: Evaluation of the version.
+        rules: Promotion rules.
+        champion: Evaluation of the champion on the same pairs; None if there is no champion.
+        incomparable: Reason why the champion has no comparable evaluation; fails all comparisons.
+
+    Returns:
+        One finding per rule: ``figure`` (the metric), ``value``, ``rule`` (description) and ``passed``.
     """
     found: list[dict[str, Any]] = []
 
@@ -119,85 +125,88 @@ def judge(
         protocol = record.get("protocol")
         add("protocol", protocol, rules.protocol, protocol == rules.protocol)
     for name, limit in rules.limits.items():
-        value = figure(record, name)
+        value = metric_value(record, name)
         if limit.max is not None:
             add(name, value, f"at most {limit.max:g}", value is not None and value <= limit.max)
         if limit.min is not None:
             add(name, value, f"at least {limit.min:g}", value is not None and value >= limit.min)
     for name, rule in rules.no_worse.items():
-        value = figure(record, name)
+        value = metric_value(record, name)
         if incomparable is not None:
             add(name, value, f"compared with the champion, {incomparable}", False)
         elif champion is not None:
-            theirs = figure(champion, name)
+            champion_value = metric_value(champion, name)
             sign = 1 if rule.better == "lower" else -1
-            words = "no figure" if theirs is None else f"{theirs:.6g}"
-            text = f"at most {rule.by:g} {'above' if sign == 1 else 'below'} the champion's {words}"
-            passed = value is not None and theirs is not None and sign * (value - theirs) <= rule.by
+            formatted = "missing value" if champion_value is None else f"{champion_value:.6g}"
+            text = f"at most {rule.by:g} {'above' if sign == 1 else 'below'} the champion's {formatted}"
+            passed = value is not None and champion_value is not None and sign * (value - champion_value) <= rule.by
             add(name, value, text, passed)
         else:
-            add(name, value, "compared with the champion; there is none yet", value is not None)
+            add(name, value, "compared with the champion; there is no champion yet", value is not None)
     return found
 
 
 def _comparable(
     registered: Registered, champion: Move, record: dict[str, Any], rules: PromotionRules
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """The champion's evaluation that is of the same pairs, or why there is none."""
+    """Return the evaluation of the champion on the same pairs, or the reason why there is none."""
     stored = [champion.record, *(d for d in registered.evaluations(champion.version) if d != champion.record)]
     for digest in stored:
-        theirs = about(registered.evaluation(champion.version, digest), champion.digest)
-        if theirs is not None and all(theirs.get(key) == record.get(key) for key in rules.same):
-            return theirs, None
+        found = evaluation_of(registered.evaluation(champion.version, digest), champion.digest)
+        if found is not None and all(found.get(key) == record.get(key) for key in rules.same):
+            return found, None
     return None, (
         f"{registered.name}@{champion.version}, which has no stored evaluation with the same "
-        f"{' and '.join(rules.same)}: evaluate it on these pairs and promote it again with that record"
+        f"{' and '.join(rules.same)}: evaluate the champion on these pairs and promote it again with that record"
     )
 
 
 def _failures(findings: list[dict[str, Any]]) -> list[str]:
-    def words(value: Any) -> str:
+    def formatted(value: Any) -> str:
         return "missing" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
-    return [f"{f['figure']} is {words(f['value'])}, has to be {f['rule']}" for f in findings if not f["passed"]]
+    return [f"{f['figure']} is {formatted(f['value'])}, must be {f['rule']}" for f in findings if not f["passed"]]
 
 
 def promote(parameters: PromoteParameters) -> dict[str, Any]:
-    """Judge a version by its evaluation and make it the champion; the record is kept either way. What was
-    promoted with this record before moves nothing, also after a rollback, unless ``override`` says why.
+    """Promote a version to champion if its evaluation passes the rules. The evaluation record is stored in any case.
+
+    A version that was already promoted with this record is not promoted again, even after a rollback, unless
+    ``override`` is set.
 
     Returns:
         The last move: version, previous champion, findings, override.
 
     Raises:
-        UserError: the gate fails and nobody overrides (names every figure and limit), the record is of another model,
-            or somebody else moved the champion meanwhile. IntegrityError: the version is damaged.
+        UserError: A rule fails without an override (names every metric and threshold), the record is of another model,
+            or another process moved the champion in the meantime.
+        IntegrityError: The version is damaged.
     """
     rules = load_rules(parameters.rules)
-    registered, version = versioned(parameters.version)
-    record = about(read_json(parameters.record), version.digest)
+    registered, version = parse_version_name(parameters.version)
+    record = evaluation_of(read_json(parameters.record), version.digest)
     if record is None:
         raise UserError(
-            f"{parameters.record}: says nothing of {version.digest}, the digest of {parameters.version}; evaluate that "
-            "version by its name in the registry"
+            f"{parameters.record}: has no evaluation of digest {version.digest}, which is {parameters.version}; "
+            f"evaluate that version with --model {parameters.version}"
         )
     check_files(registered, version)
     kept = registered.keep_evaluation(version.version, read_bytes(parameters.record))
     champion = registered.champion()
     promoted = {(move.version, move.record) for move in registered.moves() if move.action == "promote"}
     if champion is not None and (version.version, kept) in promoted and parameters.override is None:
-        return _told(champion)  # asked twice, e.g. by an event that was told again; maybe rolled back since
-    theirs, incomparable = None, None
-    # A champion that is promoted again, with a newer record, is not compared with itself.
+        return _public(champion)  # a repeated request, e.g. after a repeated event or a rollback
+    champion_record, incomparable = None, None
+    # A champion that is promoted again with a newer record is not compared with itself.
     if champion is not None and champion.version != version.version and rules.no_worse:
-        theirs, incomparable = _comparable(registered, champion, record, rules)
-    findings = judge(record, rules, theirs, incomparable=incomparable)
+        champion_record, incomparable = _comparable(registered, champion, record, rules)
+    findings = judge(record, rules, champion_record, incomparable=incomparable)
     failures = _failures(findings)
     if failures and parameters.override is None:
         raise UserError(
-            f"{parameters.version}: not promoted, the champion stays "
-            f"{champion.version if champion else 'undecided'}: {'; '.join(failures)} ({parameters.rules}). The record "
-            f'is kept as evaluation {kept}. Train on, change the rules, or say why it is to move: --override "WHY"'
+            f"{parameters.version}: not promoted, {f'version {champion.version}' if champion else 'no version'} stays "
+            f"champion: {'; '.join(failures)} (rules in {parameters.rules}). The record is stored as evaluation "
+            f'{kept}. Improve the model, change the rules, or promote it with --override "REASON"'
         )
     return _move(
         registered,
@@ -213,29 +222,33 @@ def promote(parameters: PromoteParameters) -> dict[str, Any]:
 
 
 def roll_back(location: str, reason: str, to: int | None = None) -> dict[str, Any]:
-    """Make the champion what it was before: the version that the present one replaced, or ``to``.
+    """Restore a previous champion.
 
     Args:
-        place: ``REGISTRY/NAME``.
-        reason: recorded.
-        to: a version that was champion once.
+        location: ``REGISTRY/NAME``.
+        reason: Recorded with the move.
+        to: A version that was champion before; default: the version that the current champion replaced.
 
     Raises:
-        UserError: there is no such version, or somebody else moved the champion meanwhile. IntegrityError: damaged.
+        UserError: There is no such version, or another process moved the champion in the meantime.
+        IntegrityError: The version is damaged.
     """
-    registered = named(location)
+    registered = parse_model_name(location)
     if not reason.strip():
-        raise UserError(f"{registered.url}: say why it is rolled back: --reason")
+        raise UserError(f"{registered.url}: a rollback requires a reason; set --reason")
     moves = registered.moves()
     if not moves:
-        raise UserError(f"{registered.url}: has no champion to roll back")
+        raise UserError(f"{registered.url}: has no champion to roll back; promote a version first")
     promoted = {move.version: move for move in moves if move.action == "promote"}
     replaced = [m.previous for m in moves if (m.action, m.version) == ("promote", moves[-1].version)]
     back = to if to is not None else next((p for p in reversed(replaced) if p not in (None, moves[-1].version)), None)
     if back is None or back not in promoted:
-        told = ", ".join(map(str, sorted(promoted)))
-        what = "no champion was there before" if back is None else f"version {back} never was champion"
-        raise UserError(f"{registered.url}: {what}; versions that were: {told}. Promote another with its evaluation")
+        champions = ", ".join(map(str, sorted(promoted)))
+        problem = "there is no previous champion" if back is None else f"version {back} was never champion"
+        raise UserError(
+            f"{registered.url}: {problem}; previous and current champions: {champions}. Use one of them, or promote "
+            "another version with its evaluation"
+        )
     version = registered.version(back)
     check_files(registered, version)
     return _move(
@@ -263,20 +276,20 @@ def _move(registered: Registered, champion: Move | None, version: Version, **fac
     )
     if not registered.create_move(move):
         raise UserError(
-            f"{registered.url}: the champion was moved by somebody else meanwhile; nothing was changed, look at it "
-            "with `pngnoise registry show` and run the same command again"
+            f"{registered.url}: another process moved the champion in the meantime; nothing was changed. Check it with "
+            "`pngnoise registry show` and run the same command again"
         )
-    return _told(move)
+    return _public(move)
 
 
-def _told(move: Move) -> dict[str, Any]:
+def _public(move: Move) -> dict[str, Any]:
     return move.model_dump(mode="json", exclude={"format", "format_version", "rules"})
 
 
 def findings_table(move: dict[str, Any]) -> str:
-    """What the gate looked at as a markdown table."""
+    """Format the findings of a move as a Markdown table."""
     rows = [(f["figure"], f["value"], f["rule"], f["passed"]) for f in move["findings"]]
-    return table(("figure", "value", "has to be", "passed"), rows)
+    return table(("metric", "value", "required", "passed"), rows)
 
 
 task_promote = step("promote")(promote)

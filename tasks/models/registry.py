@@ -1,4 +1,4 @@
-"""Versions of models in a registry: add, list, show, fetch. :mod:`tasks.models.promotion` selects the champion."""
+"""Model versions in a registry: add, list, show, fetch. :mod:`tasks.models.promotion` selects the champion."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tasks.stores.io.listing import list_files
 from tasks.stores.model_registry import Registered, Version, check_name, names, parse_version
 
 KINDS = ("pngnoise-model", "pngnoise-denoiser", "pngnoise-baseline")
-"""Formats of bundles that can be registered."""
-_RACES = 100  # versions that others may add while one is being added
+"""Bundle formats that a registry accepts."""
+_RACES = 100  # versions that other processes may add while one is being added
 
 
-def named(location: str) -> Registered:
-    """The model that ``REGISTRY/NAME`` means.
+def parse_model_name(location: str) -> Registered:
+    """Parse ``REGISTRY/NAME``.
 
     Raises:
-        UserError: it is no such name.
+        UserError: The name is invalid or has a version.
     """
     registry, slash, name = location.rstrip("/").rpartition("/")
     if parse_version(location) is not None:
@@ -36,58 +36,62 @@ def named(location: str) -> Registered:
     return Registered(registry or slash or ".", check_name(name))
 
 
-def versioned(location: str) -> tuple[Registered, Version]:
-    """The version that ``REGISTRY/NAME@3`` or ``REGISTRY/NAME@champion`` means.
+def parse_version_name(location: str) -> tuple[Registered, Version]:
+    """Parse ``REGISTRY/NAME@3`` or ``REGISTRY/NAME@champion`` and read the version.
 
     Raises:
-        UserError: it is no such name, or there is no such version.
+        UserError: The name is invalid, or there is no such version.
     """
-    said = parse_version(location)
-    if said is None:
+    reference = parse_version(location)
+    if reference is None:
         raise UserError(
-            f"{location}: names no version; write {location.rstrip('/')}@3 or {location.rstrip('/')}@champion"
+            f"{location}: expected a version; use {location.rstrip('/')}@3 or {location.rstrip('/')}@champion"
         )
-    registered = Registered(said.registry, said.name)
-    return registered, registered.version(registered.number(said.which))
+    registered = Registered(reference.registry, reference.name)
+    return registered, registered.version(registered.number(reference.which))
 
 
 def now() -> str:
-    """UTC, ISO 8601, to the second."""
+    """Return the current time, UTC, ISO 8601 with seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def add_version(bundle: str, location: str, note: str | None = None) -> dict[str, Any]:
-    """Put a bundle into a registry as the next version of ``REGISTRY/NAME``, or find it there.
+    """Add a bundle to a registry as the next version of ``REGISTRY/NAME``, unless it is already registered.
 
-    Its files are published before the version's record. Several processes may add at once; those of one digest get one
-    version. Damaged files of a version that is there are made whole by the bundle that is added again.
+    Files are published before the record of the version. Concurrent calls are safe; equal digests get one version.
+    Adding a registered bundle again repairs damaged files of its version.
 
     Args:
-        bundle: ``shipped``, a bundle's folder or URL, or another version of a registry.
-        place: ``REGISTRY/NAME``.
-        note: kept in the version's record.
+        bundle: ``shipped``, the folder or URL of a bundle, or a registry version.
+        location: ``REGISTRY/NAME``.
+        note: Stored in the record of the version.
+
+    Returns:
+        Facts of the version; ``added`` is False if it was already registered.
 
     Raises:
-        UserError: not a bundle, or of another kind than the name's first version. IntegrityError: it is damaged.
+        UserError: This is not a bundle, or its kind differs from that of the first version.
+        IntegrityError: The bundle is damaged.
     """
-    registered = named(location)
+    registered = parse_model_name(location)
     folder = bundle_folder(bundle)
     digest = verify_bundle(folder)
     kind = str(bundle_config(folder).get("format"))
     if kind not in KINDS:
-        raise UserError(f"{bundle}: config.json has format {kind!r}; a registry holds {', '.join(KINDS)}")
+        raise UserError(f"{bundle}: key 'format' in config.json is {kind!r}; a registry accepts {', '.join(KINDS)}")
     known: list[Version] = []
     for _ in range(_RACES):
         numbers = registered.versions()
         known += [registered.version(number) for number in numbers[len(known) :]]
-        there = next((version for version in known if version.digest == digest), None)
-        if there is not None:
+        existing = next((version for version in known if version.digest == digest), None)
+        if existing is not None:
             _upload(folder, registered.bundle(digest))
-            return _facts(registered, there) | {"added": False}
+            return _facts(registered, existing) | {"added": False}
         if known and known[0].kind != kind:
             raise UserError(
-                f"{registered.url}: holds bundles of kind {known[0].kind!r}, {bundle} is a {kind!r}; choose another "
-                "name"
+                f"{registered.url}: contains bundles of kind {known[0].kind!r}, but {bundle} is of kind {kind!r}; use "
+                "another name"
             )
         record = Version(
             name=registered.name,
@@ -100,20 +104,22 @@ def add_version(bundle: str, location: str, note: str | None = None) -> dict[str
         )
         if registered.create_version(record):
             return _facts(registered, record) | {"added": True}
-    raise UserError(f"{registered.url}: others add versions all the time; run the same command again")
+    raise UserError(
+        f"{registered.url}: other processes added {_RACES} versions in the meantime; run the same command again"
+    )
 
 
 def add_trained(bundle: str, location: str, note: str | None = None) -> str:
-    """:func:`add_version` at the end of a training; returns ``REGISTRY/NAME@NUMBER``, what flows take as a model."""
+    """Call :func:`add_version` at the end of a training; return ``REGISTRY/NAME@NUMBER``."""
     added = add_version(bundle, location, note)
-    log(f"{added['name']}: digest {added['digest']}" + ("" if added["added"] else ", was there already"))
-    return named(location).location(int(added["name"].rpartition("@")[2]))
+    log(f"{added['name']}: digest {added['digest']}" + ("" if added["added"] else ", already registered"))
+    return parse_model_name(location).location(int(added["name"].rpartition("@")[2]))
 
 
 def _upload(folder: Path, url: str) -> dict[str, str]:
-    """Publish a bundle's files, those that make its digest as they are; returns sha256 by name of what lies there.
+    """Publish the files of a bundle; return the SHA-256 of every published file by name.
 
-    The card and a signature are no part of the digest: those of the first writer stay.
+    The digest does not cover the card and the signature: those of the first writer are kept.
     """
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         if path.name in (CARD, SIGNATURE):
@@ -128,10 +134,10 @@ def _upload(folder: Path, url: str) -> dict[str, str]:
 
 
 def check_files(registered: Registered, version: Version) -> None:
-    """Compare a version's files with its record.
+    """Compare the files of a version with its record.
 
     Raises:
-        IntegrityError: names each file that is missing or differs.
+        IntegrityError: A file is missing or differs; names each of them.
     """
     url = registered.bundle(version.digest)
     problems = []
@@ -147,7 +153,7 @@ def check_files(registered: Registered, version: Version) -> None:
 
 
 def list_models(registry: str) -> list[dict[str, Any]]:
-    """Every name with its kind, newest version, and champion."""
+    """List all models of a registry with kind, number of versions, newest version and champion."""
     found = []
     for name in names(registry):
         registered = Registered(registry, name)
@@ -160,21 +166,21 @@ def list_models(registry: str) -> list[dict[str, Any]]:
 
 
 def show_model(location: str) -> dict[str, Any]:
-    """Versions and the champion's moves of ``REGISTRY/NAME``, or all that is known of one of its versions.
+    """Return versions and champion moves of ``REGISTRY/NAME``, or the details of a version ``REGISTRY/NAME@3``.
 
     Raises:
-        UserError: there is no such model or version.
+        UserError: There is no such model or version.
     """
     if parse_version(location) is not None:
-        registered, version = versioned(location)
+        registered, version = parse_version_name(location)
         url = registered.bundle(version.digest)
         evaluations = registered.evaluations(version.version)
         facts = _facts(registered, version) | {"url": url, "evaluations": evaluations}
         return facts | {"files": version.files}
-    registered = named(location)
+    registered = parse_model_name(location)
     numbers = registered.versions()
     if not numbers:
-        raise UserError(f"{registered.url}: holds no version; `pngnoise registry add BUNDLE {location}` makes one")
+        raise UserError(f"{registered.url}: has no versions; add one with `pngnoise registry add BUNDLE {location}`")
     moves = registered.moves()
     return {
         "name": registered.name,
@@ -190,20 +196,25 @@ def _facts(registered: Registered, version: Version) -> dict[str, Any]:
 
 
 def fetch_version(location: str, output: str) -> dict[str, Any]:
-    """Copy a version to a local folder, whole or not at all; every file is compared with the version's record.
+    """Copy a version to a local folder atomically. Every file is compared with the record of the version.
+
+    Args:
+        location: ``REGISTRY/NAME@3`` or ``REGISTRY/NAME@champion``.
+        output: New or empty local folder.
 
     Raises:
-        UserError: no such version, or the folder holds something else. IntegrityError: the version is damaged.
+        UserError: There is no such version, or the folder has other content.
+        IntegrityError: The version is damaged.
     """
-    registered, version = versioned(location)
+    registered, version = parse_version_name(location)
     target = local_path(output)
     if target is None:
-        raise UserError(f"{output}: a version is fetched to a local folder; give a path")
+        raise UserError(f"{output}: a version can only be fetched to a local folder; use a local path")
     facts = _facts(registered, version) | {"folder": str(target)}
     if target.exists() and any(target.iterdir()):
         if (target / "digest.json").is_file() and verify_bundle(target) == version.digest:
             return facts
-        raise UserError(f"{target}: holds something else; choose an empty folder")
+        raise UserError(f"{target}: the folder is not empty; use a new or empty folder")
     check_files(registered, version)
     working = target.with_name(f".{target.name}.fetching")
     shutil.rmtree(working, ignore_errors=True)

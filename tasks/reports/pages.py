@@ -1,4 +1,4 @@
-"""What every page is made with: templates, and pictures that stand in the page itself."""
+"""Templates of HTML pages and Markdown cards, and images embedded as data URIs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from PIL import Image
 from tasks.reports.markdown import code, plain
 
 mpl.use("Agg")
-mpl.rcParams["text.parse_math"] = False  # a dollar in a name is a dollar
+mpl.rcParams["text.parse_math"] = False  # dollar signs in names are literal
 LARGEST_SMALL = 180_000
-"""Characters of a data URI that Prefect's UI still shows."""
-_SMALL_DPI, _SCALES = 72, (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # noise hardly compresses
+"""Maximum length of a data URI, in characters, that Prefect's UI displays."""
+_SMALL_DPI, _SCALES = 72, (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # noise hardly compresses, so large plots need scaling
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -32,8 +32,8 @@ TEMPLATES = Environment(
 )
 
 
-def _text(value: object) -> object:
-    """What stands where a card names a value: text, unless it is markdown already."""
+def _escaped(value: object) -> object:
+    """Escape a template value for Markdown, except numbers and values that are already ``Markup``."""
     return value if isinstance(value, (Markup, int, float)) else plain(value)
 
 
@@ -41,20 +41,22 @@ TEXTS = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     undefined=StrictUndefined,
     keep_trailing_newline=True,
-    finalize=_text,
+    finalize=_escaped,
 )
-"""Templates of cards, which are markdown: values in them are text, ``Markup`` excepted."""
+"""Templates of Markdown cards. All values except ``Markup`` are escaped."""
 TEXTS.filters["code"] = lambda value: Markup(code(value))
 TEXTS.filters["line"] = lambda value: Markup(" ".join(str(value).split()))
 
 
 def data_uri(figure: Figure, *, small: bool = False) -> str:
-    """A figure as a data URI, so that a page opens without a network.
+    """Encode a matplotlib figure as a data URI.
 
-    ``small``: a JPEG that Prefect's UI shows in an artifact, which has to be less than 200 kB; else a PNG.
+    Args:
+        figure: The figure.
+        small: Encode a JPEG below the 200 kB that Prefect's UI displays, scaled down if needed. Default: a PNG.
     """
     with warnings.catch_warnings():
-        # names in scripts that the font lacks are drawn as boxes; the page's text has them
+        # matplotlib draws boxes for glyphs that its font lacks; the text of the page still shows them
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         if not small:
             buffer = io.BytesIO()
@@ -63,10 +65,10 @@ def data_uri(figure: Figure, *, small: bool = False) -> str:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="rgba", dpi=_SMALL_DPI)
     width, height = (int(inches * _SMALL_DPI) for inches in figure.get_size_inches())
-    drawn = Image.frombytes("RGBA", (width, height), buffer.getvalue()).convert("RGB")
-    for scale in _SCALES:  # drawing takes much longer than making it smaller
+    rendered = Image.frombytes("RGBA", (width, height), buffer.getvalue()).convert("RGB")
+    for scale in _SCALES:  # rendering takes much longer than resizing
         buffer = io.BytesIO()
-        smaller = drawn.resize((round(scale * width), round(scale * height)), Image.Resampling.LANCZOS)
+        smaller = rendered.resize((round(scale * width), round(scale * height)), Image.Resampling.LANCZOS)
         smaller.save(buffer, "JPEG", quality=75)
         if len(uri := _uri("jpeg", buffer)) < LARGEST_SMALL:
             break
@@ -78,6 +80,6 @@ def _uri(kind: str, buffer: io.BytesIO) -> str:
 
 
 def picture(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(C, H, W) in [0, 1] as matplotlib's imshow takes it."""
+    """Convert an image (C, H, W) to (H, W, 3) in [0, 1], the layout of matplotlib's ``imshow``."""
     rgb = np.repeat(image, 3, axis=0) if image.shape[0] == 1 else image
     return np.moveaxis(np.clip(rgb, 0, 1), 0, -1)

@@ -1,4 +1,4 @@
-"""Pictures for reports: each function returns a PNG as a data URI, so that a page opens without a network."""
+"""Plots of the reports. Each function returns an image as a data URI, so that pages open without a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLOURS = {"real": "#b5b5b5", "model": "#0072b2", "heteroscedastic": "#d55e00",
 _LABELS = {"real": "real", "model": "this model", "heteroscedastic": "heteroscedastic Gaussian"} | {
     "spectrum_matched": "spectrum-matched Gaussian"
 }
-# The real curve is drawn first and wide, so that one can see a good imitation lie on it.
+# The real curve is drawn first and wide, so that a matching synthetic curve stays visible on top of it.
 _WIDTHS = {"real": 3.6, "model": 1.5, "heteroscedastic": 1.2, "spectrum_matched": 1.2}
 
 Array = NDArray[np.float32]
@@ -31,8 +31,13 @@ def _noises(example: Example) -> dict[str, Array]:
 
 
 def grid(examples: Sequence[Example], side: int = 128, *, small: bool = False) -> str:
-    """Clean, real noisy, synthetic noisy and both noise maps times 4, one row per example (centre crops); ``small`` as
-    in :func:`tasks.reports.pages.data_uri`."""
+    """Plot one row of centre crops per example: clean, real noisy, synthetic noisy, and both noise maps times 4.
+
+    Args:
+        examples: Evaluated pairs with a sample of the generator ``model``.
+        side: Height and width of a crop, pixels.
+        small: See :func:`tasks.reports.pages.data_uri`.
+    """
     titles = ("clean", "real noisy", "synthetic noisy", f"real noise ×{_NOISE_GAIN}", f"synthetic noise ×{_NOISE_GAIN}")
     figure = Figure(figsize=(11, 2.25 * len(examples) + 0.3), layout="constrained")
     axes = figure.subplots(len(examples), len(titles), squeeze=False)
@@ -40,9 +45,9 @@ def grid(examples: Sequence[Example], side: int = 128, *, small: bool = False) -
         height, width = example.clean.shape[-2:]
         top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
         cut = np.s_[:, top : top + side, left : left + side]
-        clean, real, made = (np.asarray(x)[cut] for x in (example.clean, example.real, example.generated["model"]))
-        noises = (0.5 + _NOISE_GAIN * (x - clean) for x in (real, made))
-        for axis, image in zip(row, (clean, real, made, *noises), strict=True):
+        clean, real, synthetic = (np.asarray(x)[cut] for x in (example.clean, example.real, example.generated["model"]))
+        noises = (0.5 + _NOISE_GAIN * (x - clean) for x in (real, synthetic))
+        for axis, image in zip(row, (clean, real, synthetic, *noises), strict=True):
             axis.imshow(picture(image), interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
@@ -54,7 +59,12 @@ def grid(examples: Sequence[Example], side: int = 128, *, small: bool = False) -
 
 
 def corpus_grid(samples: Sequence[tuple[str, Array, Array]], *, small: bool = False) -> str:
-    """Pairs of the corpus itself: (label, clean, noisy), each (C, H, W) in [0, 1]; two pairs a row."""
+    """Plot pairs of a corpus, two per row.
+
+    Args:
+        samples: (label, clean, noisy), with images (C, H, W) in [0, 1].
+        small: See :func:`tasks.reports.pages.data_uri`.
+    """
     rows = -(-len(samples) // 2)
     figure = Figure(figsize=(11, 2.0 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, 6, squeeze=False).reshape(-1, 3)
@@ -70,7 +80,7 @@ def corpus_grid(samples: Sequence[tuple[str, Array, Array]], *, small: bool = Fa
 
 
 def histograms(examples: Sequence[Example]) -> str:
-    """Distribution of noise levels, real against synthetic, per colour on a logarithmic axis."""
+    """Plot the density of real and synthetic noise values per channel, with a logarithmic density axis."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     channels = examples[0].clean.shape[0]
     axes = figure.subplots(1, channels, squeeze=False, sharey=True)[0]
@@ -87,7 +97,7 @@ def histograms(examples: Sequence[Example]) -> str:
                 middle, np.where(density > 0, density, np.nan), color=colour, label=_LABELS[name], lw=_WIDTHS[name]
             )
         axis.set_yscale("log")
-        axis.set_xlabel("noise, grey levels of 255")
+        axis.set_xlabel("noise, digital numbers")
         axis.set_title(("red", "green", "blue")[channel] if channels == 3 else "grey", fontsize=10)
     axes[0].set_ylabel("density")
     axes[0].legend(fontsize=8, frameon=False)
@@ -95,7 +105,7 @@ def histograms(examples: Sequence[Example]) -> str:
 
 
 def std_against_intensity(examples: Sequence[Example], bins: int = 20) -> str:
-    """Noise std against clean intensity, one panel per camera and ISO."""
+    """Plot the noise standard deviation against clean intensity, one panel per camera and ISO."""
     groups = _by_camera(examples)
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False)[0]
@@ -115,13 +125,13 @@ def std_against_intensity(examples: Sequence[Example], bins: int = 20) -> str:
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("clean intensity")
         axis.set_ylim(bottom=0)
-    axes[0].set_ylabel("noise std, grey levels")
+    axes[0].set_ylabel("noise std, digital numbers")
     axes[0].legend(fontsize=8, frameon=False)
     return data_uri(figure)
 
 
 def autocorrelations(examples: Sequence[Example]) -> str:
-    """Correlation of the noise with itself over horizontal distance, one panel per camera and ISO."""
+    """Plot the horizontal autocorrelation of the noise, one panel per camera and ISO."""
     groups = _by_camera(examples)
     figure = Figure(figsize=(11, 3.0), layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
@@ -140,14 +150,14 @@ def autocorrelations(examples: Sequence[Example]) -> str:
             )
         axis.axhline(0, color="#bbbbbb", lw=0.8)
         axis.set_title(title, fontsize=10)
-        axis.set_xlabel("distance, pixels")
-    axes[0].set_ylabel("correlation")
+        axis.set_xlabel("lag, pixels")
+    axes[0].set_ylabel("autocorrelation")
     axes[-1].legend(fontsize=8, frameon=False)
     return data_uri(figure)
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """True classes down, what they were taken for across; shades are shares of a row, numbers are counts."""
+    """Plot a confusion matrix: true classes in rows, predictions in columns, counts as text, row shares as shades."""
     matrix = np.asarray(counts, np.float64)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size = 2.2 + 0.42 * len(names)
@@ -160,13 +170,13 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> s
             axis.text(column, row, f"{count:.0f}", ha="center", va="center", fontsize=7, color=shade)
     axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
     axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.set_xlabel("taken for")
-    axis.set_ylabel("is")
+    axis.set_xlabel("predicted class")
+    axis.set_ylabel("true class")
     return data_uri(figure)
 
 
-def _by_camera(examples: Sequence[Example], most: int = 4) -> dict[str, list[Example]]:
+def _by_camera(examples: Sequence[Example], max_groups: int = 4) -> dict[str, list[Example]]:
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(f"{example.camera or 'camera unknown'} ISO {example.iso or '?'}", []).append(example)
-    return dict(sorted(groups.items())[:most])
+    return dict(sorted(groups.items())[:max_groups])

@@ -1,4 +1,4 @@
-"""What reports are rendered from: an evaluation record and its example images."""
+"""Input of the reports: an evaluation record and its example images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Example:
-    """One evaluated pair and what the generators made of it; (C, H, W) in [0, 1], unrounded."""
+    """An evaluated pair and one sample per generator. Images are (C, H, W) in [0, 1], not quantised."""
 
     id: str
     camera: str | None
@@ -22,7 +22,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The record (JSON-able), and the examples that pictures are made of: none where the record was read again."""
+    """A JSON-serialisable evaluation record and examples for plots; no examples if the record was read from a file."""
 
     record: dict[str, Any]
     examples: tuple[Example, ...]

@@ -1,4 +1,4 @@
-"""Reports: one HTML page that opens from disk without a network, and the corpus card."""
+"""Tables of metrics in Markdown, and the evaluation report: one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pngmodel.metrics.protocols import METRICS, SAMPLE_METRICS
-from tasks.reports import plots as metrics
+from tasks.reports import plots
 from tasks.reports.markdown import plain, table
 from tasks.reports.pages import TEMPLATES
 from tasks.reports.results import Evaluation, Example
@@ -33,14 +33,15 @@ Row = TypeVar("Row")
 
 
 def ordered(rows: Mapping[str, Row]) -> dict[str, Row]:
-    """Generators in the order people read them: the models, the baselines, the floor."""
+    """Sort generators for display: models, then baselines, then the floor."""
     names = [*NAMES]
-    # Further models, which are called by their folders, stand beside the model.
+    # Additional models are named after their folders; list them next to the model.
     return dict(sorted(rows.items(), key=lambda item: names.index(item[0]) if item[0] in names else _AFTER_MODEL))
 
 
 def _distance(metric: str, value: float, floor: float | None) -> float:
-    """How far a value is from the best one. Below the floor of a divergence is not better (it hints at leakage)."""
+    """Distance of a value from the best possible one. Values below the floor of a divergence count as equal to it,
+    because they hint at leakage."""
     direction = TABLED[metric].direction
     if direction == "lower" and floor is not None:
         return abs(value - floor) if metric == "akld" else max(value - floor, 0.0)
@@ -48,7 +49,12 @@ def _distance(metric: str, value: float, floor: float | None) -> float:
 
 
 def metrics_table(rows: Mapping[str, Mapping[str, float]], title: str) -> dict[str, Any]:
-    """A table for the template: metrics down, generators across, the best generator of each metric marked."""
+    """Build a table for the template ``report.html``: one line per metric, one column per generator, the best marked.
+
+    Args:
+        rows: Metrics by generator.
+        title: Heading of the table.
+    """
     rows = ordered(rows)
     floor = rows.get("floor", {})
     lines = []
@@ -83,9 +89,18 @@ def report_page(
     lead: str,
     facts: Iterable[tuple[str, str]] = (),
     provenance: Iterable[tuple[str, str]] = (),
-    samples: Iterable[tuple[str, metrics.Array, metrics.Array]] = (),
+    samples: Iterable[tuple[str, plots.Array, plots.Array]] = (),
 ) -> str:
-    """The page as text. ``samples`` are pairs of a corpus to show: (label, clean, noisy), (C, H, W) in [0, 1]."""
+    """Render the evaluation report as HTML.
+
+    Args:
+        evaluation: Record and examples; at least one example is required.
+        title: Heading of the page.
+        lead: Introductory sentence.
+        facts: (name, value) boxes below the heading.
+        provenance: (name, value) rows added to model, code and device.
+        samples: Pairs of a corpus to show: (label, clean, noisy), images (C, H, W) in [0, 1].
+    """
     record, examples = evaluation.record, evaluation.examples
     protocol = record["protocol"]
     tables = [metrics_table(record["metrics"], f"All pairs, {protocol}")]
@@ -96,34 +111,34 @@ def report_page(
     pictures = [
         {
             "title": "Real and synthetic noise on the same image",
-            "uri": metrics.grid(_spread(evaluation)),
-            "caption": "Centre crops. Noise maps are multiplied by 4 around mid grey; they should look alike in grain, "
-            "colour and strength, and must not be the same.",
+            "uri": plots.grid(_evenly_spaced(evaluation)),
+            "caption": "Centre crops. Noise maps are multiplied by 4 and centred on mid grey. They should match in "
+            "grain, colour and strength, but not pixel by pixel.",
         },
         {
             "title": "Noise distribution",
-            "uri": metrics.histograms(examples),
-            "caption": "All evaluated pairs together, levels rounded, logarithmic axis.",
+            "uri": plots.histograms(examples),
+            "caption": "Density of the noise over all evaluated pairs, in digital numbers; logarithmic axis.",
         },
         {
-            "title": "Noise strength against intensity",
-            "uri": metrics.std_against_intensity(examples),
+            "title": "Noise standard deviation against intensity",
+            "uri": plots.std_against_intensity(examples),
             "caption": "Standard deviation of the noise in bins of clean intensity.",
         },
         {
-            "title": "Spatial correlation",
-            "uri": metrics.autocorrelations(examples),
-            "caption": "Correlation of the noise with itself at a horizontal distance. White noise is 0 from 1 on.",
+            "title": "Spatial autocorrelation",
+            "uri": plots.autocorrelations(examples),
+            "caption": "Horizontal autocorrelation of the noise. For white noise it is 0 at all lags but 0.",
         },
     ]
-    shown = list(samples)
-    if shown:
+    corpus_samples = list(samples)
+    if corpus_samples:
         pictures.insert(
             0,
             {
                 "title": "Samples of the corpus",
-                "uri": metrics.corpus_grid(shown),
-                "caption": "Clean, synthetic noisy, noise ×4. The label names the reference whose noise was imitated.",
+                "uri": plots.corpus_grid(corpus_samples),
+                "caption": "Clean, synthetic noisy, noise ×4. The label names the reference pair of the noise.",
             },
         )
     page = TEMPLATES.get_template("report.html")
@@ -145,29 +160,29 @@ def report_page(
 
 
 def examples_picture(evaluation: Evaluation) -> str:
-    """Real and synthetic noise on the same images, small enough for an artifact of the run."""
-    return metrics.grid(_spread(evaluation), small=True)
+    """Plot real and synthetic noise on the same images, small enough for an artifact in Prefect's UI."""
+    return plots.grid(_evenly_spaced(evaluation), small=True)
 
 
-def _spread(evaluation: Evaluation) -> list[Example]:
-    """Some examples, evenly spread."""
+def _evenly_spaced(evaluation: Evaluation) -> list[Example]:
+    """A few examples, evenly spaced over the evaluation."""
     examples = evaluation.examples
     return list(examples[:: max(1, len(examples) // _ROWS_OF_GRID)][:_ROWS_OF_GRID])
 
 
 def simplified(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Re-implemented generators of a record by the names of its tables, with how each differs from its paper."""
+    """List how the re-implemented generators of a record differ from their papers: (display name, differences)."""
     return [(NAMES.get(row, row), lines) for row, lines in ordered(record.get("simplifications", {})).items()]
 
 
 def simplified_note(record: Mapping[str, Any]) -> str:
-    """:func:`simplified` as markdown, to stand below a table; empty where there is nothing to tell."""
-    lines = [f"- {plain(name)}: {plain('; '.join(told))}." for name, told in simplified(record)]
-    return "\n".join(["", "Re-implementations, which differ from their papers:", "", *lines, ""]) if lines else ""
+    """Format :func:`simplified` as a Markdown note below a table; empty if there are none."""
+    lines = [f"- {plain(name)}: {plain('; '.join(differences))}." for name, differences in simplified(record)]
+    return "\n".join(["", "Differences between re-implementations and their papers:", "", *lines, ""]) if lines else ""
 
 
 def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[str]) -> str:
-    """The chosen figures as a markdown table, generators down."""
+    """Format the metrics named ``metrics`` as a Markdown table with one row per generator."""
     columns = list(metrics)
     head = ["generator", *(f"{c} {ARROWS[TABLED[c].direction]}" for c in columns)]
     cells = {key: [f"{row[c]:.4f}" if c in row else "–" for c in columns] for key, row in ordered(rows).items()}
@@ -175,25 +190,25 @@ def markdown_table(rows: Mapping[str, Mapping[str, float]], metrics: Iterable[st
 
 
 def c2st_table(record: Mapping[str, Any]) -> str:
-    """A record of :mod:`tasks.evaluation.c2st` as a markdown table, generators down."""
+    """Format a record of :mod:`tasks.evaluation.c2st` as a Markdown table with one row per generator."""
     rows = [
         (NAMES.get(key, key), f"{row['auc']:.3f}", spread_text(row)) for key, row in ordered(record["metrics"]).items()
     ]
-    return table(("generator", "AUC →.5", "spread over seeds"), rows) + simplified_note(record)
+    return table(("generator", "AUC →.5", "std over seeds"), rows) + simplified_note(record)
 
 
 def trained_table(results: Iterable[Mapping[str, Any]]) -> str:
-    """What :func:`tasks.denoising.training.train_denoisers` returned as a markdown table."""
+    """Format the result of :func:`tasks.denoising.training.train_denoisers` as a Markdown table."""
     rows = [(r["arm"], r["seed"], r["steps"], "yes" if r["finished"] else "no", r.get("bundle", "–")) for r in results]
     return table(("arm", "seed", "steps", "finished", "bundle"), rows)
 
 
 def with_spread(row: Mapping[str, Any], name: str, digits: int, scale: float = 1.0) -> str:
-    """A figure times ``scale``, ± its standard deviation over seeds where there are several."""
+    """Format a metric times ``scale``, with ± its standard deviation if there are several seeds."""
     spread = f" ± {scale * row[f'{name}_spread']:.{digits}f}" if f"{name}_spread" in row else ""
     return f"{scale * row[name]:.{digits}f}{spread}"
 
 
 def spread_text(row: Mapping[str, Any]) -> str:
-    """Standard deviation over seeds in words; a dash where there is one value."""
+    """Format the standard deviation of the AUC over seeds; a dash for a single seed."""
     return f"{row['auc_spread']:.3f}" if "auc_spread" in row else "–"

@@ -1,4 +1,4 @@
-"""How a task runs and reports: Prefect steps, clusters, devices, progress, artifacts, provenance, configuration files.
+"""Execution and reporting of tasks: Prefect steps, clusters, devices, progress, artifacts, provenance, configuration.
 
-Belongs here: whatever every package needs to run work. Does not: file formats, storage access, domain types.
+Belongs here: what every package needs to run work. Does not: file formats, storage access, domain types.
 """

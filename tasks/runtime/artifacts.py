@@ -1,4 +1,4 @@
-"""Prefect artifacts and logs that can never fail a flow."""
+"""Prefect artifacts and log messages. Errors in publishing them never fail a flow."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from prefect.logging import get_run_logger
 from tasks.reports import markdown
 
 _LOG = logging.getLogger(__name__)
-_LARGEST_PICTURE = 190_000  # characters; beyond 200 kB the UI shows none
+_LARGEST_PICTURE = 190_000  # characters; the UI does not display artifacts above 200 kB
 WEB = "PNGNOISE_S3_WEB"
-_TELL_EVERY_SECONDS = 5.0
-_OF_LINKS = "/:@?&=%#+,;~$!*'"  # stay as they are in a link
+_UPDATE_SECONDS = 5.0
+_LINK_SAFE = "/:@?&=%#+,;~$!*'"  # characters that are not percent-encoded in links
 
 
 def _in_run() -> bool:
@@ -35,16 +35,16 @@ def _in_run() -> bool:
 
 
 def attempt(what: str, act: Callable[[], Any]) -> Any:
-    """Do what a run can do without; a failure is only logged, and None returned."""
+    """Call ``act`` and return its result. If it raises, log a warning that names ``what`` and return None."""
     try:
         return act()
-    except Exception as error:  # the work is done and published: a picture of it must not undo that
+    except Exception as error:  # the results are already published; a failing artifact must not fail the run
         _LOG.warning("%s failed: %s", what, error)
         return None
 
 
 def _key(name: str) -> str:
-    """What the server takes as a key."""
+    """Convert a name to an artifact key that the Prefect server accepts."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -54,8 +54,13 @@ def _publish(key: str, publish: Callable[[], None]) -> None:
 
 
 def publish_markdown(key: str, page: str | Callable[[], str], description: str | None = None) -> None:
-    """Show ``page``, markdown, with the current run in Prefect's UI; a failure, in making it too, is only logged.
-    Outside of a run nothing happens, as with all artifacts."""
+    """Publish Markdown as an artifact of the current run. Does nothing outside a run, as do all functions here.
+
+    Args:
+        key: Artifact key; normalised to lower case, digits and dashes.
+        page: The Markdown text, or a function that returns it. Errors of the function are logged, not raised.
+        description: Description shown in the UI.
+    """
 
     def publish() -> None:
         text = page if isinstance(page, str) else page()
@@ -65,40 +70,45 @@ def publish_markdown(key: str, page: str | Callable[[], str], description: str |
 
 
 def publish_picture(key: str, picture: str | Callable[[], str], description: str) -> None:
-    """Show a picture, a ``data:`` URI, with the current run; left out, with a line in the log, where it is too large
-    for the UI."""
+    """Publish an image as an artifact of the current run. If it is too large for the UI, only log a warning.
+
+    Args:
+        key: Artifact key.
+        picture: A ``data:`` URI, or a function that returns one.
+        description: Heading and alternative text.
+    """
 
     def page() -> str:
         uri = picture if isinstance(picture, str) else picture()
         if len(uri) > _LARGEST_PICTURE:
-            raise ValueError(f"{len(uri)} characters are more than the {_LARGEST_PICTURE} that the UI shows")
-        # Of an artifact of kind image the UI prints the whole URI, and a data URI is a hundred kilobytes of letters.
-        told = markdown.plain(description)
-        return f"## {told}\n\n![{told}]({uri})\n"
+            raise ValueError(f"the image has {len(uri)} characters; the UI displays at most {_LARGEST_PICTURE}")
+        # The UI prints the whole URI of an image artifact, about 100 kB of text for a data URI, so use Markdown.
+        title = markdown.plain(description)
+        return f"## {title}\n\n![{title}]({uri})\n"
 
     publish_markdown(key, page, description)
 
 
 def publish_link(key: str, url: str, text: str) -> None:
-    """Show a link to a page or store, where a browser can follow it; else its URL as text."""
+    """Publish a link to a page or store; plain text if a browser cannot open the URL."""
 
     def publish() -> None:
         link = browsable(url)
         if link is None:
             create_markdown_artifact(markdown=f"{text}: {markdown.code(url)}", key=_key(key), description=text)
         else:
-            # Prefect makes markdown of both: [text](link).
+            # Prefect renders both as Markdown: [text](link).
             create_link_artifact(
-                link=quote(link, _OF_LINKS), link_text=markdown.plain(url), key=_key(key), description=text
+                link=quote(link, _LINK_SAFE), link_text=markdown.plain(url), key=_key(key), description=text
             )
 
     _publish(key, publish)
 
 
 def browsable(url: str) -> str | None:
-    """The ``http`` address of a URL, or None: a browser opens no local file from a page of a server.
+    """Return the HTTP address of a URL, or None if a browser cannot open it (local files, ``s3://`` without a gateway).
 
-    Of ``s3://bucket/key`` it is ``PNGNOISE_S3_WEB/bucket/key``: the address at which browsers reach the storage.
+    ``s3://bucket/key`` becomes ``$PNGNOISE_S3_WEB/bucket/key`` if that environment variable is set.
     """
     if url.startswith(("http://", "https://")):
         return url
@@ -107,16 +117,19 @@ def browsable(url: str) -> str | None:
 
 
 def progress_artifact(key: str, description: str) -> Callable[[int, int], None]:
-    """A progress bar with the current run in Prefect's UI: a callable (done, total); its failure is only logged."""
-    artifact: UUID | None = None
-    told = 0.0
+    """Return a callable (done, total) that updates a progress bar of the current run in Prefect's UI.
 
-    def tell(done: int, total: int) -> None:
-        nonlocal artifact, told
+    Updates are sent at most every 5 s. Errors are logged, not raised.
+    """
+    artifact: UUID | None = None
+    last_update = 0.0
+
+    def update(done: int, total: int) -> None:
+        nonlocal artifact, last_update
         now = time.monotonic()
-        if artifact is not None and done < total and now - told < _TELL_EVERY_SECONDS:
+        if artifact is not None and done < total and now - last_update < _UPDATE_SECONDS:
             return
-        told = now
+        last_update = now
         share = 100.0 * done / max(total, 1)
         if artifact is None:
             artifact = attempt(
@@ -125,16 +138,16 @@ def progress_artifact(key: str, description: str) -> Callable[[int, int], None]:
         else:
             attempt(f"artifact {key}", lambda: update_progress_artifact(artifact, share))
 
-    return tell
+    return update
 
 
 def table(content: dict[str, object]) -> str:
-    """A two-column markdown table."""
+    """Format keys and values as a two-column Markdown table."""
     return markdown.table(("", ""), content.items())
 
 
 def log(message: str) -> None:
-    """A line in the current run's log (and in Prefect's UI), or in the module's log outside of a run."""
+    """Log ``message`` to the current Prefect run, or to this module's logger outside a run."""
     try:
         get_run_logger().info(message)
     except MissingContextError:

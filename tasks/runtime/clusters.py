@@ -1,5 +1,5 @@
-"""Where shard tasks run: in this process, on a local Dask cluster, on one that is already there, or on one that a
-batch system or Kubernetes starts for the run."""
+"""Clusters that run shard tasks: this process, a local Dask cluster, a running Dask scheduler, or a Dask cluster that
+SLURM or Kubernetes starts for the run."""
 
 from __future__ import annotations
 
@@ -16,38 +16,40 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pngmodel.errors import TransientError, UserError
-from tasks.runtime.configuration import load_yaml
 from tasks.runtime.parameters import ClusterConfig
-from tasks.runtime.run_metrics import Counted, add
+from tasks.runtime.run_metrics import Counted, add_counts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _IN_FLIGHT_PER_WORKER = 4
 _FIRST_WORKER = "120s"
-_ANSWER = 10.0  # seconds
-_START_IT = "start it, then run the same command again: what is already published is kept"
-_ASK_AGAIN = 1.0  # seconds, for the number of workers
-_STARTED = {"slurm": ("dask_jobqueue", "SLURMCluster"), "kubernetes": ("dask_kubernetes.operator", "KubeCluster")}
+_CONNECT_SECONDS = 10.0
+_RESUME = "run the same command again: it keeps what is already published"
+_COUNT_WORKERS_SECONDS = 1.0
+_CLUSTER_CLASSES = {
+    "slurm": ("dask_jobqueue", "SLURMCluster"),
+    "kubernetes": ("dask_kubernetes.operator", "KubeCluster"),
+}
 
 
 class Cluster(ABC):
-    """Where work of one run is done; opened by :func:`open_cluster`."""
+    """Executes the tasks of one run; opened by :func:`open_cluster`."""
 
     inline: bool
-    """Whether that is this very process."""
+    """Whether tasks run in this process."""
 
     @property
     @abstractmethod
     def workers(self) -> int:
-        """Workers there are now; more may join and some may leave."""
+        """Current number of workers; workers may join or leave during the run."""
 
     @abstractmethod
     def run_each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-        """Apply ``function`` to each item and yield (item, result) as they finish, in any order.
+        """Apply ``function`` to each item and yield (item, result) in order of completion.
 
-        Function and items travel to other processes: module-level functions, URIs and small dataclasses.
-        An error of one item stops the run; finished items keep what they published.
+        Function and items are pickled for other processes: use module-level functions, URLs and small dataclasses.
+        An error of one item stops the run; results that other items have published are kept.
         """
 
 
@@ -76,25 +78,25 @@ class _Dask(Cluster):
         waiting = iter(items)
         first = list(itertools.islice(waiting, 1))
         if not first:
-            return  # a finished store is not worth a cluster
+            return  # nothing to do: do not start a cluster
         waiting = itertools.chain(first, waiting)
         client = self._connected(function.__module__)
         from distributed import as_completed
 
         def submit(item: Item) -> Any:
-            # pure=False: two equal items are two pieces of work.
+            # pure=False: run equal items separately
             return client.submit(Counted(function), item, pure=False, resources=self._config.resources or None)
 
-        limit, asked = _IN_FLIGHT_PER_WORKER * self.workers, time.monotonic()
+        limit, counted = _IN_FLIGHT_PER_WORKER * self.workers, time.monotonic()
         submitted = {submit(item): item for item in itertools.islice(waiting, limit)}
         finished = as_completed(list(submitted))
         for future in finished:
             item = submitted.pop(future)
             result, counts = _result(future, item, self._config)
-            add(counts)
+            add_counts(counts)
             future.release()
-            if time.monotonic() - asked > _ASK_AGAIN:  # workers that joined meanwhile need work, too
-                limit, asked = _IN_FLIGHT_PER_WORKER * self.workers, time.monotonic()
+            if time.monotonic() - counted > _COUNT_WORKERS_SECONDS:  # submit more items if workers have joined
+                limit, counted = _IN_FLIGHT_PER_WORKER * self.workers, time.monotonic()
             for following in itertools.islice(waiting, max(0, limit - len(submitted))):
                 more = submit(following)
                 submitted[more] = following
@@ -102,11 +104,11 @@ class _Dask(Cluster):
             yield item, result
 
     def _connected(self, module: str) -> Any:
-        """The client; the cluster is started, or its scheduler asked, when the first work comes."""
-        from distributed import Client  # a second to import; inline runs need none of it
+        """Return the client. The first call starts the cluster or connects to its scheduler."""
+        from distributed import Client  # takes a second to import, and inline runs do not need it
 
         if self._client is None:
-            # Prefect's logging shows every logger's INFO: a cluster's hundred lines would bury the run's own.
+            # Prefect shows INFO messages of all loggers; those of Dask would bury the messages of the run.
             logging.getLogger("distributed").setLevel(logging.ERROR)
             self._cluster = _cluster(self._config)
             self._client = Client(self._cluster if self._cluster is not None else self._config.address)
@@ -121,16 +123,16 @@ class _Dask(Cluster):
 
 @contextmanager
 def open_cluster(config: ClusterConfig) -> Iterator[Cluster]:
-    """The cluster that a configuration describes, for as long as the block lasts; started when it is first used.
+    """Open the cluster that a configuration describes. It starts on first use and closes at the end of the block.
 
     Raises:
-        UserError: the configuration is incomplete, or no scheduler answers.
+        UserError: The configuration is incomplete, or the scheduler does not answer.
     """
     if config.kind == "inline":
         yield _Inline()
         return
     if config.kind == "address" and not config.address:
-        raise UserError("cluster: kind 'address' needs the key 'address', e.g. tcp://scheduler:8786")
+        raise UserError("cluster: kind 'address' requires the key 'address', e.g. tcp://scheduler:8786")
     cluster = _Dask(config)
     try:
         yield cluster
@@ -141,43 +143,45 @@ def open_cluster(config: ClusterConfig) -> Iterator[Cluster]:
 def run_each(
     config: ClusterConfig, function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Result]]:
-    """:meth:`Cluster.run_each` on a cluster of its own."""
+    """Run :meth:`Cluster.run_each` on a cluster opened for this call."""
     with open_cluster(config) as cluster:
         yield from cluster.run_each(function, items)
 
 
 def _cluster(config: ClusterConfig) -> Any:
-    """The cluster that this run starts and closes; None when it uses a running scheduler."""
+    """Start the cluster of this run; None if the run uses a running scheduler."""
     if config.kind == "address":
         _require_scheduler(str(config.address))
         return None
     if config.kind == "local":
         with _plain_malloc():
             return _local(config)
-    # An allow-list and not a class named in YAML: a configuration file must not decide which code runs.
-    module, name = _STARTED[config.kind]
+    # An allow-list instead of a class name in YAML: a configuration file must not choose which code runs.
+    module, name = _CLUSTER_CLASSES[config.kind]
     try:
         started = getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise UserError(
-            f"cluster: kind '{config.kind}' needs {module} ({error}); pip install 'pngnoise[hpc]'"
+            f"cluster: kind '{config.kind}' requires the package {module} ({error}); run pip install 'pngnoise[hpc]'"
         ) from None
     if config.workers is None:
-        raise UserError(f"cluster: kind '{config.kind}' needs the key 'workers'")
+        raise UserError(f"cluster: kind '{config.kind}' requires the key 'workers', the number of workers to start")
     try:
         cluster = started(**config.options)
     except (TypeError, ValueError) as error:
-        raise UserError(f"cluster: the key 'options' does not suit {module}.{name} ({error})") from None
+        raise UserError(
+            f"cluster: {module}.{name} rejects the key 'options' ({error}); give only arguments of that class"
+        ) from None
     cluster.scale(config.workers)
     return cluster
 
 
 @contextmanager
 def _plain_malloc() -> Iterator[None]:
-    """Workers that start in this block allocate as other processes do.
+    """Start the workers of this block with glibc's default memory trimming.
 
-    Dask's nannies have glibc give memory back at once (MALLOC_TRIM_THRESHOLD_), so that large tensors are new to the
-    kernel every time: the shipped model took twice the CPU time.
+    Dask's nannies set MALLOC_TRIM_THRESHOLD_ so that glibc returns freed memory immediately. The kernel then maps new
+    pages for every large tensor, which doubled the CPU time of the shipped model.
     """
     import dask
 
@@ -188,7 +192,7 @@ def _plain_malloc() -> Iterator[None]:
 
 
 def _local(config: ClusterConfig) -> Any:
-    from dask.system import CPU_COUNT  # knows of container limits
+    from dask.system import CPU_COUNT  # respects container limits
     from distributed import LocalCluster
 
     if config.gpus:
@@ -198,19 +202,22 @@ def _local(config: ClusterConfig) -> Any:
         n_workers=config.workers or CPU_COUNT,
         threads_per_worker=1,
         processes=True,
-        silence_logs=logging.CRITICAL,  # what a task raises comes back with its traceback; logged it comes twice
+        silence_logs=logging.CRITICAL,  # exceptions of tasks are raised in the client; do not log them as well
         dashboard_address="127.0.0.1:0",
     )
 
 
 def _gpu_workers(gpus: int, resources: dict[str, float]) -> Any:
-    """One worker process per GPU; each sees its own as ``cuda``."""
+    """Start one worker process per GPU. Each sees only its own GPU, as ``cuda``."""
     from distributed import Nanny, Scheduler, SpecCluster
 
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")  # what a batch system lets this run have
-    devices = given.split(",") if given else [str(k) for k in range(gpus)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # set by a batch system for this run
+    devices = visible.split(",") if visible else [str(k) for k in range(gpus)]
     if len(devices) < gpus:
-        raise UserError(f"cluster: key 'gpus' is {gpus}, CUDA_VISIBLE_DEVICES allows {given}; ask for fewer")
+        raise UserError(
+            f"cluster: key 'gpus' is {gpus}, but CUDA_VISIBLE_DEVICES={visible} allows {len(devices)}; "
+            f"set 'gpus' to {len(devices)} or less"
+        )
     workers = {
         k: {
             "cls": Nanny,
@@ -228,8 +235,8 @@ def _gpu_workers(gpus: int, resources: dict[str, float]) -> Any:
 
 
 def _require_workers(client: Any, config: ClusterConfig, module: str) -> None:
-    """A worker takes work and can import ``module``, or a :class:`UserError`."""
-    # Dask retries for ever what its workers cannot import, so this is asked first.
+    """Check that a worker accepts tasks and can import ``module``; raise :class:`UserError` otherwise."""
+    # Dask retries tasks that its workers cannot import without limit, so check this first.
     probe = client.submit(importlib.import_module, module, pure=False, resources=config.resources or None)
     from distributed import wait
 
@@ -237,18 +244,19 @@ def _require_workers(client: Any, config: ClusterConfig, module: str) -> None:
         wait(probe, timeout=_FIRST_WORKER)
     except TimeoutError:
         raise UserError(
-            f"cluster: no worker of {config.address or config.kind} took work for {_FIRST_WORKER}"
-            + (f"; they need the resources {config.resources}" if config.resources else "")
+            f"cluster: no worker of {config.address or config.kind} accepted a task within {_FIRST_WORKER}; "
+            + (f"start workers with the resources {config.resources}" if config.resources else "start workers")
         ) from None
     if probe.status == "error":
         raise UserError(
             f"cluster: the workers (kind {config.kind}) cannot import {module} ({probe.exception()}); "
-            "install this version of pngnoise there"
+            "install this version of pngnoise on the workers"
         )
 
 
 def _result(future: Any, item: object, config: ClusterConfig) -> Any:
-    """What an item came to. A lost worker's items are done again by Dask; these errors are what it gives up on."""
+    """Return the result of an item. Dask reruns the items of lost workers; raise :class:`TransientError` if it gives
+    up or the scheduler is lost."""
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker
@@ -257,44 +265,38 @@ def _result(future: Any, item: object, config: ClusterConfig) -> Any:
         return future.result()
     except KilledWorker as error:
         raise TransientError(
-            f"cluster: workers died four times over {item!r:.300} ({error}); give workers more memory or look at that "
-            "input, then run the same command again: what is already published is kept"
+            f"cluster: four workers died while processing {item!r:.300} ({error}); give workers more memory or check "
+            f"that input, then {_RESUME}"
         ) from None
     except (CancelledError, OSError) as error:
         if future.status == "error":
-            raise  # the function's own error
-        # With futures waiting the loss cancels them; while a result is being fetched its connection breaks.
+            raise  # error raised by the function itself
+        # Losing the scheduler cancels waiting futures (CancelledError) and breaks transfers of results (OSError).
         raise TransientError(
-            f"cluster: the scheduler {config.address or config.kind} was lost ({error}); run the same command again: "
-            "what is already published is kept"
+            f"cluster: lost the connection to the scheduler {config.address or config.kind} ({error}); {_RESUME}"
         ) from None
 
 
 def _require_scheduler(address: str) -> None:
-    """A scheduler answers at ``address`` in good time, or a :class:`UserError`.
+    """Check that a scheduler answers at ``address`` within 10 s; raise :class:`UserError` otherwise.
 
-    distributed's own time-out covers the TCP connection only: for whatever accepts it and stays silent it has none.
+    The timeout of ``distributed`` covers only the TCP connection, not a server that accepts it and never answers.
     """
     from distributed.comm.core import connect
 
-    async def ask() -> None:
-        async with asyncio.timeout(_ANSWER):
-            comm = await connect(address, timeout=_ANSWER)
+    async def probe() -> None:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            comm = await connect(address, timeout=_CONNECT_SECONDS)
             await comm.close()
 
     try:
-        with ThreadPoolExecutor(1) as thread:  # the caller's thread may run a loop of its own (notebooks)
-            thread.submit(asyncio.run, ask()).result()
+        with ThreadPoolExecutor(1) as thread:  # the caller's thread may already run an event loop (notebooks)
+            thread.submit(asyncio.run, probe()).result()
     except TimeoutError:
         raise UserError(
-            f"cluster: no Dask scheduler answers at {address} (waited {_ANSWER:g} s); {_START_IT}"
+            f"cluster: no Dask scheduler answers at {address} (waited {_CONNECT_SECONDS:g} s); start it, then {_RESUME}"
         ) from None
     except (OSError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(f"cluster: no Dask scheduler answers at {address} ({error}); {_START_IT}") from None
-
-
-def load_cluster(name: str) -> ClusterConfig:
-    """``inline``, ``local``, or the path of a YAML file of configs/clusters/."""
-    if name in ("inline", "local"):
-        return ClusterConfig(kind="inline" if name == "inline" else "local")
-    return load_yaml(name, ClusterConfig)
+        raise UserError(
+            f"cluster: no Dask scheduler answers at {address} ({error}); start it, then {_RESUME}"
+        ) from None

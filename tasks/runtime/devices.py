@@ -1,4 +1,4 @@
-"""Where a training runs: one process, several that this one starts, or processes that a launcher started."""
+"""Processes and devices of a training: this process, processes that it spawns, or processes that torchrun started."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tasks.runtime.parameters import Devices
 
 
 def launched() -> bool:
-    """Whether torchrun started this process as one of several."""
+    """Return whether torchrun started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def is_chief() -> bool:
-    """Whether this process is the one that records, reports and publishes."""
+    """Return whether this process has rank 0; only it records, reports and publishes."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def fabric_of(devices: Devices) -> Fabric:
-    """Fabric for these devices, not launched yet.
+def create_fabric(devices: Devices) -> Fabric:
+    """Create a Fabric object for ``devices`` without launching it.
 
     Raises:
-        UserError: no such device, fewer than wanted, or several machines without a launcher.
+        UserError: A device does not exist, there are too few devices, or several machines have no launcher.
     """
     kind, _, index = devices.device.partition(":")
     several = devices.devices * devices.nodes > 1
@@ -55,18 +55,25 @@ def fabric_of(devices: Devices) -> Fabric:
 def run_on(
     devices: Devices, task: Callable[[Fabric, Callable[[Any], None]], Any], report: Callable[[Any], None]
 ) -> Any:
-    """Run ``work(fabric, report)`` in every process of ``devices``; returns what the chief's returned.
+    """Run ``task(fabric, report)`` in every process of ``devices`` and return the result of rank 0.
 
-    ``task`` must be importable by name (or a partial of such), what it reports must be picklable: it may run in a
-    process of its own.
+    Args:
+        devices: Devices to use.
+        task: A module-level function, or a partial of one, because it may run in spawned processes.
+        report: Called in this process with every picklable object that rank 0 reports.
+
+    Raises:
+        UserError: See :func:`create_fabric`; also if torchrun started another number of processes, or a process
+            raised it.
     """
-    fabric = fabric_of(devices)
-    wanted = devices.devices * devices.nodes
-    if launched() and int(os.environ["WORLD_SIZE"]) != wanted:
+    fabric = create_fabric(devices)
+    processes = devices.devices * devices.nodes
+    if launched() and int(os.environ["WORLD_SIZE"]) != processes:
         raise UserError(
-            f"the launcher started {os.environ['WORLD_SIZE']} processes, devices x nodes is {wanted}; make them equal"
+            f"devices: torchrun started {os.environ['WORLD_SIZE']} processes, but devices x nodes is {processes}; "
+            "make them equal"
         )
-    if wanted == 1 or launched():
+    if processes == 1 or launched():
         fabric.launch()
         return task(fabric, report)
     queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
@@ -79,7 +86,7 @@ def run_on(
             else:
                 report(item)
 
-    # With the context of this thread, in which a flow's log knows its run.
+    # Copy the context of this thread, so that the log finds the flow run.
     reader = threading.Thread(target=contextvars.copy_context().run, args=(forward,), daemon=True)
     reader.start()
     try:
@@ -88,7 +95,7 @@ def run_on(
     except (ProcessRaisedException, ProcessExitedException):
         queue.put(None)
         reader.join()
-        if failed:  # in words, not as another process's traceback
+        if failed:  # raise the error itself instead of the traceback of another process
             raise failed[0] from None
         raise
     finally:
@@ -98,7 +105,7 @@ def run_on(
 
 
 class _Finished:
-    """A result on its way back: Fabric would take a dataclass to pieces to look for tensors."""
+    """Wraps a result, because Fabric would traverse a dataclass to look for tensors."""
 
     def __init__(self, result: Any) -> None:
         self.result = result
@@ -109,7 +116,7 @@ def _in_process(fabric: Fabric, task: Callable[[Fabric, Callable[[Any], None]], 
         return _Finished(task(fabric, queue.put if fabric.global_rank == 0 else _silent))
     except UserError as error:
         queue.put(error)
-        raise  # the others may be waiting for this process, and are ended by that
+        raise  # terminates the other processes, which may be waiting for this one
 
 
 def _silent(item: Any) -> None:

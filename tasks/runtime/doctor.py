@@ -1,4 +1,4 @@
-"""Is this machine ready? One check per line, each with what to do about it."""
+"""Checks of the installation for ``pngnoise doctor``: versions, device, shipped files, disk, run history, storage."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _pins() -> str:
     found = {name: version(name) for name in ("prefect", "fastapi", "sqlalchemy", "zarr")}
     fastapi = tuple(int(n) for n in found["fastapi"].split(".")[:2])
     if not found["prefect"].startswith("3.8") or fastapi >= (0, 151) or not found["sqlalchemy"].startswith("2.0"):
-        raise UserError(f"{found}: versions that break Prefect silently; install with constraints.txt")
+        raise UserError(f"{found}: these versions break Prefect silently; install with constraints.txt")
     return ", ".join(f"{k} {v}" for k, v in found.items())
 
 
@@ -57,8 +57,8 @@ def _samples() -> str:
 def _disk() -> str:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     if free < _MIN_FREE_GB:
-        raise UserError(f"{free:.1f} GB free in {Path.cwd()}; free some space")
-    return f"{free:.0f} GB free here"
+        raise UserError(f"{free:.1f} GB free in {Path.cwd()}, at least {_MIN_FREE_GB} GB are required; free disk space")
+    return f"{free:.0f} GB free in the current directory"
 
 
 def _history() -> str:
@@ -68,7 +68,7 @@ def _history() -> str:
 
 
 def _object_storage() -> str:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "the provider's own")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "the provider's default")
     keys = (
         "credentials in the environment" if os.environ.get("AWS_ACCESS_KEY_ID") else "no credentials in the environment"
     )
@@ -89,7 +89,7 @@ CHECKS: dict[str, Callable[[], str]] = {
 
 
 def examine() -> tuple[dict[str, Any], bool]:
-    """Run every check; returns findings by name and whether all passed."""
+    """Run all checks. Returns findings by name, and whether all checks passed."""
     findings: dict[str, Any] = {}
     healthy = True
     for name, check in CHECKS.items():

@@ -40,14 +40,17 @@ class ClusterConfig(BaseModel):
     )
 
 
-def _cluster(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if value in ("inline", "local"):
-        return {"kind": value}
-    from tasks.runtime.clusters import load_cluster  # imports Dask and torch
+def load_cluster(name: str) -> ClusterConfig:
+    """``inline``, ``local``, or a YAML file such as those in configs/clusters/."""
+    if name in ("inline", "local"):
+        return ClusterConfig(kind="inline" if name == "inline" else "local")
+    from tasks.runtime.configuration import load_yaml
 
-    return load_cluster(value)
+    return load_yaml(name, ClusterConfig)
+
+
+def _cluster(value: Any) -> Any:
+    return load_cluster(value) if isinstance(value, str) else value
 
 
 Cluster = Annotated[

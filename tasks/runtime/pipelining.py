@@ -1,4 +1,4 @@
-"""Load, compute and store side by side: the next items are fetched and the last ones written while one is computed."""
+"""Overlaps loading, computing and storing: while one item is computed, the next are loaded and previous ones stored."""
 
 from __future__ import annotations
 
@@ -23,11 +23,17 @@ def pipelined(
     ahead: int = 1,
     behind: int = 2,
 ) -> Iterator[Stored]:
-    """Yield ``store(compute(load(item)))`` of every item, in order.
+    """Yield ``store(compute(load(item)))`` for every item, in order.
 
-    ``compute`` runs in the caller's thread, on one item at a time: the device is its alone. ``load`` runs up to
-    ``ahead`` items before it in one thread, ``store`` up to ``behind`` items after it in as many: memory is bounded.
-    An error ends the run; what was stored before stays.
+    An error stops the pipeline; items that are already stored are kept.
+
+    Args:
+        items: Inputs.
+        load: Runs in one background thread.
+        compute: Runs in the caller's thread, one item at a time, so that it has exclusive use of the device.
+        store: Runs in ``behind`` background threads.
+        ahead: Number of items loaded in advance; bounds memory.
+        behind: Number of computed items that may wait to be stored; bounds memory.
     """
     loaders, storers = ThreadPoolExecutor(1, "load"), ThreadPoolExecutor(behind, "store")
     waiting = iter(items)
@@ -44,7 +50,7 @@ def pipelined(
                 for item in islice(waiting, 1):
                     loading.append(loaders.submit(load, item))
                 storing.append(storers.submit(store, compute(loaded)))
-                del loaded  # or it would be held while the next is waited for
+                del loaded  # release memory before waiting for the next item
     finally:
         loaders.shutdown(wait=True, cancel_futures=True)
         storers.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Places in parameters that are known when a run begins: a schedule repeats the same parameters for ever."""
+"""Placeholders in parameters, replaced when a run starts, because a schedule uses the same parameters for every run."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from pydantic import BaseModel
 Model = TypeVar("Model", bound=BaseModel)
 STORAGE, PATCHES, WORK, DEVICE = "PNGNOISE_STORAGE", "PNGNOISE_PATCHES", "PNGNOISE_WORK", "PNGNOISE_DEVICE"
 PLACEHOLDERS = {
-    "date": "day that the run was scheduled for, UTC, e.g. 2026-11-24",
-    "storage": f"{STORAGE}: folder or URL of everything that is shared; default ./runs",
+    "date": "day for which the run was scheduled, UTC, e.g. 2026-11-24",
+    "storage": f"{STORAGE}: shared folder or URL; default ./runs",
     "patches": f"{PATCHES}: patch store of real pairs; default {{storage}}/data/samples/patches",
     "work": f"{WORK}: local folder for trainings; default ./runs",
     "device": f"{DEVICE}: cpu, cuda or cuda:N; default: cuda where there is one",
 }
-"""By name, as it stands in braces, what each becomes."""
+"""Descriptions of the placeholders by name."""
 _BRACES = re.compile(r"\{([a-z]+)\}")
 
 
-def resolved(parameters: Model, when: datetime | None = None) -> Model:
-    """The parameters with ``{date}``, ``{storage}``, ``{patches}``, ``{work}`` and ``{device}`` replaced.
+def resolve_placeholders(parameters: Model, when: datetime | None = None) -> Model:
+    """Replace ``{date}``, ``{storage}``, ``{patches}``, ``{work}`` and ``{device}`` in all strings of the parameters.
 
-    A corpus whose output has the date in it and whose seed is not given gets the date as its seed (20261124), or every
-    night would make the same noise again.
+    If the output path contains ``{date}`` and the seed is not set, the date becomes the seed (e.g. 20261124), so that
+    a nightly corpus gets new noise every day. Other names in braces are not changed: paths may contain them.
 
     Args:
-        parameters: of a flow.
-        when: what ``{date}`` means; default now.
-
-    Other words in braces stay as they are: names of clusters and paths may hold some.
+        parameters: Parameters of a flow.
+        when: Time for ``{date}``; default now.
     """
     when = (when or datetime.now(UTC)).astimezone(UTC)
     content = parameters.model_dump(exclude_unset=True)
@@ -46,8 +44,8 @@ def resolved(parameters: Model, when: datetime | None = None) -> Model:
     return type(parameters).model_validate(changed)
 
 
-def is_for_gate(record: str) -> bool:
-    """Whether an evaluation record lies below ``{storage}/evaluations``: those are told to the gate, others are not."""
+def triggers_promotion(record: str) -> bool:
+    """Return whether an evaluation record is below ``{storage}/evaluations``. Only those records trigger promotion."""
     return record.startswith(f"{_storage()}/evaluations/")
 
 
@@ -61,11 +59,11 @@ def _replaced(value: Any, when: datetime) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_replaced(item, when) for item in value)
     if isinstance(value, str):
-        return _BRACES.sub(lambda found: _meaning(found[1], when), value)
+        return _BRACES.sub(lambda match: _placeholder_value(match[1], when), value)
     return value
 
 
-def _meaning(name: str, when: datetime) -> str:
+def _placeholder_value(name: str, when: datetime) -> str:
     match name:
         case "date":
             return f"{when:%Y-%m-%d}"

@@ -1,4 +1,4 @@
-"""Progress of long work: tasks report it here, whoever shows it (log, progress bar) listens."""
+"""Progress reporting: tasks report here, and the current listener (log, progress bar) displays it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tasks.runtime.artifacts import log, progress_artifact
-from tasks.runtime.run_metrics import reached
+from tasks.runtime.run_metrics import record_stage
 
 _LOG_EVERY_SECONDS = 30.0
-_BAR_AFTER_SECONDS = 3.0  # what is over sooner needs no bar, and a bar is a request to the server
+_BAR_AFTER_SECONDS = 3.0  # shorter stages get no progress artifact, to save requests to the server
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one stage of a run is."""
+    """Progress of one stage of a run."""
 
     stage: str
     done: int
@@ -29,7 +29,7 @@ Listener = Callable[[Progress], None]
 
 
 class _LogListener:
-    """The default: a line in the run's log every half minute and at the end of a stage."""
+    """Default listener: logs a message every 30 s and at the end of a stage."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
@@ -43,14 +43,14 @@ class _LogListener:
 
 
 class _Bars:
-    """Progress artifacts of one run, of stages that take long."""
+    """Progress artifacts of one run, for stages that take longer than 3 s."""
 
     def __init__(self) -> None:
-        self._begun: dict[str, float] = {}
+        self._started: dict[str, float] = {}
         self._bars: dict[str, Callable[[int, int], None]] = {}
 
     def __call__(self, progress: Progress) -> None:
-        stage, started = progress.stage, self._begun.setdefault(progress.stage, time.monotonic())
+        stage, started = progress.stage, self._started.setdefault(progress.stage, time.monotonic())
         if stage not in self._bars:
             if progress.done >= progress.total or time.monotonic() - started < _BAR_AFTER_SECONDS:
                 return
@@ -63,8 +63,8 @@ _runs: list[_Bars] = []
 
 
 @contextmanager
-def bars() -> Iterator[None]:
-    """Show stages of the block that take long as progress artifacts of the run, whoever listens."""
+def progress_bars() -> Iterator[None]:
+    """Publish progress artifacts for long stages of the block, in addition to the current listener."""
     _runs.append(_Bars())
     try:
         yield
@@ -74,7 +74,7 @@ def bars() -> Iterator[None]:
 
 @contextmanager
 def listen(listener: Listener) -> Iterator[None]:
-    """Send the progress of everything in this block to ``listener`` instead."""
+    """Send the progress of this block to ``listener`` instead of the current listener."""
     _listeners.append(listener)
     try:
         yield
@@ -83,32 +83,32 @@ def listen(listener: Listener) -> Iterator[None]:
 
 
 def reporter(stage: str, unit: str) -> Callable[[int, int], None]:
-    """A callable (done, total) for one stage."""
+    """Return a callable (done, total) that reports the progress of one stage."""
 
-    def tell(done: int, total: int) -> None:
+    def update(done: int, total: int) -> None:
         report(Progress(stage, done, total, unit))
 
-    return tell
+    return update
 
 
-def shared(stage: str, unit: str, total: int) -> Callable[[int, int], None]:
-    """A callable (done, total) for a stage that is made in pieces, each of which counts from 0 to its own total."""
+def cumulative_reporter(stage: str, unit: str, total: int) -> Callable[[int, int], None]:
+    """Return a callable (done, total) for a stage of several parts, each of which counts from 0 to its own total."""
     before, last = 0, 0
 
-    def tell(done: int, of_piece: int) -> None:
+    def update(done: int, part_total: int) -> None:
         nonlocal before, last
-        if done < last:  # the next piece has begun
+        if done < last:  # the next part has started
             before += last
         last = done
-        so_far = min(before + done, total)  # a piece that is tried again is counted twice
+        so_far = min(before + done, total)  # a retried part is counted twice
         report(Progress(stage, so_far, total, unit))
 
-    return tell
+    return update
 
 
 def report(progress: Progress) -> None:
-    """Report a whole :class:`Progress`, for stages that have a note to show."""
-    reached(progress.stage, progress.done, progress.total, progress.unit)
+    """Report ``progress`` to the current listener; use :func:`reporter` unless there is a note."""
+    record_stage(progress.stage, progress.done, progress.total, progress.unit)
     _listeners[-1](progress)
     if _runs:
         _runs[-1](progress)

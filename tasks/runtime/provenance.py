@@ -1,4 +1,4 @@
-"""Where a result came from: code version, package versions, device. No times: results are byte-identical."""
+"""Provenance of results: versions of code and packages, device. No timestamps, so that results are byte-identical."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from pngmodel.network.model import fast_dtype
 
 _ROOT = Path(__file__).resolve().parents[2]
-# Sources that decide the pixels of a corpus, and those that decide metrics.
+# Sources that determine the pixels of a corpus; evaluation_version adds those that determine metrics.
 _MODEL = ("pngmodel", "pngmodel/network", "pngmodel/statistics", "pngmodel/baselines", "pngmodel/baselines/*")
 _SYNTHESIS = (
     "tasks/corpus/plan.py",
@@ -31,7 +31,7 @@ _SYNTHESIS = (
 
 @lru_cache(maxsize=1)
 def commit() -> str:
-    """The git commit of a source checkout, with ``+`` when files differ from it; ``release`` when installed."""
+    """Return the git commit of a checkout, with ``+`` if files were changed, or ``release VERSION`` if installed."""
     if not (_ROOT / ".git").exists():
         return f"release {_version('pngnoise')}"
     try:
@@ -49,13 +49,13 @@ def _git(*arguments: str) -> str:
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """Version and digest of the sources that decide pixels: equal code is equal, committed or not."""
+    """Return version and digest of the sources that determine the pixels of a corpus, committed or not."""
     return _sources_version([*(f"{folder}/*.py" for folder in _MODEL), *_SYNTHESIS])
 
 
 @lru_cache(maxsize=1)
-def measuring_version() -> str:
-    """Version and digest of the sources and packages that decide metrics: models, denoisers, metrics, evaluation."""
+def evaluation_version() -> str:
+    """Return version and digest of the sources that determine metrics, with the versions of torch and NumPy."""
     folders = (*_MODEL, "pngmodel/denoisers", "pngmodel/metrics", "tasks/evaluation")
     versions = " ".join(f"{name} {_version(name)}" for name in ("torch", "numpy"))
     return f"{_sources_version(f'{folder}/*.py' for folder in folders)}, {versions}"
@@ -76,16 +76,16 @@ def _version(package: str) -> str:
 
 
 _DECODERS = ("pillow", "imagecodecs", "tifffile", "h5py")
-_DECIDING = ("pngnoise", "torch", "numpy", "zarr", "numcodecs", "pyarrow", "matplotlib", *_DECODERS)
+_RECORDED = ("pngnoise", "torch", "numpy", "zarr", "numcodecs", "pyarrow", "matplotlib", *_DECODERS)
 
 
 def packages() -> dict[str, str]:
-    """Versions of the packages that decide a result's bytes."""
-    return {name: _version(name) for name in _DECIDING}
+    """Return the versions of the packages that determine the bytes of a result."""
+    return {name: _version(name) for name in _RECORDED}
 
 
 def device_name(device: str) -> str:
-    """The device in words, e.g. ``cpu x86_64 (AVX2, float32)`` or the GPU's name; what rounding may depend on."""
+    """Describe a device by what may affect rounding, e.g. ``cpu x86_64 (AVX2, float32)`` or the name of the GPU."""
     dtype = str(fast_dtype(torch.device(device))).removeprefix("torch.")
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(torch.device(device))} ({dtype})"
@@ -93,5 +93,5 @@ def device_name(device: str) -> str:
 
 
 def content_key(content: Any) -> str:
-    """sha256 of a JSON-able value, independent of key order, hexadecimal."""
+    """Return the hexadecimal SHA-256 of a JSON-serialisable value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What runs do, in figures for their operators: counts of work, wherever it is done, and one JSON file per run."""
+"""Metrics of a run for its operators: counts of this process and of workers, duration, throughput, GPU utilisation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_EVERY_SECONDS = 5.0
+_GPU_SAMPLE_SECONDS = 5.0
 
 PAIRS, REJECTS, RETRIES = "pairs", "rejects", "retries"
 BYTES_WRITTEN, BYTES_READ, MODEL_SECONDS = "bytes_written", "bytes_read", "model_seconds"
 COUNTS = (PAIRS, REJECTS, RETRIES, BYTES_WRITTEN, BYTES_READ, MODEL_SECONDS)
-"""What is counted: pairs made, samples or files rejected, tries after the first, bytes of whole files and objects (not
-those of checkpoints and LMDB databases, which other libraries write), seconds in the model while corpora are made."""
+"""Names of the counters: generated pairs, rejected samples or files, retries, bytes of files and objects (without
+checkpoints and LMDB databases, which other libraries write), and seconds in the model during corpus generation."""
 
 _lock = threading.Lock()
 _counts: Counter[str] = Counter()
@@ -27,16 +27,16 @@ _stages: dict[str, tuple[int, int, str]] = {}
 
 
 def count(name: str, amount: float = 1) -> None:
-    """Add to a count of this process (one of :data:`COUNTS`)."""
+    """Add ``amount`` to a counter of this process (one of :data:`COUNTS`)."""
     if name not in COUNTS:
-        raise ValueError(f"{name!r} is not among the counts {COUNTS}")
+        raise ValueError(f"unknown counter {name!r}; expected one of {COUNTS}")
     with _lock:
-        _counts[name] += amount  # type: ignore[assignment]  # Counter is typed for whole numbers
+        _counts[name] += amount  # type: ignore[assignment]  # Counter is typed for int
 
 
 @contextmanager
 def model_time() -> Iterator[None]:
-    """Count the seconds of the block as time in which the model computes."""
+    """Add the duration of the block to the seconds spent in the model."""
     started = time.perf_counter()
     try:
         yield
@@ -44,72 +44,75 @@ def model_time() -> Iterator[None]:
         count(MODEL_SECONDS, time.perf_counter() - started)
 
 
-def reached(stage: str, done: int, total: int, unit: str) -> None:
-    """Note how far a stage of the run in this process is."""
+def record_stage(stage: str, done: int, total: int, unit: str) -> None:
+    """Record the progress of a stage of the run in this process."""
     with _lock:
         _stages[stage] = (done, total, unit)
 
 
-def add(counts: dict[str, float]) -> None:
-    """Add what another process counted."""
+def add_counts(counts: dict[str, float]) -> None:
+    """Add the counts of another process."""
     for name, amount in counts.items():
         count(name, amount)
 
 
 @dataclass(frozen=True)
 class Counted(Generic[Item, Result]):
-    """A function as it is sent to a worker process: returns its result, and what was counted there meanwhile."""
+    """Wraps a function for a worker process: a call returns its result and the counts of the worker since the last."""
 
     function: Callable[[Item], Result]
 
     @property
     def __name__(self) -> str:
-        """The function's, which dashboards show."""
+        """Name of the wrapped function, shown in the Dask dashboard."""
         return self.function.__name__
 
     def __call__(self, item: Item) -> tuple[Result, dict[str, float]]:
         result = self.function(item)
-        with _lock:  # taken away, so that of several threads each count is told once
+        with _lock:  # clear the counts, so that several threads return each count once
             counts = {name: float(amount) for name, amount in _counts.items()}
             _counts.clear()
         return result, counts
 
 
 @dataclass
-class Metered:
-    """A run's figures, complete when its block has ended."""
+class RunMetrics:
+    """Metrics of a run; available after its block has ended."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
-def metered() -> Iterator[Metered]:
-    """Figures of what is counted in the block: all :data:`COUNTS`, ``seconds``, ``pairs_per_second``, ``stages`` (by
-    name: done, total, unit), ``model_busy_share`` (time in the model over the block's time; workers side by side make
-    it more than 1) and ``gpu_busy_share`` (mean utilisation as the driver says it; None without CUDA or nvidia-ml-py).
-    Figures of pairs and of the model are None where no corpus was made.
+def collect_metrics() -> Iterator[RunMetrics]:
+    """Collect the metrics of the block.
+
+    - :data:`COUNTS`; ``pairs``, ``pairs_per_second`` and the metrics of the model are None if no pairs were generated.
+    - ``seconds``: duration of the block.
+    - ``stages``: done, total and unit by name of the stage.
+    - ``model_busy_share``: time in the model divided by ``seconds``; above 1 with several workers.
+    - ``gpu_busy_share``: mean GPU utilisation reported by the driver; None without CUDA or nvidia-ml-py.
     """
-    found = Metered()
+    run = RunMetrics()
     with _lock:
         before, outer = Counter(_counts), dict(_stages)
         _stages.clear()
     started = time.perf_counter()
     with _gpu_samples() as samples:
         try:
-            yield found
+            yield run
         finally:
             seconds = time.perf_counter() - started
             with _lock:
                 counts = {name: _counts[name] - before[name] for name in COUNTS}
                 stages = {name: dict(zip(("done", "total", "unit"), at, strict=True)) for name, at in _stages.items()}
-                _stages.update(outer | _stages)  # a flow within a flow belongs to both
-            made, computed = counts[PAIRS] or None, counts[MODEL_SECONDS] or None
-            found.metrics = {name: round(amount, 3) for name, amount in counts.items()} | {
+                _stages.update(outer | _stages)  # stages of a subflow belong to the parent flow as well
+            pairs, model_seconds = counts[PAIRS] or None, counts[MODEL_SECONDS] or None
+            run.metrics = {name: round(amount, 3) for name, amount in counts.items()} | {
                 "seconds": round(seconds, 3),
-                "pairs": made,
-                "pairs_per_second": made and round(made / seconds, 3),
-                "model_seconds": computed and round(computed, 3),
-                "model_busy_share": computed and round(computed / seconds, 3),
+                "pairs": pairs,
+                "pairs_per_second": pairs and round(pairs / seconds, 3),
+                "model_seconds": model_seconds and round(model_seconds, 3),
+                "model_busy_share": model_seconds and round(model_seconds / seconds, 3),
                 "gpu_busy_share": round(fmean(samples) / 100, 3) if samples else None,
                 "stages": stages,
             }
@@ -117,17 +120,17 @@ def metered() -> Iterator[Metered]:
 
 @contextmanager
 def _gpu_samples() -> Iterator[list[int]]:
-    """Utilisation of this process' CUDA device in per cent, every few seconds of the block; empty without one."""
+    """Sample the utilisation of this process's CUDA device in per cent every 5 s; an empty list without a device."""
     samples: list[int] = []
     ended = threading.Event()
 
     def sample() -> None:
         import torch
 
-        while torch.cuda.is_available() and not ended.wait(_EVERY_SECONDS):
+        while torch.cuda.is_available() and not ended.wait(_GPU_SAMPLE_SECONDS):
             try:
                 samples.append(int(torch.cuda.utilization()))
-            except Exception:  # nvidia-ml-py is not installed, or does not tell it of this kind of device
+            except Exception:  # nvidia-ml-py is not installed, or does not support this device
                 return
 
     thread = threading.Thread(target=sample, daemon=True)

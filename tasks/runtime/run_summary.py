@@ -1,4 +1,4 @@
-"""The metrics of a run, shown as an artifact in Prefect's UI."""
+"""Publishes the metrics of a run as an artifact in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.runtime.artifacts import publish_markdown, table
 from tasks.runtime.provenance import commit
-from tasks.runtime.run_metrics import metered
+from tasks.runtime.run_metrics import collect_metrics
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def summarised(flow: str, name: str) -> Iterator[None]:
     facts: dict[str, Any] = {"flow": flow, "name": name, "started": datetime.now(UTC).isoformat(timespec="seconds")}
     facts |= {"commit": commit(), "state": "completed"}
     try:
-        with metered() as run:
+        with collect_metrics() as run:
             yield
     except BaseException as error:
         facts |= {"state": "failed", "error": type(error).__name__}

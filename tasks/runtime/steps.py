@@ -1,4 +1,4 @@
-"""Functions of this package as steps of a run under Prefect: one kind of task, tried again where that may help."""
+"""Creates Prefect tasks from plain functions, with one retry policy for all tasks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ R = TypeVar("R")
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a task of a function: ``task_x = step("x")(x)``.
+    """Create a Prefect task from a function: ``task_x = step("x")(x)``.
 
-    What is done already is known from storage, so results are neither cached nor kept. A :class:`TransientError`
-    (storage or a cluster was away) is tried again twice; every other error is final at once.
+    Results are neither cached nor persisted, because tasks find completed work in storage. A :class:`TransientError`
+    (storage or cluster unavailable) is retried twice, after 10 s and 60 s; other errors are not retried.
     """
 
-    def made(function: Callable[P, R]) -> Task[P, R]:
+    def decorator(function: Callable[P, R]) -> Task[P, R]:
         return task(
             name=name,
             task_run_name=name,
@@ -33,14 +33,14 @@ def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
             persist_result=False,
             retries=TASK_RETRIES,
             retry_delay_seconds=TASK_DELAYS,
-            retry_condition_fn=_may_pass,
+            retry_condition_fn=_should_retry,
         )(function)
 
-    return made
+    return decorator
 
 
-def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
-    """Condition for a retry: what failed the task lies outside and may be over soon."""
+def _should_retry(task: Any, run: Any, state: State[Any]) -> bool:
+    """Return whether the task failed with a :class:`TransientError`; count the retry."""
     try:
         state.result()
     except TransientError:

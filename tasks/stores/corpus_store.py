@@ -17,12 +17,13 @@ from tasks.stores.aliases import resolve_alias
 from tasks.stores.commits import ObjectFact, Part, PartFacts, object_problem, part_name, stored_plan_key
 from tasks.stores.io.filesystem import exists, join, read_bytes, sha256
 from tasks.stores.io.tables import decode_table
+from tasks.stores.kinds import COMMITS
 from tasks.stores.layout import CLEAN, NOISY, Layout
 from tasks.stores.reader import ShardReader
 from tasks.stores.records import CorpusRecord
 from tasks.stores.writer import ShardWriter
 
-COMMIT = "corpus.json"
+COMMIT = COMMITS["corpus"]
 KIND = "corpus"
 CLEAN_IMAGES, GATE, CARD, REPORT = "clean.parquet", "gate.json", "README.md", "report.html"
 CROISSANT = "croissant.json"

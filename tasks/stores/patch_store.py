@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from tasks.stores.kinds import COMMITS
 from tasks.stores.reader import PartsReader
 from tasks.stores.records import PatchStoreRecord
 
-COMMIT = "store.json"
+COMMIT = COMMITS["patch store"]
 KIND = "patch store"
 PAIR_COLUMNS = (
     ("pair", pa.string()),

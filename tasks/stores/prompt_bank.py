@@ -27,8 +27,9 @@ from tasks.stores.commits import (
 )
 from tasks.stores.io.filesystem import join, read_bytes, sha256
 from tasks.stores.io.read_ranges import ByteRange, read_ranges
+from tasks.stores.kinds import COMMITS
 
-COMMIT = "bank.json"
+COMMIT = COMMITS["prompt bank"]
 KIND = "prompt bank"
 FORMAT_VERSION = 2
 _GROUPS = ("prompts", "moments")

@@ -1,4 +1,4 @@
-"""Train a baseline from patch stores, by the loop that trains the noise model; the result is a bundle."""
+"""Training of a baseline from patch stores, with the same loop as the noise model. The result is a bundle."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from pngmodel.training.settings import StageSettings
 from tasks.reports.results import Evaluation
 from tasks.runtime.configuration import validate
 from tasks.runtime.provenance import content_key
-from tasks.training.labelled_samples import LabelledSamples, settings_of
-from tasks.training.pair_samples import PairSamples
+from tasks.training.pair_samples import LabelledSamples, PairSamples, camera_settings
 from tasks.training.pair_sources import RealPairs
 from tasks.training.run import NON_IDENTITY_FIELDS, Report, TrainingFile, TrainingRun, card, silent
 
-_ONE_SETTING = "unknown"  # of data that say no camera and ISO
+_UNKNOWN_SETTING = "unknown"  # the only class if the data have no camera and ISO
 
 
 class BaselineData(BaseModel):
-    """Which real pairs a baseline is trained on; stores are drawn from by their size."""
+    """Training data of a baseline. Stores are sampled in proportion to their size."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,7 +35,7 @@ class BaselineData(BaseModel):
 
 
 class BaselineTrainingConfig(TrainingFile):
-    """A file of configs/models/ that trains a baseline."""
+    """Configuration of the training of a baseline: one file in configs/models/."""
 
     baseline: str = Field(description=f"One of {', '.join(TRAINED)}.")
     settings: dict[str, Any] = Field(
@@ -45,21 +44,21 @@ class BaselineTrainingConfig(TrainingFile):
     data: BaselineData = Field(description="Training data.")
     train: StageSettings = Field(description="Settings of the single training stage.")
 
-    def chosen(self, source: str) -> TrainedBaseline:
-        """What belongs to the baseline's name."""
+    def trained_baseline(self, source: str) -> TrainedBaseline:
+        """Return the classes and settings that belong to the name of the baseline."""
         if self.baseline not in TRAINED:
             raise UserError(f"{source}: key 'baseline' is {self.baseline!r}; choose one of {', '.join(TRAINED)}")
         return TRAINED[self.baseline]
 
     def network_settings(self, source: str) -> BaseModel:
-        """The baseline's own settings, validated. Cameras and ISO values are the data's unless the file lists them."""
-        chosen, content = self.chosen(source), self.settings
-        if chosen.labelled and "settings" not in content:
-            content = content | {"settings": settings_of(self.pairs()) or [_ONE_SETTING]}
-        return validate(chosen.settings, content, f"{source} (settings)")
+        """Validate the settings of the baseline. Cameras and ISO values default to those of the data."""
+        entry, content = self.trained_baseline(source), self.settings
+        if entry.labelled and "settings" not in content:
+            content = content | {"settings": camera_settings(self.pairs()) or [_UNKNOWN_SETTING]}
+        return validate(entry.settings, content, f"{source} (settings)")
 
     def pairs(self) -> list[RealPairs]:
-        """The real pairs to train on."""
+        """Return the real pairs to train on."""
         return [RealPairs(url, self.data.split) for url in self.data.stores]
 
     def use_stores(self, urls: list[str]) -> None:
@@ -67,19 +66,19 @@ class BaselineTrainingConfig(TrainingFile):
         self.data = self.data.model_copy(update={"stores": urls})
 
     def resolved(self, source: str) -> dict[str, Any]:
-        """See :class:`TrainingFile`; ``training`` holds networks that are not kept."""
-        chosen, settings = self.chosen(source), self.network_settings(source)
-        network = chosen.build(settings)
-        kept = sum(p.numel() for p in network.parameters())
-        objective: Any = chosen.objective(network, self.train)
-        beside = sum(p.numel() for p in objective.parameters()) - kept
+        """See :class:`TrainingFile`; ``training`` counts networks that only exist during training, e.g. critics."""
+        entry, settings = self.trained_baseline(source), self.network_settings(source)
+        network = entry.build(settings)
+        parameters = sum(p.numel() for p in network.parameters())
+        objective: Any = entry.objective(network, self.train)
+        training_only = sum(p.numel() for p in objective.parameters()) - parameters
         return {
             "config": self.model_dump(mode="json") | {"settings": settings.model_dump(mode="json")},
-            "parameters": {"network": kept, "training": beside},
-            "simplifications": list(chosen.simplifications),
+            "parameters": {"network": parameters, "training": training_only},
+            "simplifications": list(entry.simplifications),
         }
 
-    def begin(
+    def create_run(
         self, output: Path, *, device: str = "cpu", source: str = "config", machine: Machine | None = None
     ) -> BaselineTraining:
         """See :class:`TrainingFile`."""
@@ -87,7 +86,7 @@ class BaselineTrainingConfig(TrainingFile):
 
 
 class BaselineTraining(TrainingRun):
-    """The training of a baseline: one stage."""
+    """Training of a baseline in one stage."""
 
     def __init__(
         self,
@@ -101,20 +100,20 @@ class BaselineTraining(TrainingRun):
         """See :class:`TrainingRun`.
 
         Raises:
-            UserError: the configuration does not fit the data, the baseline or the machine.
+            UserError: The configuration does not match the data, the baseline or the machine.
         """
-        chosen, self.config = config.chosen(source), config
+        entry, self.config = config.trained_baseline(source), config
         self.settings = config.network_settings(source)
         super().__init__(config.data.stores, output, device=device, machine=machine)
         crops: dict[str, Any] = {"crop": config.train.crop, "flips": config.data.flips, "seed": config.train.seed}
         self.samples: Samples[Any] = PairSamples(config.pairs(), [], share=0.0, **crops)
-        if chosen.labelled:
+        if entry.labelled:
             self.samples = LabelledSamples(config.pairs(), self.settings.model_dump()["settings"], **crops)
-        # The networks start from their own seed: equal on every machine, whatever ran before.
+        # Seed the initial weights separately, so that they do not depend on previous random numbers.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
-            self.network = chosen.build(self.settings)
-            self.objective = chosen.objective(self.network, config.train)
+            self.network = entry.build(self.settings)
+            self.objective = entry.objective(self.network, config.train)
         self.stages = (self.objective.name,)
         self._commit = self.first_commit()
 
@@ -122,7 +121,7 @@ class BaselineTraining(TrainingRun):
     def identity(self) -> str:
         """See :class:`TrainingRun`."""
         content = self.config.model_dump(mode="json")
-        content["data"].pop("stores")  # where the data lies does not matter, what it is does
+        content["data"].pop("stores")  # the digests below identify the data, independent of its location
         for name in NON_IDENTITY_FIELDS:
             content["train"].pop(name)
         content["settings"] = self.settings.model_dump(mode="json")
@@ -135,7 +134,7 @@ class BaselineTraining(TrainingRun):
     def publish(self, outcomes: Mapping[str, Outcome], command: str) -> dict[str, str]:
         """See :class:`TrainingRun`."""
         training = self.provenance(outcomes, self.config, command, self._commit)
-        # The loop computes in the parameters' own precision, which for baselines is float32 on every device.
+        # The loop computes in the precision of the parameters, which is float32 for baselines on every device.
         training["precision"] = "float32"
         folder = self.output / "bundle"
         model = {"baseline": self.config.baseline, "settings": self.settings.model_dump(mode="json")}
@@ -146,5 +145,11 @@ class BaselineTraining(TrainingRun):
 
 
 def baseline_card(model: Mapping[str, Any], training: Mapping[str, Any], evaluations: Sequence[Evaluation] = ()) -> str:
-    """The card of a baseline's bundle, from the ``model`` of its config.json."""
+    """Render the card of a baseline bundle.
+
+    Args:
+        model: Key ``model`` of its config.json.
+        training: Key ``training`` of its config.json.
+        evaluations: Evaluations whose metrics are shown.
+    """
     return card("baseline_card.md", training, evaluations, model=model)

@@ -1,4 +1,7 @@
-"""Train a noise model from patch stores: PAE, then P-DiT, then a bundle. Resumes with the same command."""
+"""Training of a noise model from patch stores: prompt autoencoder (PAE), then prompt DiT (P-DiT), then a bundle.
+
+If interrupted, rerun the same command to resume.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ from tasks.training.samples import StoreSamples
 
 
 class TrainingData(DataSettings):
-    """Patch stores to train on, and how their pairs are varied and drawn."""
+    """Training data: patch stores, sampling and augmentation."""
 
     stores: list[str] = Field(min_length=1, description="Patch stores to train on: folders or URLs.")
     split: str = Field("train", description="Only pairs of this split.")
 
 
 class TrainingConfig(TrainingFile):
-    """A file of configs/models/ that trains the noise model."""
+    """Configuration of the training of a noise model: one file in configs/models/."""
 
     preset: str = Field(description=f"One of {', '.join(PRESETS)}.")
     model: dict[str, Any] = Field(default_factory=dict, description="Keys of the preset to change, e.g. {depth: 4}.")
@@ -41,13 +44,13 @@ class TrainingConfig(TrainingFile):
     pdit: PDiTSettings = Field(description="Stage 2: the P-DiT.")
 
     def model_settings(self, source: str) -> ModelConfig:
-        """The preset with this file's changes, validated."""
+        """Return the validated preset with the overrides of this file."""
         if self.preset not in PRESETS:
             raise UserError(f"{source}: key 'preset' is {self.preset!r}; choose one of {', '.join(PRESETS)}")
         return validate(ModelConfig, PRESETS[self.preset].model_dump() | self.model, f"{source} (model)")
 
     def use_stores(self, urls: list[str]) -> None:
-        """See :class:`TrainingFile`. The file's shares name its own datasets; others are drawn from by their size."""
+        """See :class:`TrainingFile`. Also drops the weights, which refer to the datasets of the configured stores."""
         self.data = self.data.model_copy(update={"stores": urls, "weights": {}})
 
     def resolved(self, source: str) -> dict[str, Any]:
@@ -64,7 +67,7 @@ class TrainingConfig(TrainingFile):
         config = self.model_dump(mode="json") | {"model": settings.model_dump(mode="json")}
         return {"config": config, "parameters": sizes}
 
-    def begin(
+    def create_run(
         self, output: Path, *, device: str = "cpu", source: str = "config", machine: Machine | None = None
     ) -> NoiseModelTraining:
         """See :class:`TrainingFile`."""
@@ -72,7 +75,7 @@ class TrainingConfig(TrainingFile):
 
 
 class NoiseModelTraining(TrainingRun):
-    """The training of a noise model: autoencoder, then P-DiT."""
+    """Training of a noise model in two stages: autoencoder, then P-DiT."""
 
     stages = (AutoencoderObjective.name, TransformerObjective.name)
 
@@ -88,13 +91,13 @@ class NoiseModelTraining(TrainingRun):
         """See :class:`TrainingRun`.
 
         Raises:
-            UserError: the configuration does not fit the data, the model or the machine.
+            UserError: The configuration does not match the data, the model or the machine.
         """
         self.config, self.settings = config, config.model_settings(source)
         if config.pdit.train_prompts and self.settings.latent_init != "lossless":
             raise UserError(
-                f"{source}: key 'pdit.train_prompts' is true but the latent is learned; set it to false, "
-                "or model.latent_init to lossless"
+                f"{source}: key 'pdit.train_prompts' is true, but model.latent_init is {self.settings.latent_init!r}; "
+                "set pdit.train_prompts to false, or model.latent_init to 'lossless'"
             )
         super().__init__(config.data.stores, output, device=device, machine=machine)
         data = DataSettings(**config.data.model_dump(exclude={"stores", "split"}))
@@ -102,7 +105,7 @@ class NoiseModelTraining(TrainingRun):
         other = config.pdit.reference_crop if config.pdit.reference == "same_image" else None
         self.pae_samples = samples.of(crop=config.pae.crop, reference_crop=None)
         self.pdit_samples = samples.of(crop=config.pdit.crop, reference_crop=other)
-        # The model starts from its own seed: equal on every machine, whatever ran before.
+        # Seed the initial weights separately, so that they do not depend on previous random numbers.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.pae.seed)
             self.model = NoiseModel(self.settings).to(self.precision.device)
@@ -112,8 +115,8 @@ class NoiseModelTraining(TrainingRun):
     def identity(self) -> str:
         """See :class:`TrainingRun`."""
         content = self.config.model_dump(mode="json")
-        content["data"].pop("stores")  # where the data lies does not matter, what it is does
-        content.pop("model")  # stands resolved below
+        content["data"].pop("stores")  # the digests below identify the data, independent of its location
+        content.pop("model")  # included below with all defaults
         for stage in ("pae", "pdit"):
             for name in NON_IDENTITY_FIELDS:
                 content[stage].pop(name)
@@ -126,7 +129,7 @@ class NoiseModelTraining(TrainingRun):
         )
 
     def train_autoencoder(self, report: Report = silent) -> Outcome:
-        """Stage 1, and the latent statistics it leaves for stage 2."""
+        """Train stage 1, then measure the latent statistics for stage 2."""
         settings = self.config.pae
         objective = AutoencoderObjective(self.model, settings, self.precision)
         outcome = self.stage(objective, self.pae_samples, settings, report)
@@ -135,7 +138,7 @@ class NoiseModelTraining(TrainingRun):
         return outcome
 
     def train_transformer(self, report: Report = silent) -> Outcome:
-        """Stage 2; call after a finished stage 1 of the same object (which a resume replays in seconds)."""
+        """Train stage 2. Call it after stage 1 of the same object has finished; a resumed stage 1 takes seconds."""
         objective = TransformerObjective(self.model, self.config.pdit, self.precision)
         return self.stage(objective, self.pdit_samples, self.config.pdit, report)
 
@@ -156,5 +159,5 @@ class NoiseModelTraining(TrainingRun):
 
 
 def model_card(settings: ModelConfig, training: Mapping[str, Any], evaluations: Sequence[Evaluation] = ()) -> str:
-    """The card of a noise model's bundle."""
+    """Render the card of a noise model bundle, with the metrics of ``evaluations``."""
     return card("model_card.md", training, evaluations, settings=settings)

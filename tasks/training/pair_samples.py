@@ -1,4 +1,4 @@
-"""Training samples of pairs: real, synthetic, or each by chance. Sample n follows from (seed, n) alone."""
+"""Training samples of image pairs: real, synthetic, or a random mix. Sample n depends only on (seed, n)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from torch.utils.data import Dataset
 
 from pngmodel.errors import UserError
 from pngmodel.seeds import derive_seed, generator
-from pngmodel.training.samples import PairBatch
-from tasks.training.pair_sources import PairSource
+from pngmodel.training.samples import LabelledBatch, PairBatch
+from tasks.training.pair_sources import PairSource, RealPairs
 
 
 class PairSamples:
-    """Crops of pairs, for the training loop.
+    """Random crops of pairs for the training loop.
 
-    Each sample is synthetic with probability ``share``, whatever the sizes of both sides, so that a mixed training
-    has as many crops as one on real pairs alone. Sources that hold the same patches in the same order are drawn from
-    alike: two trainings then see the same clean images.
+    Each sample is synthetic with probability ``share``, independent of the number of pairs, so that a mixed training
+    uses as many crops as one on real pairs. Sources with the same patches in the same order give the same clean crops.
     """
 
     def __init__(
@@ -35,21 +34,24 @@ class PairSamples:
     ) -> None:
         """
         Args:
-            real: sources of real pairs, drawn from by their size.
-            synthetic: sources of synthetic pairs, likewise.
-            share: probability that a sample is synthetic.
-            crop: side of the samples, pixels.
-            flips: whether samples are mirrored and turned by right angles at random.
-            seed: of everything that is drawn.
+            real: Sources of real pairs, sampled in proportion to their size.
+            synthetic: Sources of synthetic pairs, sampled in proportion to their size.
+            share: Probability that a sample is synthetic, in [0, 1].
+            crop: Side of the samples, pixels.
+            flips: Whether to flip and rotate samples at random.
+            seed: Seed of all random choices.
 
         Raises:
-            UserError: a side that is needed is empty, or a crop larger than the patches.
+            UserError: Required pairs are missing, or the crop is larger than the patches.
         """
         for name, side, needed in (("real", real, share < 1), ("synthetic", synthetic, share > 0)):
             if needed and not sum(map(len, side)):
-                raise UserError(f"share: {share:g} of the samples are synthetic, but there are no {name} pairs")
+                raise UserError(
+                    f"share: is {share:g} (share of synthetic samples), but there are no {name} pairs; add {name} "
+                    "pairs or change share"
+                )
         for source in (*real, *synthetic):
-            _require_room(source, crop)
+            _check_crop(source, crop)
         self._sides, self._share = (tuple(real), tuple(synthetic)), share
         self._crop, self._flips, self._seed = crop, flips, seed
 
@@ -59,12 +61,12 @@ class PairSamples:
         return PairBatch(noisy, clean, torch.tensor(list(numbers)))
 
     def describe(self, numbers: Sequence[int]) -> str:
-        """Pairs that these samples were cut from."""
+        """Describe the pairs of these samples, for error messages."""
         names = sorted({source.name(index) for source, index, _ in map(self._location, numbers)})
-        return f"cut from {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
+        return f"cropped from {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
 
     def _location(self, number: int) -> tuple[PairSource, int, torch.Generator]:
-        """Which pair sample ``number`` is cut from, and what the rest of it is drawn from."""
+        """Return source and index of the pair of sample ``number``, and the random generator for its crop."""
         g = generator("pair", self._seed, number)
         kind, location = torch.rand(2, generator=g, dtype=torch.float64).tolist()
         side = self._sides[kind < self._share]
@@ -75,23 +77,57 @@ class PairSamples:
 
     def _sample(self, number: int) -> tuple[Tensor, Tensor]:
         source, index, g = self._location(number)
-        return _cut(source, index, self._crop, self._flips, g, derive_seed("noise", self._seed, number))
+        return _crop(source, index, self._crop, self._flips, g, derive_seed("noise", self._seed, number))
+
+
+def camera_settings(sources: Sequence[RealPairs]) -> list[str]:
+    """Return the sorted names of the camera settings (camera and ISO) of the pairs."""
+    return sorted({name for source in sources for k in range(len(source)) if (name := source.setting(k)) is not None})
+
+
+class LabelledSamples(PairSamples):
+    """:class:`PairSamples` of real pairs, labelled with the index of their camera setting, -1 if unknown."""
+
+    def __init__(
+        self, real: Sequence[RealPairs], settings: Sequence[str], *, crop: int, flips: bool, seed: int
+    ) -> None:
+        """``settings`` are the classes, see :func:`camera_settings`; other arguments as in :class:`PairSamples`."""
+        super().__init__(real, [], share=0.0, crop=crop, flips=flips, seed=seed)
+        self._index = {name: k for k, name in enumerate(settings)}
+
+    def __getitems__(self, numbers: Sequence[int]) -> LabelledBatch:
+        pairs = super().__getitems__(numbers)
+        return LabelledBatch(pairs.noisy, pairs.clean, pairs.numbers, torch.tensor([self._label(n) for n in numbers]))
+
+    def _label(self, number: int) -> int:
+        source, index, _ = self._location(number)
+        assert isinstance(source, RealPairs)
+        return self._index.get(source.setting(index) or "", -1)
 
 
 class FreshPairs(Dataset[dict[str, Tensor]]):
-    """A source's pairs for a ``DataLoader``: each once an epoch, at a new place, with new noise where noise is made.
+    """A dataset for a ``DataLoader``: each pair once per epoch, with a new crop and, if noise is generated, new noise.
 
-    An item has ``noisy`` and ``clean``, (C, crop, crop) in [0, 1]. It follows from (seed, epoch, index), whichever
-    worker makes it. Call :meth:`set_epoch` before each epoch, and spawn workers.
+    Items are dicts with ``noisy`` and ``clean``, (C, crop, crop) in [0, 1]. They depend only on (seed, epoch, index),
+    not on the worker. Call :meth:`set_epoch` before each epoch, and start workers with ``spawn``.
     """
 
     def __init__(self, source: PairSource, *, crop: int, flips: bool = True, seed: int = 0) -> None:
-        """Raises UserError when the crop is larger than the patches."""
-        _require_room(source, crop)
+        """
+        Args:
+            source: Pairs.
+            crop: Side of the crops, pixels.
+            flips: Whether to flip and rotate crops at random.
+            seed: Seed of all random choices.
+
+        Raises:
+            UserError: The crop is larger than the patches.
+        """
+        _check_crop(source, crop)
         self._source, self._crop, self._flips, self._seed, self._epoch = source, crop, flips, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch comes next, from 0."""
+        """Set the number of the next epoch, from 0."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -100,27 +136,27 @@ class FreshPairs(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         location = (self._seed, self._epoch, index)
         g, noise = generator("fresh pair", *location), derive_seed("fresh noise", *location)
-        noisy, clean = _cut(self._source, index, self._crop, self._flips, g, noise)
+        noisy, clean = _crop(self._source, index, self._crop, self._flips, g, noise)
         return {"noisy": noisy, "clean": clean}
 
 
-def _require_room(source: PairSource, crop: int) -> None:
+def _check_crop(source: PairSource, crop: int) -> None:
     if crop > source.side:
-        raise UserError(f"crop: {crop} pixels is larger than the patches, {source.side}; choose fewer")
+        raise UserError(f"crop: {crop} pixels is larger than the patches; use at most {source.side}")
 
 
-def _cut(
+def _crop(
     source: PairSource, index: int, crop: int, flips: bool, g: torch.Generator, noise: int
 ) -> tuple[Tensor, Tensor]:
-    """Noisy and clean crop of one pair, turned; ``noise``: seed of noise that is made for it."""
+    """Return noisy and clean crop of a pair, flipped and rotated at random; ``noise`` seeds generated noise."""
     noisy, clean = source.crop(index, crop, g, noise)
     if flips:
         kind = int(torch.randint(8, (), generator=g))
-        noisy, clean = turned(noisy, kind), turned(clean, kind)
+        noisy, clean = flip_rotate(noisy, kind), flip_rotate(clean, kind)
     return noisy, clean
 
 
-def turned(image: Tensor, kind: int) -> Tensor:
-    """One of the eight symmetries of a square, of (C, s, s)."""
+def flip_rotate(image: Tensor, kind: int) -> Tensor:
+    """Apply one of the eight symmetries of a square, ``kind`` in 0..7, to an image (C, s, s)."""
     image = image.flip(-1) if kind >= 4 else image
     return torch.rot90(image, kind % 4, dims=(-2, -1)).contiguous()

@@ -1,6 +1,6 @@
-"""Domain randomisation: a real pair changed as another camera, another lens or another program might have changed it.
+"""Domain randomisation: random resampling, tone changes and JPEG compression of real pairs.
 
-Both images go through the same change, so that the pair stays a pair; only JPEG is for the noisy side alone.
+Resampling and tone changes apply to both images of a pair; JPEG compression applies to the noisy image only.
 """
 
 from __future__ import annotations
@@ -15,25 +15,30 @@ from torch.nn import functional as F
 
 from pngmodel.training.settings import Randomisation
 
-_LEVELS = 255
+_MAX_8BIT = 255
 
 
 def source_side(side: int, factor: float) -> int:
-    """Pixels that become ``side`` pixels when they are resampled by ``factor``."""
+    """Return the side of a crop that has ``side`` pixels after resampling by ``factor``."""
     return max(1, round(side / factor))
 
 
 def draw_factor(settings: Randomisation | None, g: torch.Generator) -> float | None:
-    """Resampling factor of the next region, log-uniform in its range; None: this region is not changed at all."""
+    """Draw the resampling factor of a region, log-uniform in its range; None if the region is not randomised."""
     if settings is None or float(torch.rand((), generator=g)) >= settings.share:
         return None
     return _log_uniform(settings.resample, g)
 
 
-def randomised(
+def randomise(
     noisy: Tensor, clean: Tensor, side: int, settings: Randomisation, g: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Pair (3, H, W) in [0, 1], resampled to (3, side, side) and changed in tone; on 8-bit levels again."""
+    """Randomise a pair (3, H, W) in [0, 1].
+
+    Returns:
+        The pair resampled to (3, side, side), with random gain and gamma, rounded to 8 bits; the noisy image is JPEG
+        compressed with probability ``settings.jpeg``.
+    """
     gain, gamma = _log_uniform(settings.gain, g), _log_uniform(settings.gamma, g)
 
     def changed(image: Tensor) -> Tensor:
@@ -42,13 +47,13 @@ def randomised(
                 0
             ]
         image = (gain * image.clamp(0, 1) ** gamma).clamp(0, 1)
-        # Levels again: what a camera or an editor would have stored.
-        return (image * _LEVELS).round() / _LEVELS
+        # Round to 8 bits, as a camera or an editor would store the image.
+        return (image * _MAX_8BIT).round() / _MAX_8BIT
 
     noisy, clean = changed(noisy), changed(clean)
     if float(torch.rand((), generator=g)) < settings.jpeg:
         low, high = settings.jpeg_quality
-        noisy = _saved_as_jpeg(noisy, int(torch.randint(low, high + 1, (), generator=g)))
+        noisy = _jpeg_compressed(noisy, int(torch.randint(low, high + 1, (), generator=g)))
     return noisy, clean
 
 
@@ -57,7 +62,7 @@ def _log_uniform(limits: tuple[float, float], g: torch.Generator) -> float:
     return math.exp(low + (high - low) * float(torch.rand((), generator=g)))
 
 
-def _saved_as_jpeg(image: Tensor, quality: int) -> Tensor:
-    levels = (image * _LEVELS).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    back = imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(levels, level=quality))
-    return torch.from_numpy(np.moveaxis(np.asarray(back), -1, 0).astype(np.float32) / np.float32(_LEVELS))
+def _jpeg_compressed(image: Tensor, quality: int) -> Tensor:
+    pixels = (image * _MAX_8BIT).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    decoded = imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(pixels, level=quality))
+    return torch.from_numpy(np.moveaxis(np.asarray(decoded), -1, 0).astype(np.float32) / np.float32(_MAX_8BIT))

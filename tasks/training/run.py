@@ -1,4 +1,4 @@
-"""What every training in an output folder shares: stores, machine, identity, the commit that began it, a bundle."""
+"""Base classes of trainings: configuration file, run in an output folder, provenance, bundle card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.reports.markdown import code, plain
 from tasks.reports.pages import TEXTS
 from tasks.reports.results import Evaluation
 from tasks.reports.tables import markdown_table
-from tasks.runtime.devices import fabric_of
+from tasks.runtime.devices import create_fabric
 from tasks.runtime.parameters import Devices
 from tasks.runtime.provenance import commit, device_name, packages
 from tasks.stores.io.filesystem import exists, read_json, write_json
@@ -37,18 +37,18 @@ NON_IDENTITY_FIELDS = (
     "pictures_every",
     "gradient_accumulation_steps",
 )
-"""Fields of a stage that do not decide the weights."""
+"""Fields of a stage that do not affect the weights."""
 Report = Callable[[TrainingProgress], None]
 
 _COLOURS = 3
 
 
 def silent(progress: TrainingProgress) -> None:
-    """Report nothing."""
+    """Discard progress."""
 
 
 def training_facts(config: BaseModel, data: list[dict[str, Any]], precision: Precision, started: str) -> dict[str, Any]:
-    """What every bundle keeps of its training; ``started``: the commit of the code that began it."""
+    """Return the training facts stored in every bundle; ``started`` is the commit that started the training."""
     return {
         "commit": started,
         "config": config.model_dump(mode="json"),
@@ -59,13 +59,18 @@ def training_facts(config: BaseModel, data: list[dict[str, Any]], precision: Pre
     }
 
 
-def started_at(output: Path, identity: str, *, chief: bool = True) -> str:
-    """The commit of the code that began the training in a folder: a later rerun, which only replays or finishes it,
-    must not claim the weights. ``chief``: whether this process is the one that keeps the record of it."""
+def starting_commit(output: Path, identity: str, *, chief: bool = True) -> str:
+    """Return the commit that started the training in a folder, which a rerun of a finished training must not replace.
+
+    Args:
+        output: Folder of the training.
+        identity: Digest of configuration and data.
+        chief: Whether this process has rank 0 and writes the record.
+    """
     record = str(output / "provenance.json")
     if exists(record) and (found := read_json(record)).get("identity") == identity:
         return str(found["commit"])
-    # Another training's checkpoints: it will be refused, and stays as it is.
+    # The folder has checkpoints of another training: do not write, because the training will be refused.
     started = any(output.glob("**/checkpoints/step-*"))
     if chief and not started:
         write_json(record, {"identity": identity, "commit": commit()})
@@ -73,77 +78,97 @@ def started_at(output: Path, identity: str, *, chief: bool = True) -> str:
 
 
 class TrainingFile(BaseModel, ABC):
-    """One file of configs/models/, whatever it trains."""
+    """Base class of training configurations: one file in configs/models/."""
 
     model_config = ConfigDict(extra="forbid")
 
     @abstractmethod
     def use_stores(self, urls: list[str]) -> None:
-        """Train on these patch stores instead of the file's."""
+        """Replace the patch stores of the file."""
 
     @abstractmethod
     def resolved(self, source: str) -> dict[str, Any]:
-        """The configuration with every default in place, and how many parameters each part has."""
+        """Return the configuration with all defaults, and the number of parameters of each part of the model."""
 
     @abstractmethod
-    def begin(
+    def create_run(
         self, output: Path, *, device: str = "cpu", source: str = "config", machine: Machine | None = None
     ) -> TrainingRun:
-        """The training in a folder, begun or taken up; nothing is trained yet."""
+        """Create the training in an output folder, new or resumed, without training yet.
+
+        Args:
+            output: Local folder.
+            device: Device if ``machine`` is not given.
+            source: Path of the configuration file, named in errors.
+            machine: Processes and devices; default one process on ``device``.
+        """
 
 
 class TrainingRun(ABC):
-    """A training in one output folder: its data, its networks, its stages."""
+    """A training in one output folder: data, networks and stages."""
 
     stages: tuple[str, ...]
-    """Names of the stages in order; each is a folder below the output."""
+    """Names of the stages in order; each has a subfolder of the output folder."""
 
     def __init__(
         self, urls: Sequence[str], output: Path, *, device: str = "cpu", machine: Machine | None = None
     ) -> None:
-        """``machine`` is where it runs, default one process on ``device``. Writes nothing.
+        """Open the stores; writes nothing.
+
+        Args:
+            urls: Patch stores.
+            output: Local folder.
+            device: Device if ``machine`` is not given.
+            machine: Processes and devices; default one process on ``device``.
 
         Raises:
-            UserError: the stores cannot be trained on, or the folder is none of this machine.
+            UserError: The stores are not suitable for training, or the folder is not local.
         """
         if ":/" in str(output):
-            raise UserError(f"{output}: training writes to a local folder; copy the finished bundle to object storage")
+            raise UserError(
+                f"{output}: training requires a local output folder; copy the finished bundle to object storage"
+            )
         self.output = output
-        self.machine = machine or Machine(fabric_of(Devices(device=device)))
+        self.machine = machine or Machine(create_fabric(Devices(device=device)))
         self.precision = Precision.best(self.machine.fabric.device)
         self.stores = [PatchStore.open(url) for url in urls]
         for store in self.stores:
             store.require(*ARRAYS)
             if store.layout.channels != _COLOURS:
                 raise UserError(
-                    f"{store.url}: patches have {store.layout.channels} channels; the model learns from RGB"
+                    f"{store.url}: patches have {store.layout.channels} channels; training requires RGB patches "
+                    f"({_COLOURS} channels)"
                 )
 
     @property
     @abstractmethod
     def identity(self) -> str:
-        """Digest of everything that decides the weights: configuration and data."""
+        """Digest of everything that affects the weights: configuration and data."""
 
     @abstractmethod
     def train(self, report: Report = silent) -> dict[str, Outcome]:
-        """The stages as far as time allows, by name; one that did not end is the last."""
+        """Train the stages until they are finished or the time limit is reached.
+
+        Returns:
+            Outcomes by stage; only the last one may be unfinished.
+        """
 
     @abstractmethod
     def publish(self, outcomes: Mapping[str, Outcome], command: str) -> dict[str, str]:
-        """Write the bundle to ``output/bundle``; returns its place and digest."""
+        """Write the bundle to ``output/bundle``; return its path as ``bundle`` and its ``digest``."""
 
     def finished(self, outcomes: Mapping[str, Outcome]) -> bool:
-        """Whether every stage was done to its end."""
+        """Return whether all stages are finished."""
         return all(stage in outcomes and outcomes[stage].finished for stage in self.stages)
 
     def first_commit(self) -> str:
-        """See :func:`started_at`."""
-        return started_at(self.output, self.identity, chief=self.machine.fabric.global_rank == 0)
+        """See :func:`starting_commit`."""
+        return starting_commit(self.output, self.identity, chief=self.machine.fabric.global_rank == 0)
 
     def stage(
         self, objective: Objective[AnyBatch], samples: Samples[AnyBatch], settings: StageSettings, report: Report
     ) -> Outcome:
-        """Train one stage below the output, or take it up."""
+        """Train or resume one stage."""
         folder = self.output / objective.name
         return run_stage(
             objective, samples, settings, folder, identity=self.identity, machine=self.machine, report=report
@@ -152,7 +177,7 @@ class TrainingRun(ABC):
     def provenance(
         self, outcomes: Mapping[str, Outcome], config: BaseModel, command: str, started: str
     ) -> dict[str, Any]:
-        """What a bundle keeps of its training."""
+        """Return the training facts stored in the bundle."""
         data = [{"digest": s.digest, "licence": s.licence, "patches": len(s)} for s in self.stores]
         return training_facts(config, data, self.precision, started) | {
             "command": command,
@@ -162,9 +187,9 @@ class TrainingRun(ABC):
 
 
 def card(template: str, training: Mapping[str, Any], evaluations: Sequence[Evaluation], **facts: Any) -> str:
-    """A bundle's card from a template: where the weights came from, and figures beside the baselines'."""
+    """Render the card of a bundle from a template: provenance of the weights, metrics of the model and baselines."""
     data = "\n".join(
-        f"- {d['patches']} patches (those of split {code(training['config']['data']['split'])} were used), "
+        f"- {d['patches']} patches (split {code(training['config']['data']['split'])} used), "
         f"{plain(d['licence'])}, "
         f"digest `{d['digest'][:16]}`"
         for d in training["data"]

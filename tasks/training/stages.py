@@ -1,4 +1,4 @@
-"""Trainings of any kind by their file: begin or take up, train on devices, publish, put figures into the card."""
+"""Steps of a training of any kind: load its configuration, train on devices, publish the bundle, update its card."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tasks.training.run import Report, TrainingFile, TrainingRun, silent
 
 
 def load_training(path: str) -> TrainingFile:
-    """A file of configs/models/: with the key ``baseline`` it trains one of those, else the noise model."""
+    """Load a training configuration: of a baseline if it has the key ``baseline``, else of the noise model."""
     content = read_yaml(path)
     kind = BaselineTrainingConfig if isinstance(content, dict) and "baseline" in content else TrainingConfig
     return validate(kind, content, path)
@@ -40,7 +40,16 @@ def train_stages(
     max_minutes: float | None = None,
     report: Report = silent,
 ) -> dict[str, Outcome]:
-    """Train all stages on ``devices``; run it again to resume. See :meth:`TrainingRun.train`."""
+    """Train all stages on ``devices``, or resume an interrupted training; see :meth:`TrainingRun.train`.
+
+    Args:
+        config: Training configuration.
+        output: Local folder.
+        devices: Devices to use.
+        source: Path of the configuration file, named in errors.
+        max_minutes: Time limit; the training stops with a checkpoint.
+        report: Called with the progress of rank 0.
+    """
     task = partial(_train_here, config, output, source, devices.workers, max_minutes)
     outcomes: dict[str, Outcome] = run_on(devices, task, report)
     return outcomes
@@ -55,19 +64,19 @@ def _train_here(
     fabric: Fabric,
     report: Report,
 ) -> dict[str, Outcome]:
-    return config.begin(output, source=source, machine=Machine(fabric, workers, max_minutes)).train(report)
+    return config.create_run(output, source=source, machine=Machine(fabric, workers, max_minutes)).train(report)
 
 
 def publish_bundle(run: TrainingRun, command: str) -> dict[str, str]:
-    """The bundle of a finished training, whose stages are read back from their last checkpoints."""
+    """Write the bundle of a finished training from the last checkpoints of its stages."""
     outcomes = run.train()
     if not run.finished(outcomes):
-        raise UserError(f"{run.output}: the training is not finished; run the same command again")
+        raise UserError(f"{run.output}: the training is not finished; run the same command again to resume it")
     return run.publish(outcomes, command)
 
 
 def write_card(bundle: Path, evaluations: Sequence[Evaluation]) -> None:
-    """Put the figures into a published bundle's card (which its digest does not cover)."""
+    """Add the metrics of evaluations to the card of a published bundle; the digest does not cover the card."""
     config = bundle_config(bundle)
     model, training = config["model"], config["training"]
     if config["format"] == FORMAT:
@@ -78,7 +87,7 @@ def write_card(bundle: Path, evaluations: Sequence[Evaluation]) -> None:
 
 
 def report_step(step: TrainingProgress) -> None:
-    """Pass a training step on to whoever listens."""
+    """Report a training step to the current progress listener."""
     report(Progress(f"train {step.stage}", step.step, step.steps, "steps", f"loss {step.loss:.3g}"))
 
 

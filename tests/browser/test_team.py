@@ -140,7 +140,7 @@ def test_a_denoiser_of_the_new_corpus_is_evaluated_and_refused_by_the_gate(team:
     assert len(evaluated["parameters"]["parameters"]["denoisers"]) == 2
     refused = team.ended("promote", 2)
     assert refused["state"]["type"] == "FAILED"
-    assert re.search(r"not promoted.*sidd\.psnr is \d+\.\d+, has to be at least 30", refused["state"]["message"])
+    assert re.search(r"not promoted.*sidd\.psnr is \d+\.\d+, must be at least 30", refused["state"]["message"])
     assert json.loads(team.object("models/denoiser/versions/000002.json"))["version"] == 2
 
 
@@ -148,7 +148,7 @@ def test_a_failure_is_notified(team: Any) -> None:
     def of_the_refusal() -> list[str]:  # others may have been sent before: of a run that is lost on purpose
         return [note["text"] for note in team.notified if "promote_model Failed" in note["text"]]
 
-    assert "has to be at least 30" in team.until(of_the_refusal, "the notification", 60)[0]
+    assert "must be at least 30" in team.until(of_the_refusal, "the notification", 60)[0]
 
 
 def test_the_cron_schedule_has_produced_a_run(team: Any) -> None:
@@ -209,7 +209,7 @@ def test_the_ui_shows_artifacts_and_their_pictures(
         picture(browser, key)
     found = team.ask("POST", "artifacts/filter", artifacts={"key": {"any_": ["corpus"]}})
     browser.get(f"{ui}/v2/artifacts/artifact/{found[0]['id']}")
-    look(browser, "Figures", "heteroscedastic Gaussian", "floor (perfect generator)")
+    look(browser, "Metrics", "heteroscedastic Gaussian", "floor (perfect generator)")
     picture(browser, "corpus")
 
 

@@ -23,7 +23,7 @@ def main(images: str, folder: str, training: str) -> None:
     extract_patches(catalogue, patches, geometry=Geometry(size=32), shard=16)
     config = load_training(training)
     config.use_stores([patches])
-    run = config.begin(Path(folder) / "training")
+    run = config.create_run(Path(folder) / "training")
     run.publish(run.train(), "a test")
     make(images, f"{folder}/corpus", json.dumps({"references": patches}))
 

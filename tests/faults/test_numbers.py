@@ -175,7 +175,7 @@ def test_non_local_means_leaves_flat_images_and_refuses_tiny_ones(level: int) ->
         flat = np.full(shape, level, np.uint8)
         np.testing.assert_array_equal(NonLocalMeans().denoise(flat), flat)
     for shape in ((1, 1, 3), (1, 40, 3), (3, 3, 1)):
-        with pytest.raises(UserError, match="too small for an estimate of its noise"):
+        with pytest.raises(UserError, match="too few to estimate its noise"):
             NonLocalMeans().denoise(np.full(shape, level, np.uint8))
 
 

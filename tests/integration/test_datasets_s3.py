@@ -86,14 +86,14 @@ def test_problems_on_object_storage_are_told(bucket: s3fs.S3FileSystem, sidd_sma
     result = ingest(f"{BUCKET}/raw", "sidd-small", str(tmp_path / "c"))
     assert result["pairs"] == 2
     assert f"s3://{first}: is empty" in result["rejected"][0]["reason"]
-    with pytest.raises(UserError, match=r"s3://noise/none: there is nothing"):
+    with pytest.raises(UserError, match=r"s3://noise/none: does not exist"):
         Source.of(f"{BUCKET}/none")
     assert Source.of(f"s3://{first}").files == [first.rpartition("/")[2]]
     bucket.pipe_file("noise/notes.txt", b"x")
-    with pytest.raises(UserError, match="is one file; give the folder"):
+    with pytest.raises(UserError, match="this kind of file is not supported; use its folder"):
         Source.of(f"{BUCKET}/notes.txt")
     bucket.pipe_file("noise/torn.zip", pack(sidd_small, tmp_path / "x.zip").read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"s3://noise/torn\.zip: is no whole zip archive"):
+    with pytest.raises(UserError, match=r"s3://noise/torn\.zip: is not a complete zip archive"):
         ingest(f"{BUCKET}/torn.zip", "sidd-small", str(tmp_path / "d"))
     with pytest.raises(UserError, match="compressed tar"):
         Source.of(f"{BUCKET}/x.tar.gz")

@@ -23,7 +23,7 @@ def test_estimates_are_the_same_wherever_they_lie(
     there = {"store": "s3://noise/patches", "output": "s3://noise/out"}
     for part in ("2/2", "1/2"):
         estimate_clean(EstimateParameters(**there, parts=part))
-    with pytest.raises(UserError, match=r"s3://noise/out: an unfinished patch store"):
+    with pytest.raises(UserError, match=r"s3://noise/out: this patch store is unfinished"):
         verify("s3://noise/out")
     finalise("s3://noise/out")
     found = {str(p).removeprefix("noise/out/"): bucket.cat_file(p) for p in bucket.find("noise/out")}

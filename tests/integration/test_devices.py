@@ -96,7 +96,7 @@ def test_torchrun_starts_the_same_command(
     close(tmp_path / "two", tmp_path / "one")
 
 
-def test_an_error_in_another_process_is_told_in_words(configuration: Path, tmp_path: Path) -> None:
+def test_an_error_in_another_process_is_reported(configuration: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(configuration.read_text())
     content["pdit"]["batch"] = 3
     configuration.write_text(yaml.safe_dump(content))
@@ -108,13 +108,13 @@ def test_an_error_in_another_process_is_told_in_words(configuration: Path, tmp_p
 def test_a_launcher_of_another_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "8")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="started 8 processes, devices x nodes is 1"):
+    with pytest.raises(UserError, match="started 8 processes, but devices x nodes is 1"):
         train_stages(None, Path("x"), Devices(), "x")  # type: ignore[arg-type]
 
 
 def test_machines_that_are_not_there_are_refused() -> None:
     for devices, message in (
-        ({"nodes": 2}, "need a launcher"),
+        ({"nodes": 2}, "nodes: 2 machines require torchrun"),
         ({"device": "cuda:7"}, "'cuda:7' cannot be used"),
         ({"device": "nothing"}, "'nothing' cannot be used"),
     ):

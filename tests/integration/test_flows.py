@@ -208,12 +208,12 @@ def test_c2st(catalogue: str, tmp_path: Path) -> None:
 
 def test_a_user_error_leaves_a_failed_run_with_its_words(tmp_path: Path) -> None:
     parameters = EvaluateParameters(model="awgn", references=str(tmp_path / "nothing"))
-    with pytest.raises(UserError, match="is no source of references"):
+    with pytest.raises(UserError, match="is not a source of references"):
         evaluate_noise(parameters)
     run = last_run("evaluate_noise")
     assert run.state is not None
     assert run.state.is_failed()
-    assert "is no source of references" in str(run.state.message)
+    assert "is not a source of references" in str(run.state.message)
 
 
 @pytest.fixture

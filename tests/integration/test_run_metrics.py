@@ -21,7 +21,7 @@ from tasks.evaluation.noise import EvaluateParameters
 from tasks.runtime import steps
 from tasks.runtime.artifacts import attempt, publish_markdown, publish_picture
 from tasks.runtime.clusters import ClusterConfig
-from tasks.runtime.run_metrics import metered
+from tasks.runtime.run_metrics import collect_metrics
 from tasks.runtime.steps import step
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -83,7 +83,7 @@ def test_what_may_pass_is_tried_again_and_counted(error: type[Exception], tries:
     def run() -> None:
         attempt_work()
 
-    with pytest.raises(error), metered() as metrics:
+    with pytest.raises(error), collect_metrics() as metrics:
         run()
     assert tried._value == tries
     assert metrics.metrics["retries"] == counted
@@ -105,4 +105,4 @@ def test_catching_up_with_an_unevaluated_model(tmp_path: Path) -> None:
 
     add_version("shipped", str(tmp_path / "models/noise"))
     told: dict[str, Any] = catch_up(CatchUpParameters(models=[str(tmp_path / "models/noise")]))
-    assert told == {"told": {str(tmp_path / "models/noise"): [f"{tmp_path}/models/noise@1"]}}
+    assert told == {"announced": {str(tmp_path / "models/noise"): [f"{tmp_path}/models/noise@1"]}}

@@ -80,7 +80,7 @@ def test_from_images_to_a_verified_corpus(
     bucket.rm("noise/corpus/corpus.json")
     bucket.rm("noise/corpus/parts/00003.parquet")
     bucket.pipe_file("noise/corpus/clean/c/1/0/0/0", b"garbage")
-    with pytest.raises(UserError, match=r"s3://noise/corpus: an unfinished corpus"):
+    with pytest.raises(UserError, match=r"s3://noise/corpus: this corpus is unfinished"):
         verify(f"{BUCKET}/corpus")
     assert made(parameters)[1] == {"made": 2, "kept": 3}
     assert stored("corpus") == whole
@@ -166,7 +166,7 @@ def test_a_model_bundle_on_object_storage_and_its_successor(bucket: s3fs.S3FileS
         assert model_digest(url) == digests[-1]
         assert load_generator(url, "cpu", digests[-1]).digest == digests[-1]  # type: ignore[attr-defined]
     assert digests[0] != digests[1]
-    with pytest.raises(UserError, match=r"s3://noise/models/none: no model bundle there"):
+    with pytest.raises(UserError, match=r"s3://noise/models/none: no model bundle found"):
         model_digest(f"{BUCKET}/models/none")
 
 

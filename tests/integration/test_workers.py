@@ -67,7 +67,7 @@ def test_only_workers_with_the_resources_get_work(cluster: LocalCluster) -> None
 def test_resources_that_no_worker_has_are_named(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "_FIRST_WORKER", "1s")
     asked = ClusterConfig(kind="address", address=cluster.scheduler_address, resources={"GPU": 1})
-    with pytest.raises(UserError, match=r"no worker of tcp:.* took work for 1s; they need the resources \{'GPU': 1"):
+    with pytest.raises(UserError, match=r"no worker of tcp:.* within 1s; start workers with the resources \{'GPU': 1"):
         list(run_each(asked, operator.neg, [1]))
 
 

@@ -1,7 +1,8 @@
-"""C2N: clean to noisy without pairs, by a generator and a critic (ICCV 2021).
+"""C2N: a GAN of noisy images, trained on unpaired clean and noisy images.
 
-Jang, Lee, Son, Lee, "C2N: Practical Generative Noise Modeling for Real-World Denoising". An independent implementation;
-published sizes are those of the authors' release. ``C2NGenerator.simplifications`` says what differs.
+Source: Jang, Lee, Son and Lee, "C2N: Practical Generative Noise Modeling for Real-World Denoising", ICCV 2021. This is
+an independent implementation; "published" sizes are those of the authors' release. For differences see
+``C2NGenerator.simplifications``.
 """
 
 from __future__ import annotations

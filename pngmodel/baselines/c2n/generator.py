@@ -1,4 +1,4 @@
-"""C2N with the face of every noise generator; it imitates its training data and not the reference."""
+"""Generator of C2N. It reproduces the noise of its training data and ignores the reference."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from pngmodel.seeds import generator
 
 
 class C2NGenerator(Imitator[C2N]):
-    """Draws the randomness of an image and its pixels; the reference says nothing to it, as in the paper."""
+    """Samples noise from random numbers of the image and of its pixels; ignores the reference, as in the paper."""
 
     name = "c2n"
     prompt_names: ClassVar[frozenset[str]] = frozenset()
     simplifications = (
-        "as in the paper it is not told the reference: an image's noise level is drawn from the training data's",
-        "generator and critic learn simultaneously, the generator at a tenth of the learning rate, where the paper "
-        "alternates",
-        "the noise is bounded by half of the image's range, weights are averaged, and sizes are smaller than published "
-        "unless the card says otherwise",
-        "real and clean crops come from different pairs of a batch, drawn from the same stores",
-        "the gradient penalty does not depend on the size of crops, and the term on the noise's mean has the weight 1, "
-        "a hundred times the published one",
+        "as in the paper, the reference is ignored: the noise level of an image is sampled from the training data",
+        "generator and critic are updated simultaneously instead of alternately, the generator with a tenth of the "
+        "learning rate",
+        "noise is limited to half of the image range, weights are averaged, and sizes are smaller than published "
+        "unless the card states otherwise",
+        "noisy and clean crops come from different pairs of a batch, sampled from the same stores",
+        "the gradient penalty is independent of the crop size, and the term on the mean of the noise has weight 1, a "
+        "hundred times the published one",
     )
 
     def describe(self, noisy: Tensor, clean: Tensor) -> Prompts:
-        """``ignored`` (1, 1): the generator needs nothing, but prompts are never empty."""
+        """Return ``ignored`` (1, 1), because prompts must not be empty."""
         return {"ignored": noisy.new_zeros(1, 1)}
 
     def noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
-        """Noise (1, 3, H, W)."""
+        """Return noise (1, 3, H, W)."""
         config, g = self.network.config, generator(seed)
         shape = (1, config.width, *clean.shape[-2:])
-        drawn = (torch.randn((1, config.randomness), generator=g), torch.randn(shape, generator=g))
+        normal = (torch.randn((1, config.randomness), generator=g), torch.randn(shape, generator=g))
         uniform = torch.rand(shape, generator=g)
-        return self.network(clean, Randomness(*(x.to(clean.device) for x in (*drawn, uniform))))
+        return self.network(clean, Randomness(*(x.to(clean.device) for x in (*normal, uniform))))

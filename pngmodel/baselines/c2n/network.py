@@ -1,4 +1,4 @@
-"""The generator network of C2N: noise for a clean image from random numbers of the image and of each pixel."""
+"""Generator network of C2N: noise of a clean image from random numbers of the image and of each pixel."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from pngmodel.baselines.adversarial import ResidualBlock, same_conv
 
 _COLOURS = 3
-_UNIT = 0.05  # noise of this size is about 1 to the network, which then learns slower than the critic
-_LARGEST = 0.5  # noise is bounded by it: while the critic knows little, the generator would run away
+_UNIT = 0.05  # scale of the noise; keeps the generator from learning faster than the critic
+_LARGEST = 0.5  # limit of the noise; prevents divergence while the critic is untrained
 _SMALLEST_STD = 1e-6
 
 
 class C2NConfig(BaseModel):
-    """Sizes; the defaults learn something on a processor."""
+    """Sizes of the networks. The defaults can be trained on a CPU."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +34,7 @@ class C2NConfig(BaseModel):
 
 
 class Randomness(NamedTuple):
-    """What a noisy image is drawn from."""
+    """Random numbers of a sample."""
 
     image: Tensor
     """Standard normal, (B, randomness)."""
@@ -45,7 +45,7 @@ class Randomness(NamedTuple):
 
 
 class Branches(nn.Module):
-    """1 x 1, then a chain of 1 x 1 residual blocks beside one of 3 x 3: noise of single pixels and of neighbours."""
+    """1 x 1 convolution, then parallel residual blocks of 1 x 1 (pixel-wise) and 3 x 3 (correlated) convolutions."""
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Branches(nn.Module):
 
 
 class C2N(nn.Module):
-    """Noise (B, 3, H, W) of clean images (B, 3, H, W) in [0, 1] and :class:`Randomness`."""
+    """Generates noise (B, 3, H, W) from clean images (B, 3, H, W) in [0, 1] and :class:`Randomness`."""
 
     def __init__(self, config: C2NConfig | None = None) -> None:
         super().__init__()
@@ -73,10 +73,10 @@ class C2N(nn.Module):
         self.independent = Branches(width, config.independent)
         self.last = nn.Conv2d(width, _COLOURS, 1)
 
-    def forward(self, clean: Tensor, drawn: Randomness) -> Tensor:
-        image = drawn.image[:, :, None, None].expand(-1, -1, *clean.shape[-2:])
+    def forward(self, clean: Tensor, randomness: Randomness) -> Tensor:
+        image = randomness.image[:, :, None, None].expand(-1, -1, *clean.shape[-2:])
         features = self.extract(self.merge(torch.cat([self.read(clean), image], dim=1)))
         mean, std = features.chunk(2, dim=1)
-        signal = mean + (F.relu(std) + _SMALLEST_STD) * drawn.dependent
-        noise = _UNIT * self.last(self.dependent(signal) + self.independent(drawn.independent))
+        signal = mean + (F.relu(std) + _SMALLEST_STD) * randomness.dependent
+        noise = _UNIT * self.last(self.dependent(signal) + self.independent(randomness.independent))
         return _LARGEST * torch.tanh(noise / _LARGEST)

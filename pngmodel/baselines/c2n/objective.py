@@ -1,4 +1,4 @@
-"""Training of C2N: WGAN-GP between noisy images of some pairs and clean images, made noisy, of others."""
+"""Training objective of C2N: WGAN-GP between real noisy images and generated ones of other clean images."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pngmodel.baselines.adversarial import PACE, Critic, critic_loss, generator_loss
+from pngmodel.baselines.adversarial import GENERATOR_LR_RATIO, Critic, critic_loss, generator_loss
 from pngmodel.baselines.c2n.network import C2N, Randomness
 from pngmodel.errors import UserError
-from pngmodel.training.objective import Figures, Pictures, strength
+from pngmodel.training.objective import Metrics, Pictures, noise_comparison
 from pngmodel.training.random import normal, uniform, uniforms
 from pngmodel.training.samples import PairBatch
 from pngmodel.training.settings import StageSettings
 
-# Weight of the noise's mean over a batch. The released .01 belongs to a critic whose slope is the root of the number of
-# pixels smaller, which for crops of 96 is 96 times.
+# Weight of the term on the mean noise of a batch. The released 0.01 is for a critic without the division by
+# sqrt(pixels) in critic_loss, which is a factor of 96 for crops of 96 x 96.
 _STABLE = 1.0
 
 
 class C2NObjective(nn.Module):
-    """Critic's loss plus generator's loss, each with the gradient of its own network only.
+    """Sum of the losses of critic and generator; see :mod:`pngmodel.baselines.adversarial`.
 
-    Simultaneous instead of alternating (see :mod:`pngmodel.baselines.adversarial`). Unpaired: of every two samples the
-    first gives its clean image and the second its noisy one.
+    The training is unpaired: of every two samples, the clean image of the first and the noisy image of the second are
+    used.
     """
 
     name = "c2n"
-    lr_multipliers: ClassVar[dict[str, float]] = {"network.": PACE}
+    lr_multipliers: ClassVar[dict[str, float]] = {"network.": GENERATOR_LR_RATIO}
 
     def __init__(self, network: C2N, settings: StageSettings) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class C2NObjective(nn.Module):
         self.critic = Critic(network.config.critic_width, network.config.critic_blocks)
         self._seed = settings.seed
 
-    def _drawn(self, numbers: Tensor, clean: Tensor, purpose: str) -> Randomness:
+    def _randomness(self, numbers: Tensor, clean: Tensor, purpose: str) -> Randomness:
         config, device = self.network.config, clean.device
         shape = (config.width, *clean.shape[-2:])
         return Randomness(
@@ -45,26 +45,28 @@ class C2NObjective(nn.Module):
             uniforms(f"{purpose} independent", self._seed, numbers, shape, device),
         )
 
-    def forward(self, noisy: Tensor, clean: Tensor, numbers: Tensor, step: int) -> tuple[Tensor, Figures]:
-        """Loss of pairs (B, 3, s, s) in [0, 1], B at least 2; ``preference`` estimates the Wasserstein distance."""
+    def forward(self, noisy: Tensor, clean: Tensor, numbers: Tensor, step: int) -> tuple[Tensor, Metrics]:
+        """Return the loss of pairs (B, 3, s, s) in [0, 1], B >= 2; ``preference`` is about the Wasserstein distance."""
         half = len(noisy) // 2
         if not half:
-            raise UserError("c2n: a device sees one sample at a time, but a step needs two; give a larger batch")
+            raise UserError(
+                "c2n: each device gets one sample per step, but at least 2 are required; use a larger batch"
+            )
         clean, real, numbers = clean[: 2 * half : 2], noisy[1 : 2 * half : 2], numbers[: 2 * half : 2]
-        noise = self.network(clean, self._drawn(numbers, clean, "train"))
+        noise = self.network(clean, self._randomness(numbers, clean, "train"))
         fake = clean + noise
-        judged, preference = critic_loss(self.critic, real, fake, uniform("penalty", self._seed, numbers))
+        loss_of_critic, preference = critic_loss(self.critic, real, fake, uniform("penalty", self._seed, numbers))
         stable = noise.mean((0, 2, 3)).abs().mean()
-        loss = judged + generator_loss(self.critic, fake) + _STABLE * stable
-        return loss, {"preference": preference, "drawn_std": noise.detach().std()}
+        loss = loss_of_critic + generator_loss(self.critic, fake) + _STABLE * stable
+        return loss, {"preference": preference, "generated_std": noise.detach().std()}
 
     @torch.no_grad()
     def pictures(self, batch: PairBatch) -> Pictures:
-        """Real noise and what the generator makes for the same clean images, which it was not shown the noise of."""
+        """Return real noise, and generated noise for the same clean images."""
         real = batch.noisy - batch.clean
-        drawn = self.network(batch.clean, self._drawn(batch.numbers, batch.clean, "pictures"))
-        return Pictures({"real": real, "drawn": drawn}, strength(real, drawn))
+        generated = self.network(batch.clean, self._randomness(batch.numbers, batch.clean, "pictures"))
+        return Pictures({"real": real, "generated": generated}, noise_comparison(real, generated))
 
     def compile(self) -> None:
-        """Compile the generator in place; the critic is called in a way that a compiled module cannot be."""
+        """Compile the generator in place, but not the critic, because functional_call does not support it."""
         self.network.compile()

@@ -1,7 +1,8 @@
-"""Flow-sRGB: a conditional normalising flow of the noise itself, given the clean image (CVPR 2022).
+"""Flow-sRGB: a conditional normalising flow of the noise, given the clean image.
 
-Kousha, Maleky, Brown, Brubaker, "Modeling sRGB Camera Noise with Normalizing Flows". An independent implementation,
-which imitates a reference without being told camera and ISO; ``FlowSRGBGenerator.simplifications`` says what differs.
+Source: Kousha, Maleky, Brown and Brubaker, "Modeling sRGB Camera Noise with Normalizing Flows", CVPR 2022. This is an
+independent implementation that is conditioned on a reference instead of camera and ISO. For differences see
+``FlowSRGBGenerator.simplifications``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""NAFlow: a conditional normalizing flow of noisy images, and noise-aware sampling from it (ICLR 2024).
+"""NAFlow: a conditional normalising flow of noisy images with noise-aware sampling.
 
-Kim, Jung, Baik, Kim, "sRGB Real Noise Modeling via Noise-Aware Sampling with Normalizing Flows". An independent
-implementation; sizes are those of the authors' released configuration. It needs trained weights: a bundle of
-``pngnoise train configs/models/naflow.yaml``.
+Source: Kim, Jung, Baik and Kim, "sRGB Real Noise Modeling via Noise-Aware Sampling with Normalizing Flows", ICLR 2024.
+This is an independent implementation with the sizes of the authors' released configuration. It requires trained weights
+from ``pngnoise train configs/models/naflow.yaml``.
 
 >>> from pngmodel.baselines.naflow import NAFlow, NAFlowConfig, NAFlowGenerator
 >>> flow = NAFlow(NAFlowConfig())

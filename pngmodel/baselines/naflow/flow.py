@@ -1,12 +1,11 @@
-"""The flow of NAFlow: from a noisy image, given its clean image, to a latent with one Gaussian per camera setting.
+"""Normalising flow of NAFlow between noisy images, given the clean image, and latents with one Gaussian per setting.
 
-Facts and where they are from: the paper for the idea (one flow, a Gaussian for every camera and ISO, sampling from a
-mixture of them), the authors' released configuration for every size below. Known differences from the release, none of
-which changes the function that can be learned or its cost:
+The method (one flow, a Gaussian per camera and ISO, sampling from a mixture of them) follows the paper, and all sizes
+follow the authors' released configuration. Differences from the release, which do not affect capacity or cost:
 
-- scale and shift are the halves of a coupling's output there interleaved channels;
-- the release's convolution after the last level and its identity matrix are never used, and are left out;
-- the constant of the dequantisation is left out of the log-likelihood.
+- scale and shift of a coupling are the halves of its output channels instead of interleaved channels;
+- the convolution after the last level and the identity matrix of the release are never used and are omitted;
+- the constant of the dequantisation is omitted from the log-likelihood.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 from pngmodel.baselines.naflow.layers import ConditionalCoupling, Kernel, Mixing, MixingRun
 
 COLOURS = 3
-SQUEEZE = 2  # side of the square of pixels that becomes channels at a level's start
+SQUEEZE = 2  # side of the pixel unshuffle at the start of a level
 
 _SIDD_ISO = {
     "G4": (100, 200, 400, 800),
@@ -33,15 +32,14 @@ _SIDD_ISO = {
     "S6": (100, 200, 400, 800, 1600, 3200),
 }
 SIDD_SETTINGS = tuple(f"{camera}_{iso:05}" for camera, isos in _SIDD_ISO.items() for iso in isos)
-"""The 34 cameras and ISO values of SIDD-Medium that the published model tells apart."""
+"""The 34 camera settings (camera and ISO) of SIDD-Medium, which are the classes of the published model."""
 
 
 class NAFlowConfig(BaseModel):
-    """Sizes; the defaults are the released ones.
+    """Sizes of the flow; the defaults are the released ones.
 
-    With them the flow has 1,053,131 trainable parameters and works 4.98 GMAC per image of 256 x 256. The release's
-    configuration makes 24,960 parameters more that it never uses, and 36,864 that are not trained: 1.11 M in all, as
-    counted from its text. A number printed in the paper was not found.
+    With the defaults the flow has 1,053,131 trainable parameters and requires 4.98 GMAC per image of 256 x 256 pixels.
+    The release has 24,960 more parameters that are never used, and 36,864 that are not trained, 1.11 M in total.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,17 +64,17 @@ class NAFlowConfig(BaseModel):
 
     @property
     def downsampling(self) -> int:
-        """Image side over latent side."""
+        """Ratio of image side and latent side."""
         return SQUEEZE**self.levels
 
     @property
     def latent_channels(self) -> int:
-        """Channels of the latent: no level splits any off."""
+        """Number of channels of the latent; levels do not split off channels."""
         return COLOURS * self.downsampling**2
 
 
 class ConditionEncoder(nn.Module):
-    """Features of the clean image, one map per level: 1 x 1 convolutions and pixel-unshuffles, nothing else."""
+    """Features of the clean image per level, from 1 x 1 convolutions and pixel unshuffles."""
 
     def __init__(self, config: NAFlowConfig) -> None:
         super().__init__()
@@ -86,7 +84,7 @@ class ConditionEncoder(nn.Module):
         )
 
     def forward(self, clean: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> levels 1, 2, ..: (B, features, H/2, W/2), (B, features, H/4, W/4), .."""
+        """Map (B, 3, H, W) to the features of levels 1, 2, ...: (B, F, H/2, W/2), (B, F, H/4, W/4), ..."""
         x = self.stem(clean)
         found = []
         for down in self.down:
@@ -96,11 +94,11 @@ class ConditionEncoder(nn.Module):
 
 
 class Level(nn.Module):
-    """Squeeze, transitions, flow steps: (B, C, H, W) <-> (B, 4 C, H/2, W/2)."""
+    """Squeeze, transitions and flow steps: bijection between (B, C, H, W) and (B, 4 C, H/2, W/2)."""
 
     def __init__(self, channels: int, config: NAFlowConfig) -> None:
         super().__init__()
-        # The transitions and the mixing of the first step follow one another.
+        # The transitions are directly followed by the mixing of the first step.
         counts = (config.transitions + 1, *[1] * (config.steps - 1))
         self.mixing = nn.ModuleList(MixingRun(*(Mixing(channels) for _ in range(count))) for count in counts)
         self.couplings = nn.ModuleList(
@@ -117,7 +115,7 @@ class Level(nn.Module):
         return x, logdet
 
     def inverse(self, z: Tensor, features: Tensor, kernels: Sequence[Kernel]) -> Tensor:
-        """Undo :meth:`forward`; ``kernels`` of the runs in forward order."""
+        """Invert :meth:`forward`; ``kernels`` are in forward order."""
         for mixing, coupling, kernel in zip(
             reversed(self.mixing), reversed(self.couplings), reversed(kernels), strict=True
         ):
@@ -128,10 +126,9 @@ class Level(nn.Module):
 
 
 class NAFlow(nn.Module):
-    """Noisy image y (B, 3, H, W) in [0, 1] <-> latent z (B, 192, H/8, W/8), given the clean image.
+    """Bijection between noisy images y (B, 3, H, W) in [0, 1] and latents z (B, 192, H/8, W/8), given the clean image.
 
-    p(y | clean, setting) = N(z; mean, std^2) |dz/dy|, with a mean and a std per setting and channel, the same at every
-    place.
+    p(y | clean, setting) = N(z; mean, std^2) |dz/dy|, with mean and std per setting and channel for all positions.
     """
 
     def __init__(self, config: NAFlowConfig | None = None) -> None:
@@ -149,7 +146,7 @@ class NAFlow(nn.Module):
         self.std = nn.Parameter(torch.ones(shape))
 
     def forward(self, noisy: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent (B, 192, H/8, W/8) and log|det dz/dy| (B,) of noisy images in [0, 1], which are best dequantised."""
+        """Return the latent (B, 192, H/8, W/8) and log|det dz/dy| (B,) of dequantised noisy images in [0, 1]."""
         x, logdet = self.colour(noisy)
         logdet = logdet.expand(x.shape[0])
         for level, features in zip(self.levels, self.encoder(clean), strict=True):
@@ -158,7 +155,7 @@ class NAFlow(nn.Module):
         return x, logdet
 
     def unmixing(self) -> list[list[Kernel]]:
-        """The inverses of all runs of linear layers: worth keeping while the weights stay the same."""
+        """Return the inverses of all runs of linear layers, to be reused while the weights do not change."""
         runs: list[list[MixingRun]] = [[self.colour]]
         for level in self.levels:
             assert isinstance(level, Level)
@@ -166,7 +163,7 @@ class NAFlow(nn.Module):
         return [[run.unmixing() for run in level_runs] for level_runs in runs]
 
     def inverse(self, z: Tensor, clean: Tensor, kernels: list[list[Kernel]] | None = None) -> Tensor:
-        """Noisy images (B, 3, H, W) of latents, not clamped; ``kernels`` from :meth:`unmixing` save time."""
+        """Return noisy images (B, 3, H, W) of latents, not clamped; ``kernels`` from :meth:`unmixing` save time."""
         kernels = self.unmixing() if kernels is None else kernels
         features = self.encoder(clean)
         for k in reversed(range(len(self.levels))):
@@ -176,34 +173,35 @@ class NAFlow(nn.Module):
         return self.colour.inverse(z, kernels[0][0])
 
     def setting_log_likelihoods(self, z: Tensor) -> Tensor:
-        """log N(z; mean, std^2) under every setting, (B, settings), in nats: sums over channels and places."""
+        """Return log N(z; mean, std^2) for every setting, (B, settings), in nats: sums over channels and positions."""
         wide = z.flatten(2).double()
-        locations = wide.shape[2]
+        positions = wide.shape[2]
         total, squares = wide.sum(2)[:, None], wide.square().sum(2)[:, None]  # (B, 1, C)
         mean, variance = self.mean.double(), self.std.double().square()
-        distance = (squares - 2 * mean * total + locations * mean.square()) / variance
-        normaliser = locations * (variance.log() + math.log(2 * math.pi))
+        distance = (squares - 2 * mean * total + positions * mean.square()) / variance
+        normaliser = positions * (variance.log() + math.log(2 * math.pi))
         return -0.5 * (distance + normaliser).sum(2).to(z.dtype)
 
     def log_likelihood(self, noisy: Tensor, clean: Tensor, setting: Tensor) -> Tensor:
-        """log p(noisy | clean, setting) (B,) in nats; ``setting`` (B,) indexes ``config.settings``. To be maximised."""
+        """Return log p(noisy | clean, setting) (B,) in nats; ``setting`` (B,) indexes ``config.settings``."""
         z, logdet = self(noisy, clean)
         return labelled(self.setting_log_likelihoods(z), setting) + logdet
 
     def noise_aware_prior(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a reference's latents: weights of the settings (B, settings), and the mean and std (B, C) they mix to.
+        """Return the prior for noise-aware sampling from the latents of references.
 
-        Noise-aware sampling: softmax of the log-likelihoods per place of the latent, which keeps neighbouring
-        settings in the mixture. Parameters are averaged, not densities, as the release does.
+        Returns:
+            Weights of the settings (B, settings), i.e. the softmax of the log-likelihoods per position; and the mean
+            and std (B, C), averaged with these weights. As in the release, parameters are averaged, not densities.
         """
         weights = (self.setting_log_likelihoods(z) / (z.shape[-2] * z.shape[-1])).softmax(dim=1)
         return weights, weights @ self.mean, weights @ self.std
 
 
 def labelled(log_likelihoods: Tensor, setting: Tensor) -> Tensor:
-    """Of log-likelihoods under every setting (B, settings), the one of ``setting`` (B,).
+    """Select the log-likelihood of ``setting`` (B,) from those of all settings (B, settings).
 
-    Where that is unknown (-1), the likelihood under the mixture of all settings with equal weights.
+    For unknown settings (-1), return that of the mixture of all settings with equal weights.
     """
     known = log_likelihoods.gather(1, setting.clamp(min=0)[:, None])[:, 0]
     mixture = log_likelihoods.logsumexp(1) - math.log(log_likelihoods.shape[1])
@@ -211,12 +209,12 @@ def labelled(log_likelihoods: Tensor, setting: Tensor) -> Tensor:
 
 
 def dequantised(image: Tensor, uniform: Tensor) -> Tensor:
-    """8-bit levels in [0, 1] spread over their rounding interval by ``uniform`` in [0, 1), of the same shape."""
+    """Dequantise an 8-bit image in [0, 1] with ``uniform`` in [0, 1) of the same shape."""
     return image + (uniform - 0.5) / 256
 
 
 def parameter_count(config: NAFlowConfig) -> int:
-    """Trainable parameters by formula, layer by layer: what the module is checked against."""
+    """Return the number of trainable parameters by formula, as a check of the module."""
     f, h = config.features, config.hidden
 
     def network(inputs: int, outputs: int) -> int:

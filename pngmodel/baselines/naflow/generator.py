@@ -1,4 +1,4 @@
-"""NAFlow with the face of every noise generator: a reference in, noisy versions of any clean image out."""
+"""Generator of NAFlow."""
 
 from __future__ import annotations
 
@@ -20,35 +20,36 @@ _GREEN = 1  # the channel closest to luminance
 
 
 class NAFlowGenerator(NoisyImageGenerator):
-    """Noise-aware sampling from a flow: the reference is encoded, settings weighed by it, a latent drawn and decoded.
+    """Noise-aware sampling: weights the settings by the likelihood of the reference, samples a latent and decodes it.
 
-    Each image is made alone, so a sample does not depend on its batch.
+    Images are processed one by one, so samples do not depend on their batch.
     """
 
     name = "naflow"
     simplifications = (
-        "the Gaussians are those of the cameras and ISO values of the training data; pairs without them are trained "
-        "under the mixture of all",
-        "optimiser, batch and number of steps are ours (the bundle's card says which); sizes are the authors' released "
-        "ones unless the card says otherwise",
-        "the constant of the dequantisation and layers that the release never uses are left out",
+        "the Gaussians are those of the camera settings of the training data; pairs without camera or ISO are trained "
+        "with the mixture of all",
+        "optimiser, batch and number of steps differ (see the card of the bundle); sizes are those of the release "
+        "unless the card states otherwise",
+        "the constant of the dequantisation and unused layers of the release are omitted",
     )
 
     def __init__(self, flow: NAFlow, *, device: str = "cpu") -> None:
         self._precision = Precision.best(device)
-        # Channels last: the 3 x 3 convolutions on maps of a whole image are half the time so.
+        # Channels last halves the time of 3 x 3 convolutions on whole images.
         moved: NAFlow = flow.to(self._precision.device).to(memory_format=_LAYOUT)  # type: ignore[call-overload]
         self.flow = moved.eval().requires_grad_(False)
         self._kernels = self.flow.unmixing()
 
     @torch.no_grad()
     def extract(self, noisy: Tensor, clean: Tensor) -> Prompts:
-        """Of one reference pair (C, H, W) in [0, 1]: ``weights`` of the settings, the latent's ``mean`` and ``std``."""
+        """Return ``weights`` of the settings, and ``mean`` and ``std`` of the latent, of a pair (C, H, W) in [0, 1]."""
         factor, device = self.flow.config.downsampling, self._precision.device
         height, width = (side // factor * factor for side in noisy.shape[-2:])
         if not height * width:
-            raise UserError(f"reference of {tuple(noisy.shape[-2:])} pixels is too small; give at least {factor}")
-        # Cropped, not padded: invented pixels would be noise of no camera.
+            size = f"{noisy.shape[-2]} x {noisy.shape[-1]}"
+            raise UserError(f"reference: {size} pixels is too small; use at least {factor} x {factor}")
+        # Crop instead of padding, because padded pixels have no camera noise.
         pair = [_as_rgb(image[:, :height, :width].float()) for image in (noisy, clean)]
         condition = self._condition(pair[1], derive_seed("reference"))
         with self._precision.autocast():
@@ -58,10 +59,10 @@ class NAFlowGenerator(NoisyImageGenerator):
 
     @torch.no_grad()
     def sample(self, clean: Tensor, prompts: Sequence[Prompts], seeds: Sequence[int]) -> Tensor:
-        """Noisy images (B, C, H, W) in [0, 1], not rounded; one independent seed per image."""
+        """Return noisy images (B, C, H, W) in [0, 1], not rounded; one seed per image."""
         for entry in prompts:
             if missing := _PROMPTS - set(entry):
-                raise UserError(f"prompts: {sorted(missing)} missing; use what prompts() of {self.name!r} returned")
+                raise UserError(f"prompts: {sorted(missing)} are missing; use the result of prompts() of {self.name!r}")
         return torch.stack([self._one(c.cpu(), p, s) for c, p, s in zip(clean, prompts, seeds, strict=True)])
 
     def _one(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
@@ -71,12 +72,12 @@ class NAFlowGenerator(NoisyImageGenerator):
         z = self.latent(prompts, padded.shape[-2], padded.shape[-1], seed)
         noisy = self.decode(z[None], condition[None])[0, :, :height, :width].cpu()
         if channels == 1:
-            # The flow draws the image, not the noise: grey keeps its own level, and takes the noise of green.
+            # The flow samples the image, not the noise: add the noise of green to the grey image.
             noisy = clean + (noisy - _as_rgb(clean))[_GREEN : _GREEN + 1]
         return noisy.clamp(0, 1)
 
     def latent(self, prompts: Prompts, height: int, width: int, seed: int) -> Tensor:
-        """A latent (192, H/8, W/8) for an image of height x width, drawn from the reference's mixed Gaussian."""
+        """Sample a latent (192, H/8, W/8) for an image of height x width from the Gaussian of the reference."""
         config = self.flow.config
         shape = (config.latent_channels, height // config.downsampling, width // config.downsampling)
         eps = torch.randn(shape, generator=generator(seed))
@@ -84,14 +85,14 @@ class NAFlowGenerator(NoisyImageGenerator):
 
     @torch.no_grad()
     def decode(self, z: Tensor, condition: Tensor) -> Tensor:
-        """Noisy images (B, 3, H, W), not clamped, of latents and clean images."""
+        """Return noisy images (B, 3, H, W), not clamped, of latents and clean images."""
         device = self._precision.device
         with self._precision.autocast():
             z, condition = (x.to(device, memory_format=_LAYOUT) for x in (z, condition))
             return self.flow.inverse(z, condition, self._kernels)
 
     def _condition(self, clean: Tensor, seed: int) -> Tensor:
-        """What the flow sees of a clean image (3, H, W): trained with a little noise, it expects some."""
+        """Add the condition noise, with which the flow was trained, to a clean image (3, H, W)."""
         noise = torch.randn(clean.shape, generator=generator(seed)).to(clean.device)
         return (clean + self.flow.config.condition_noise * noise).clamp(0, 1)
 

@@ -1,7 +1,7 @@
-"""The invertible layers of NAFlow, each with its log-determinant.
+"""Invertible layers of NAFlow with their log-determinants.
 
-``forward`` goes from image to latent, as in training; ``inverse`` goes back, as in sampling. A log-determinant is that
-of the forward Jacobian, one number per sample, in nats.
+``forward`` maps from image to latent (training), ``inverse`` from latent to image (sampling). Log-determinants are
+those of the forward Jacobian per sample, in nats. Sources: Glow, arXiv 1807.03039; SRFlow, arXiv 2006.14200.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 Kernel = tuple[Tensor, Tensor]
 """Weight (C, C) and bias (C,) of one 1 x 1 convolution."""
 
-_WEIGHT_STD = 0.05  # of the convolutions inside a coupling (Glow)
-_LOG_SCALE_FACTOR = 3.0  # of a zero-initialised convolution's output (Glow)
-_OPENING = 2.0  # sigmoid(0 + 2) = .88: couplings start near the identity
+_WEIGHT_STD = 0.05  # of convolutions in couplings (Glow)
+_LOG_SCALE_FACTOR = 3.0  # of zero-initialised convolutions (Glow)
+_SCALE_OFFSET = 2.0  # sigmoid(0 + 2) = 0.88: couplings start near the identity
 _SMALLEST_STD = 1e-6
 
 
 class ActNorm(nn.Module):
-    """Scale and shift of every channel, y = (x + bias) exp(log_scale), (B, C, H, W) (Glow, section 3.1).
+    """Scale and shift per channel, y = (x + bias) exp(log_scale), (B, C, H, W) (Glow, section 3.1).
 
-    The first batch in training mode sets them so that its channels leave with mean 0 and variance 1.
+    The first batch in training mode initialises them, so that its output has mean 0 and variance 1 per channel.
     """
 
     initialised: Tensor
@@ -30,7 +30,7 @@ class ActNorm(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
         self.log_scale = nn.Parameter(torch.zeros(channels))
-        # In the state dict: a loaded model must not be set anew by its first batch.
+        # Stored in the state dict, so that a loaded model is not initialised again.
         self.register_buffer("initialised", torch.tensor(False))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class ActNorm(nn.Module):
 
     @property
     def ready(self) -> bool:
-        """Whether the scale and shift are what they stay as: learned, or kept by a model that is not trained."""
+        """Whether no initialisation is pending."""
         return bool(self.initialised) or not self.training
 
     @torch.no_grad()
@@ -54,7 +54,7 @@ class ActNorm(nn.Module):
 
 
 def _over_devices(mean: Tensor) -> Tensor:
-    """Mean over the devices that share a batch in equal parts: they must start from equal parameters."""
+    """Average over the devices that share a batch, so that all start with equal parameters."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return mean
     torch.distributed.all_reduce(mean)
@@ -62,10 +62,10 @@ def _over_devices(mean: Tensor) -> Tensor:
 
 
 class Mixing(nn.Module):
-    """ActNorm, then an invertible 1 x 1 convolution whose matrix is kept as P L (U + diag(s)) (Glow, section 3.2).
+    """ActNorm, then an invertible 1 x 1 convolution parameterised as P L (U + diag(s)) (Glow, section 3.2).
 
-    The log-determinant per pixel is then sum(log|s|) without a decomposition. ``normalised`` = False leaves the ActNorm
-    out, as NAFlow does in the very first layer.
+    The log-determinant per pixel is sum(log|s|). ``normalised=False`` omits the ActNorm, as in the first layer of
+    NAFlow.
     """
 
     permutation: Tensor
@@ -85,13 +85,13 @@ class Mixing(nn.Module):
         self.upper = nn.Parameter(upper.triu(1).to(dtype))
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        """L with its unit diagonal, and U with its own, both (C, C)."""
+        """L with unit diagonal and U with its diagonal, both (C, C)."""
         lower = self.lower.tril(-1) + torch.eye(len(self.lower), dtype=self.lower.dtype, device=self.lower.device)
         upper = self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
         return lower, upper
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) -> the same shape, and the log-determinant as a number: the same for all samples."""
+        """Map (B, C, H, W) to the same shape; return it and the log-determinant, a scalar equal for all samples."""
         if self.norm is not None:
             x = self.norm(x)
         lower, upper = self._factors()
@@ -101,7 +101,7 @@ class Mixing(nn.Module):
         return _one_by_one(x, (self.permutation @ lower @ upper, None)), per_pixel * (x.shape[-2] * x.shape[-1])
 
     def unmixing(self) -> Kernel:
-        """The inverse as one convolution, in float64."""
+        """Return the inverse as one convolution, in float64."""
         lower, upper = (factor.double() for factor in self._factors())
         weight = torch.linalg.solve_triangular(lower, self.permutation.double().T, upper=False, unitriangular=True)
         weight = torch.linalg.solve_triangular(upper, weight, upper=True)
@@ -111,7 +111,7 @@ class Mixing(nn.Module):
 
 
 class MixingRun(nn.Sequential):
-    """Consecutive :class:`Mixing` layers. All of it is linear, so that its inverse is one convolution."""
+    """Consecutive :class:`Mixing` layers. They are linear, so the inverse is one convolution."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logdet = x.new_zeros(())
@@ -121,7 +121,7 @@ class MixingRun(nn.Sequential):
         return x, logdet
 
     def unmixing(self) -> Kernel:
-        """The inverse of the whole run as one convolution, in the parameters' dtype."""
+        """Return the inverse of all layers as one convolution, in the dtype of the parameters."""
         layers = [layer for layer in self if isinstance(layer, Mixing)]
         weight, bias = layers[-1].unmixing()
         for layer in reversed(layers[:-1]):
@@ -131,14 +131,14 @@ class MixingRun(nn.Sequential):
         return weight.to(dtype), bias.to(dtype)
 
     def inverse(self, z: Tensor, kernel: Kernel) -> Tensor:
-        """Undo :meth:`forward` with what :meth:`unmixing` returned."""
+        """Invert :meth:`forward` with the result of :meth:`unmixing`."""
         return _one_by_one(z, kernel)
 
 
 def _one_by_one(x: Tensor, kernel: tuple[Tensor, Tensor | None]) -> Tensor:
-    """A 1 x 1 convolution in the precision of its weights, whatever autocast says.
+    """Apply a 1 x 1 convolution in the precision of its weights, without autocast.
 
-    The noisy image itself passes here: eight bits of mantissa would add noise of their own.
+    The input includes the noisy image itself, to which bfloat16 would add rounding noise.
     """
     weight, bias = kernel
     with torch.autocast(x.device.type, enabled=False):
@@ -146,7 +146,7 @@ def _one_by_one(x: Tensor, kernel: tuple[Tensor, Tensor | None]) -> Tensor:
 
 
 class ScaledZeroConv(nn.Module):
-    """1 x 1 convolution that starts at zero and has a learned output scale exp(3 s) (Glow, section 3.3)."""
+    """Zero-initialised 1 x 1 convolution with a learned output scale exp(3 s) (Glow, section 3.3)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class ScaledZeroConv(nn.Module):
 
 
 class NormalisedConv(nn.Module):
-    """1 x 1 convolution without bias, then an :class:`ActNorm`, which has one."""
+    """1 x 1 convolution without bias, then an :class:`ActNorm`."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -173,16 +173,16 @@ class NormalisedConv(nn.Module):
 
 
 def _scaled_conv(x: Tensor, weight: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
-    """(convolution + bias) exp(log_scale), with the scale put on the weights: there are fewer of them than pixels."""
+    """(convolution + bias) exp(log_scale), with the scale applied to the weights, which are fewer than the pixels."""
     scale = log_scale.exp()
     return nn.functional.conv2d(x, weight * scale[:, None, None, None], bias * scale)
 
 
 class ScaleAndShift(nn.Module):
-    """The network of a coupling: features (B, inputs, H, W) -> scale and shift, (B, outputs, H, W) each.
+    """Network of a coupling: maps features (B, inputs, H, W) to scale and shift, (B, outputs, H, W) each.
 
-    A 1 x 1 layer, one residual layer whose 3 x 3 convolution is all that looks beyond a pixel, and a 1 x 1 layer at
-    zero. scale = sigmoid(s + 2) + eps lies in (eps, 1 + eps).
+    A 1 x 1 convolution, a residual block with a 3 x 3 convolution, and a zero-initialised 1 x 1 convolution.
+    scale = sigmoid(s + 2) + eps is in (eps, 1 + eps).
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int, eps: float) -> None:
@@ -197,16 +197,16 @@ class ScaleAndShift(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         x = self.first(features)
         shift, scale = self.last(x + self.residual(x)).chunk(2, dim=1)
-        # Out of the precision of the convolutions: the logarithm of the scale is summed over a whole image.
+        # Use at least float32, because the logarithm of the scale is summed over a whole image.
         dtype = torch.promote_types(scale.dtype, torch.float32)
-        return torch.sigmoid(scale.to(dtype) + _OPENING) + self.eps, shift.to(dtype)
+        return torch.sigmoid(scale.to(dtype) + _SCALE_OFFSET) + self.eps, shift.to(dtype)
 
 
 class ConditionalCoupling(nn.Module):
     """Affine injector and affine coupling, both conditioned on the clean image (SRFlow, equations 4 and 5).
 
-    They are applied in sampling direction, x = (y + shift) scale, so that training divides: the scale is bounded, and
-    so is then what a sample can become (the released configuration says so; the papers have it the other way).
+    The formula x = (y + shift) scale is applied in the sampling direction, so that the bounded scale also bounds
+    samples. This follows the released configuration; the papers use the other direction.
     """
 
     def __init__(self, channels: int, features: int, hidden: int, eps: float) -> None:
@@ -219,7 +219,7 @@ class ConditionalCoupling(nn.Module):
         return self.coupling(torch.cat([kept, features], dim=1))
 
     def forward(self, x: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, C, H, W), features (B, F, H, W) -> y like x and the log-determinant (B,)."""
+        """Map x (B, C, H, W), given features (B, F, H, W), to y of the same shape and the log-determinant (B,)."""
         kept, changed = x[:, : self.kept], x[:, self.kept :]
         scale, shift = self._coupled(kept, features)
         y = torch.cat([kept, changed / scale - shift], dim=1)
@@ -228,7 +228,7 @@ class ConditionalCoupling(nn.Module):
         return y / scale - shift, logdet - scale.log().sum(dim=(1, 2, 3))
 
     def inverse(self, y: Tensor, features: Tensor) -> Tensor:
-        """Undo :meth:`forward`."""
+        """Invert :meth:`forward`."""
         scale, shift = self.injector(features)
         x = (y + shift) * scale
         kept, changed = x[:, : self.kept], x[:, self.kept :]

@@ -1,8 +1,9 @@
-"""NeCA-W: noise of signal-dependent strength, then correlated with its neighbours (CVPR 2023).
+"""NeCA-W: signal-dependent noise whose neighbouring pixels are then correlated by a network.
 
-Fu, Guo, Wen, "sRGB Real Noise Synthesizing with Neighboring Correlation-Aware Noise Model". An independent
-implementation of the whole framework (W): gain estimation, noise-level prediction, neighbouring correlation. Published
-sizes and weights are those of the authors' release. ``NeCAWGenerator.simplifications`` says what differs.
+Source: Fu, Guo and Wen, "sRGB Real Noise Synthesizing with Neighboring Correlation-Aware Noise Model", CVPR 2023. This
+is an independent implementation of the whole framework (W): gain estimation, noise level prediction and neighbouring
+correlation. "Published" sizes and weights are those of the authors' release. For differences see
+``NeCAWGenerator.simplifications``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""NeCA-W with the face of every noise generator."""
+"""Generator of NeCA-W."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pngmodel.seeds import generator
 
 
 class NeCAWGenerator(Imitator[NeCAW]):
-    """The gain is estimated from the reference's noisy image; levels and noise follow for any clean one."""
+    """Estimates the gain from the noisy reference image, and generates noise of that gain on any clean image."""
 
     name = "neca_w"
     prompt_names: ClassVar[frozenset[str]] = frozenset({"gain"})
     simplifications = (
-        "one model for all cameras, where the paper trains one for each",
-        "of its two critics the one of correlated noise, which is a residual network of another kind; in place of the "
-        "other a loss on mean, std and correlations in space and colour",
-        "critic and generator learn simultaneously, one step of each, where the paper takes five of the critic; no "
-        "denoiser is trained with them",
-        "gain and levels are fitted by logarithms of their std, with the published ratio of weights",
-        "the level predictor is not normalised over the image, and starts at the gain; sizes are smaller than "
-        "published unless the card says otherwise",
+        "one model for all cameras instead of one per camera",
+        "only the critic of correlated noise is used, with another residual architecture; a loss on mean, std and "
+        "correlations in space and colour replaces the other critic",
+        "critic and generator are updated simultaneously instead of five critic steps per generator step; no denoiser "
+        "is trained with them",
+        "gain and noise level are fitted by logarithms of the std, with the published ratio of weights",
+        "the noise level predictor has no normalisation over the image and is initialised to the gain; sizes are "
+        "smaller than published unless the card states otherwise",
     )
 
     def __init__(self, network: NeCAW, *, device: str = "cpu") -> None:
@@ -34,10 +34,10 @@ class NeCAWGenerator(Imitator[NeCAW]):
         self.multiple = network.config.multiple
 
     def describe(self, noisy: Tensor, clean: Tensor) -> Prompts:
-        """``gain`` (1, 1), read from the noisy image; the clean one is not looked at."""
+        """Return ``gain`` (1, 1), estimated from the noisy image alone."""
         return {"gain": self.network.gain(noisy)}
 
     def noise(self, clean: Tensor, prompts: Prompts, seed: int) -> Tensor:
-        """Noise (1, 3, H, W)."""
+        """Return noise (1, 3, H, W)."""
         white = torch.randn(clean.shape, generator=generator(seed)).to(clean.device)
         return self.network(clean, prompts["gain"], white)[0]

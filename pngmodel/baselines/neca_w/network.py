@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from pngmodel.baselines.adversarial import same_conv
 
 _COLOURS = 3
-_UNIT = 0.1  # noise of this size is about 1 to the networks
-_LARGEST_LOG = 2.0  # a level is at most e^2 = 7.4 times the gain, or so much below it
-_LARGEST = 0.5  # of what the correlator adds
+_UNIT = 0.1  # scale of the noise for the networks
+_LARGEST_LOG = 2.0  # the noise level is within a factor e^2 = 7.4 of the gain
+_LARGEST = 0.5  # limit of the output of the correlator
 
 
 class NeCAWConfig(BaseModel):
-    """Sizes; the defaults learn something on a processor."""
+    """Sizes of the networks. The defaults can be trained on a CPU."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,12 +32,12 @@ class NeCAWConfig(BaseModel):
 
     @property
     def multiple(self) -> int:
-        """Image sides must be multiples of it."""
+        """Image sides must be multiples of this number."""
         return int(2 ** (self.correlator_scales - 1))
 
 
 class GainEstimator(nn.Module):
-    """GENet: a noisy image (B, 3, H, W) -> the std of its noise (B, 1), positive."""
+    """GENet: estimates the std of the noise (B, 1), positive, of noisy images (B, 3, H, W)."""
 
     def __init__(self, config: NeCAWConfig) -> None:
         super().__init__()
@@ -52,9 +52,10 @@ class GainEstimator(nn.Module):
 
 
 class LevelPredictor(nn.Module):
-    """NPNet: clean image (B, 3, H, W) and gain (B, 1) -> the std of the noise at every value, positive.
+    """NPNet: predicts the std of the noise at every value, positive, from clean images (B, 3, H, W) and gain (B, 1).
 
-    A 7 x 7 layer and three 1 x 1 layers, each scaled by a function of the gain. It starts at the gain itself.
+    A 7 x 7 convolution and three 1 x 1 convolutions, each scaled by a function of the gain. Initially it returns the
+    gain.
     """
 
     def __init__(self, config: NeCAWConfig) -> None:
@@ -68,14 +69,14 @@ class LevelPredictor(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, clean: Tensor, gain: Tensor) -> Tensor:
-        x, told = self.first(clean * 2 - 1), (gain / _UNIT).log()
+        x, log_gain = self.first(clean * 2 - 1), (gain / _UNIT).log()
         for layer, scale in zip(self.layers, self.scales, strict=True):
-            x = F.leaky_relu(layer(x) * (1 + scale(told))[:, :, None, None], 0.01)
+            x = F.leaky_relu(layer(x) * (1 + scale(log_gain))[:, :, None, None], 0.01)
         return gain[:, :, None, None] * (_LARGEST_LOG * torch.tanh(self.last(x) / _LARGEST_LOG)).exp()
 
 
 class Correlator(nn.Module):
-    """NCNet: uncorrelated noise (B, 3, H, W) -> what makes it correlated, to be added; a U-Net without the image."""
+    """NCNet: a U-Net that maps uncorrelated noise (B, 3, H, W) to a residual which makes it correlated."""
 
     def __init__(self, config: NeCAWConfig) -> None:
         super().__init__()
@@ -90,18 +91,18 @@ class Correlator(nn.Module):
         nn.init.zeros_(self.last.weight)
 
     def forward(self, noise: Tensor) -> Tensor:
-        kept = [self.first(noise / _UNIT)]
+        skips = [self.first(noise / _UNIT)]
         for down in self.down:
-            kept.append(down(kept[-1]))
-        x = kept.pop()
+            skips.append(down(skips[-1]))
+        x = skips.pop()
         for up, join in zip(reversed(self.up), reversed(self.join), strict=True):
-            wider = up(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-            x = join(torch.cat([wider, kept.pop()], dim=1))
+            upsampled = up(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+            x = join(torch.cat([upsampled, skips.pop()], dim=1))
         return _LARGEST * torch.tanh(self.last(x) * (_UNIT / _LARGEST))
 
 
 class NeCAW(nn.Module):
-    """Noise (B, 3, H, W) of clean images, a gain and white numbers; sides are multiples of ``config.multiple``."""
+    """Generates noise (B, 3, H, W) from clean images, gain and white noise; sides divisible by ``config.multiple``."""
 
     def __init__(self, config: NeCAWConfig | None = None) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ class NeCAW(nn.Module):
         self.correlator = Correlator(config)
 
     def forward(self, clean: Tensor, gain: Tensor, white: Tensor) -> tuple[Tensor, Tensor]:
-        """Correlated noise, and the level map (B, 3, H, W) that its uncorrelated part was drawn with."""
+        """Return correlated noise, and the std (B, 3, H, W) of its uncorrelated part."""
         level = self.level(clean, gain)
         noise = level * white
         return noise + self.correlator(noise), level

@@ -12,7 +12,7 @@ from pngmodel.errors import UserError
 from tasks.corpus.exports import FORMATS
 from tasks.corpus.exports.images import refuse_codec
 from tasks.corpus.exports.pairs import CorpusPairs, planned_pairs
-from tasks.corpus.exports.protocol import FOLDER, FORMAT_VERSION, ExportTask, Settings, Written, export_writer
+from tasks.corpus.exports.protocol import FORMAT_VERSION, ExportTask, Settings, Written, export_writer
 from tasks.corpus.exports.records import ExportPart, ExportRecord
 from tasks.corpus.parameters import ExportParameters
 from tasks.runtime.clusters import run_each
@@ -27,8 +27,9 @@ from tasks.stores.commits import (
     stored_plan_key,
 )
 from tasks.stores.io.filesystem import join, read_bytes, remove, sha256
+from tasks.stores.kinds import COMMITS, EXPORT_FOLDER
 
-COMMIT = "export.json"
+COMMIT = COMMITS["export"]
 
 
 def export_corpus(
@@ -173,7 +174,7 @@ def open_export(url: str) -> ExportRecord:
 def verify_export(url: str) -> Iterator[str]:
     """Check every file of an export; yields one line per problem."""
     record = open_export(url)
-    yield from commit_problems(url, COMMIT, record, parts_digest(stored_plan_key(url, FOLDER), record.parts))
+    yield from commit_problems(url, COMMIT, record, parts_digest(stored_plan_key(url, EXPORT_FOLDER), record.parts))
     for path, fact in record.files.items():
         yield from object_problem(join(url, path), fact.sha256)
     for part in record.parts:

@@ -8,11 +8,10 @@ from typing import Protocol
 
 from tasks.corpus.exports.pairs import CorpusPairs, ExportPair
 from tasks.stores.commits import ObjectFact, PartWriter
+from tasks.stores.kinds import EXPORT_FOLDER
 
 KIND = "export"
 FORMAT_VERSION = 2
-FOLDER = ".export/"
-"""Holds plan and parts, so that users see their own files only."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Written:
 def export_writer(output: str, settings: Settings, corpus: str) -> PartWriter:
     """The writer of an export; ``corpus`` is the digest of the corpus."""
     plan = {"kind": KIND, "format_version": FORMAT_VERSION, "corpus": corpus, "settings": asdict(settings)}
-    return PartWriter(output, plan, folder=FOLDER)
+    return PartWriter(output, plan, folder=EXPORT_FOLDER)
 
 
 class ExportFormat(Protocol):

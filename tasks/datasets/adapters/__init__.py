@@ -1,6 +1,7 @@
-"""Dataset adapters: each reads one layout exactly as its owners ship it and yields pair records.
+"""Dataset adapters: each reads the layout of one dataset exactly as published, and returns pair records.
 
-To add one: a module with an object that follows :class:`tasks.datasets.records.Adapter`, and a line here.
+To add one, write a module with an object that implements :class:`tasks.datasets.records.Adapter`, and register it in
+:data:`ADAPTERS`.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ ADAPTERS: dict[str, Adapter] = {
 
 
 def adapter(name: str) -> Adapter:
-    """An adapter by name, or paired folders by the path of a YAML rule file.
+    """Return an adapter by name, or an adapter of paired folders by the path of a YAML rule file.
 
     Raises:
-        UserError: listing the names.
+        UserError: There is no such adapter; lists the names.
     """
     if name in ADAPTERS:
         return ADAPTERS[name]
@@ -48,5 +49,5 @@ def adapter(name: str) -> Adapter:
         return FolderAdapter(load_yaml(name, FolderRules), name)
     raise UserError(
         f"adapter {name!r} does not exist; choose one of {', '.join(sorted(ADAPTERS))}, "
-        "or give a YAML rule file for paired folders (see configs/datasets/)"
+        "or a YAML rule file for paired folders (see configs/datasets/)"
     )

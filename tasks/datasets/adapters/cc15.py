@@ -1,4 +1,4 @@
-"""CC15: the 15 crops cut from the scenes of Nam et al. that most papers report on."""
+"""CC15: 15 crops of the scenes of Nam et al. (CVPR 2016), on which most papers report."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ CC15 = NamedPairs(
     "Real_ccnoise_denoised_part/5dmark3_iso3200_1_real.png and _mean.png",
     {"5dmark3": "Canon5D3", "d600": "NikonD600", "d800": "NikonD800"},
 )
-"""The 15 crops cut from Nam's scenes; ``_ours`` images there are somebody's denoising result and are not read."""
+"""Adapter of CC15. Images named ``_ours`` are denoising results and are ignored."""

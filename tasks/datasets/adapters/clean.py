@@ -1,4 +1,4 @@
-"""Clean images only: a folder, archive or prefix of image files, and Zarr arrays of images."""
+"""Clean images without noisy images: a folder, archive or prefix of image files, and Zarr arrays of images."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tasks.datasets.formats.zarr_array import DOCUMENT, image_count, is_group, r
 from tasks.datasets.records import Found, Unpaired
 from tasks.datasets.source import Source
 
-_OURS = ("plan.json", "store.json", "corpus.json")  # docs/formats/; stores import this package, not the reverse
+_STORE_FILES = ("plan.json", "store.json", "corpus.json")  # records of our own stores, see docs/formats/
 
 
 class Clean:
-    """Sources of clean images for corpora; there is no noisy side."""
+    """Adapter of clean images for corpora."""
 
     def find(self, source: Source) -> Found:
         """List the images; see :class:`tasks.datasets.records.Adapter`."""
-        if made := [name for name in _OURS if f"{source.top}{name}" in source.files]:
+        if records := [name for name in _STORE_FILES if f"{source.top}{name}" in source.files]:
             raise UserError(
-                f"{source.url}: is a store that pngnoise made (it has {made[0]}), its arrays are no new images; give "
-                "it directly where a source is asked for, e.g. as --clean"
+                f"{source.url}: is a store written by pngnoise (it has {records[0]}) and cannot be ingested; use it "
+                "directly as a source, e.g. with --clean"
             )
         found = Found()
         arrays, found.rejected[:] = _arrays(source)
@@ -36,7 +36,7 @@ class Clean:
                 continue
             key = str(PurePosixPath(path).with_suffix(""))
             if key in taken:
-                found.rejected.append(Unpaired(path, f"a second image with the id {key!r}; {taken[key]} is used"))
+                found.rejected.append(Unpaired(path, f"duplicate id {key!r}; {taken[key]} is used"))
                 continue
             taken[key] = path
             found.records.append(unstated(source, key, None, source.uri(path)))
@@ -51,13 +51,14 @@ class Clean:
             for k in range(count):
                 found.records.append(unstated(source, f"{key}:{k:06d}", None, uri, parts=("", row_part(k))))
         if not found.records and not found.rejected:
-            raise UserError(f"{source.url}: no image ({', '.join(EXTENSIONS)}) and no Zarr v3 array there")
+            raise UserError(f"{source.url}: has no image files ({', '.join(EXTENSIONS)}) and no Zarr v3 arrays")
         return found
 
 
 def _arrays(source: Source) -> tuple[list[str], list[Unpaired]]:
-    """Folders that are Zarr arrays (the folder itself: ""); groups only hold arrays."""
+    """Return the folders that are Zarr arrays ("" for the source itself), without groups, and rejected arrays."""
     documents = [p for p in source.files if PurePosixPath(p).name == DOCUMENT]
     if documents and source.archive is not None:
-        return [], [Unpaired(p, "a Zarr array in an archive is not read; unpack the archive") for p in documents]
+        reason = "Zarr arrays in archives are not supported; unpack the archive"
+        return [], [Unpaired(p, reason) for p in documents]
     return [p.removesuffix(DOCUMENT).rstrip("/") for p in documents if not is_group(source.uri(p))], []

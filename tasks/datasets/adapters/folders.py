@@ -1,4 +1,4 @@
-"""Paired folders by a YAML rule: regular expressions say which file is which half of which pair."""
+"""Paired folders: YAML rules with regular expressions, or common naming conventions, assign files to pairs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _pattern(text: str) -> str:
 
 def _pairing(text: str) -> str:
     if "pair" not in re.compile(_pattern(text)).groupindex:
-        raise ValueError("needs a group (?P<pair>...) that both images of a pair share")
+        raise ValueError("requires a group (?P<pair>...) that is equal for both images of a pair")
     return text
 
 
@@ -40,16 +40,16 @@ PairPattern = Annotated[str, AfterValidator(_pairing)]
 
 def _shared(text: str) -> str:
     if "repeat" in re.compile(_pairing(text)).groupindex:
-        raise ValueError("has a group (?P<repeat>...); it belongs to 'noisy', whose repeats share one clean image")
+        raise ValueError("has a group (?P<repeat>...); use it only in 'noisy', whose repeats share one clean image")
     return text
 
 
 CleanPattern = Annotated[str, AfterValidator(_shared)]
-_Matched = tuple[str, dict[str, str]]  # a path and the groups in it
+_Matched = tuple[str, dict[str, str]]  # path and values of its groups
 
 
 class Case(BaseModel):
-    """Facts about the pairs whose group ``pair`` matches."""
+    """Metadata of the pairs whose id matches."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -63,7 +63,7 @@ class Case(BaseModel):
 
 
 class FolderRules(BaseModel):
-    """One file of configs/datasets/: how to read a paired folder."""
+    """Rules of a paired folder: one file in configs/datasets/."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -86,7 +86,7 @@ class FolderRules(BaseModel):
 
 
 class FolderAdapter:
-    """Finds pairs under a folder or prefix by :class:`FolderRules`."""
+    """Adapter of paired folders with :class:`FolderRules`."""
 
     def __init__(self, rules: FolderRules, rules_file: str = "rules") -> None:
         self.rules, self._rules_file = rules, rules_file
@@ -97,18 +97,23 @@ class FolderAdapter:
         found = Found()
         matched: dict[str, list[_Matched]] = {side: [] for side in patterns}
         found_any = any(p.fullmatch(path) for path in source.files for p in patterns.values())
-        top = "" if found_any else source.top  # an archive of a folder, and rules for what is in that folder
+        top = "" if found_any else source.top  # the archive has a top folder that the rules do not mention
         for path in source.files:
             name = path.removeprefix(top)
             matches = {side: m for side, pattern in patterns.items() if (m := pattern.fullmatch(name))}
             if not matches:
-                found.ignored.append(path)  # images too: rules choose, they need not cover a folder
+                found.ignored.append(path)  # including images, because rules may select a part of a folder
             elif len(matches) > 1:
-                raise UserError(f"{source.uri(path)}: matches both 'noisy' and 'clean' of {self._rules_file}")
+                raise UserError(
+                    f"{source.uri(path)}: matches both 'noisy' and 'clean' of {self._rules_file}; make one of them "
+                    "stricter"
+                )
             for side, match in matches.items():
                 matched[side].append((path, {k: v for k, v in match.groupdict().items() if v is not None}))
         if not any(matched.values()):
-            raise UserError(f"{source.url}: no file matches the patterns 'noisy' or 'clean' of {self._rules_file}")
+            raise UserError(
+                f"{source.url}: no file matches 'noisy' or 'clean' of {self._rules_file}; check these expressions"
+            )
         pairing, facts = _repeated(matched["noisy"], matched["clean"])
         for key, noisy, clean in pairing.complete():
             found.records.append(self._record(key, source.uri(noisy), source.uri(clean), facts[key]))
@@ -141,9 +146,9 @@ class FolderAdapter:
 
 
 def _repeated(noisy: Sequence[_Matched], clean: Sequence[_Matched]) -> tuple[Pairing, dict[str, dict[str, str]]]:
-    """Pairs by id, a clean image standing once for each repeat of its noisy one, and what the groups say of each."""
+    """Pair files by id, with the clean image once per repeat of its noisy image; return the groups of each pair."""
     pairing = Pairing()
-    ids: dict[str, list[str]] = {}  # of the pairs that share a clean image
+    ids: dict[str, list[str]] = {}  # ids of the pairs that share a clean image
     facts: dict[str, dict[str, str]] = {}
     for path, groups in noisy:
         key = f"{groups['pair']}:{groups['repeat']}" if "repeat" in groups else groups["pair"]
@@ -159,27 +164,28 @@ def _repeated(noisy: Sequence[_Matched], clean: Sequence[_Matched]) -> tuple[Pai
 
 
 class Folders:
-    """Paired folders without a rule file: by the names that the field gives (or a folder's ``dataset.yaml``)."""
+    """Adapter of paired folders by naming conventions, or by the file ``dataset.yaml`` in the folder if present."""
 
     def find(self, source: Source) -> Found:
         """List the pairs; see :class:`tasks.datasets.records.Adapter`."""
         if (rules := f"{source.top}{RULES}") in source.files:
             uri = source.uri(rules)
             if source.archive is not None:
-                # An archive may come from a stranger, and a regular expression can be made to run for ever.
+                # Archives are untrusted, and a malicious regular expression can run without end.
                 raise UserError(
-                    f"{uri}: rules inside an archive are not followed; read them and give them as --adapter"
+                    f"{uri}: rules inside an archive are not used; check them, extract them, and pass them with "
+                    "--adapter"
                 )
             return FolderAdapter(parse_yaml(read_whole(uri), FolderRules, uri), uri).find(source)
         pairing, unnamed = by_convention([p for p in source.files if p.lower().endswith(EXTENSIONS)])
         found = Found(ignored=[p for p in source.files if not p.lower().endswith(EXTENSIONS)])
         if not pairing:
             raise UserError(
-                f"{source.url}: no pairs found by their names; expected {CONVENTIONS}, or give a YAML rule file "
-                "as --adapter (see configs/datasets/)"
+                f"{source.url}: no pairs found by file names; expected {CONVENTIONS}, or pass a YAML rule file with "
+                "--adapter (see configs/datasets/)"
             )
         found.rejected.extend(
-            Unpaired(path, f"neither noisy nor clean by its name; expected {CONVENTIONS}") for path in unnamed
+            Unpaired(path, f"the name indicates neither noisy nor clean; expected {CONVENTIONS}") for path in unnamed
         )
         for pair, noisy, clean in pairing.complete():
             found.records.append(unstated(source, pair, source.uri(noisy), source.uri(clean)))

@@ -16,7 +16,7 @@ _FACTS = re.compile(r"(?P<camera>.+?)[ _-]+ISO[ _-]*(?P<iso>\d+)(?:[ _-]+.*)?", 
 
 
 class Nam:
-    """Scenes as MATLAB files, version 5 or 7.3; camera and ISO from the file name where it has them."""
+    """Adapter of MATLAB files, version 5 or 7.3. Camera and ISO are read from file or folder names if present."""
 
     def find(self, source: Source) -> Found:
         """List the scenes; see :class:`tasks.datasets.records.Adapter`."""
@@ -31,14 +31,14 @@ class Nam:
                 found.rejected.append(Unpaired(path, str(error)))
                 continue
             if missing := set(_NAMES.values()) - set(held):
-                found.rejected.append(Unpaired(path, f"holds no {' and no '.join(sorted(missing))}"))
+                found.rejected.append(Unpaired(path, f"has no variable {' and no '.join(sorted(missing))}"))
                 continue
             noisy, clean = (held[_NAMES[side]].dtype for side in SIDES)
             if noisy != clean:
-                # Which one is meant, and whether a mean was rounded or scaled, is for the owner of the file to say.
+                # Do not guess the scale of either image.
                 reason = (
-                    f"img_noisy is {noisy} but img_mean is {clean}; store both in one class, e.g. in MATLAB "
-                    "img_mean = cast(round(img_mean), class(img_noisy)) where both have the same scale"
+                    f"img_noisy is {noisy}, but img_mean is {clean}; store both in one class, e.g. in MATLAB "
+                    "img_mean = cast(round(img_mean), class(img_noisy)) if both have the same scale"
                 )
                 found.rejected.append(Unpaired(path, reason))
                 continue
@@ -60,5 +60,5 @@ class Nam:
                 )
             )
         if not found.records and not found.rejected:
-            raise UserError(f"{source.url}: no MATLAB file; expected one per scene with img_noisy and img_mean")
+            raise UserError(f"{source.url}: has no MATLAB files; expected one per scene with img_noisy and img_mean")
         return found

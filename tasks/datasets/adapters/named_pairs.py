@@ -1,4 +1,4 @@
-"""Datasets whose file names say it all: one pattern with groups pair, side, camera, iso and scene."""
+"""Adapter of datasets whose file names contain all metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.datasets.source import Source
 
 @dataclass(frozen=True)
 class NamedPairs:
-    """Pairs by one pattern over file names with groups pair, side, camera, iso, scene."""
+    """Adapter with one regular expression for paths, with the groups pair, side, camera, iso and scene."""
 
     dataset: str
     licence: str
@@ -35,9 +35,7 @@ class NamedPairs:
             facts[key] = match
             pairing.add(key, "noisy" if match["side"].lower() == "real" else "clean", path)
         if not pairing:
-            raise UserError(
-                f"{source.url}: no {self.dataset} images found; expected {self.layout} as the owners ship them"
-            )
+            raise UserError(f"{source.url}: no {self.dataset} images found; expected {self.layout}, as published")
         for key, noisy, clean in pairing.complete():
             found.records.append(
                 PairRecord(

@@ -1,4 +1,4 @@
-"""Names for data that come without any."""
+"""Default metadata of images without metadata, and parsing of ISO values."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from tasks.datasets.records import PairRecord
 from tasks.datasets.source import Source
 
 NOT_STATED = "not stated"
-"""Licence of a user's own images until they state one."""
+"""Licence of images for which the user states none."""
 
 
-_HIGHEST_ISO = 10_000_000
+_MAX_ISO = 10_000_000
 
 
 def iso_of(text: str | None) -> int | None:
-    """An ISO value as a number, or None when it can be none."""
+    """Parse an ISO value; None if it is invalid."""
     if text is None or not text.isdecimal() or len(text) > 8:
         return None
-    return value if 0 < (value := int(text)) <= _HIGHEST_ISO else None
+    return value if 0 < (value := int(text)) <= _MAX_ISO else None
 
 
 def unstated(
@@ -31,9 +31,15 @@ def unstated(
     scene: str | None = None,
     parts: tuple[str, str] = ("", ""),
 ) -> PairRecord:
-    """The record of a user's own images, of which the layout says neither camera, ISO nor licence.
+    """Create the record of images without known camera, ISO and licence.
 
-    ``noisy`` and ``clean`` are URIs, ``parts`` theirs; ``scene``: default the pair's id.
+    Args:
+        source: Source of the images; its name becomes the name of the dataset.
+        pair: Id of the pair.
+        noisy: URL of the noisy image.
+        clean: URL of the clean image.
+        scene: Scene; default: the id of the pair.
+        parts: Parts of the noisy and clean file, see :mod:`tasks.datasets.formats.pixels`.
     """
     return PairRecord(
         pair=pair,
@@ -50,7 +56,7 @@ def unstated(
 
 
 def _dataset_name(source: Source) -> str:
-    """The name of the folder, archive or file as a dataset's name."""
+    """Derive the name of the dataset from the name of the folder, archive or file."""
     file = source.archive or source.single
     stem = PurePosixPath(source.url).stem if file else PurePosixPath(source.url).name
     return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_") or "images"

@@ -1,4 +1,4 @@
-"""Match the two sides of pairs by a key; what has no partner or comes twice is told, never dropped."""
+"""Matches noisy and clean files by a key. Files without a counterpart and duplicates are reported as rejected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WORDS = {
 }
 _SIDE_OF = {word: side for side, words in _WORDS.items() for word in words}
 _VAGUE = ("low", "high", "real", "raw", "mean")
-"""Beside other words of a folder's name (``low_light``) these say nothing of a side."""
+"""Words that do not indicate a side if the folder name has other words, e.g. ``low_light``."""
 
 
 def _any_of(words: Iterable[str]) -> str:
@@ -33,11 +33,11 @@ CONVENTIONS = (
 
 
 Scheme = Callable[[PurePosixPath], tuple[str, str] | None]
-"""(key, side) of a file, or None when its name says none."""
+"""Returns (key, side) of a file, or None if its name does not indicate a side."""
 
 
 class Pairing:
-    """Paths by key and side."""
+    """Collects paths by key and side."""
 
     def __init__(self) -> None:
         self.rejected: list[Unpaired] = []
@@ -47,35 +47,35 @@ class Pairing:
         return bool(self._sides)
 
     def has(self, side: str) -> bool:
-        """Whether there is any file of ``side``."""
+        """Return whether there are files of ``side``."""
         return any(side in found for found in self._sides.values())
 
     def add(self, key: str, side: str, path: str) -> None:
-        """One file; a second one for the same key and side is rejected."""
+        """Add a file. A second file with the same key and side is rejected."""
         found = self._sides.setdefault(key, {})
         if side in found:
-            self.rejected.append(Unpaired(path, f"a second {side} image for pair {key!r}; {found[side]} is used"))
+            self.rejected.append(Unpaired(path, f"duplicate {side} image of pair {key!r}; {found[side]} is used"))
         else:
             found[side] = path
 
     def complete(self) -> Iterator[tuple[str, str, str]]:
-        """(key, noisy path, clean path) of whole pairs, sorted; the others are rejected."""
+        """Yield (key, noisy path, clean path) of complete pairs, sorted by key. Incomplete pairs are rejected."""
         for key, found in sorted(self._sides.items()):
             missing = [side for side in SIDES if side not in found]
             if missing:
-                there = next(iter(found.values()))
-                self.rejected.append(Unpaired(key, f"{missing[0]} image is missing beside {there}"))
+                present = next(iter(found.values()))
+                self.rejected.append(Unpaired(key, f"the {missing[0]} image of {present} is missing"))
             else:
                 yield key, found["noisy"], found["clean"]
 
 
 def by_convention(paths: Sequence[str]) -> tuple[Pairing, list[str]]:
-    """Pairs among files named as the field usually does, and the files whose names say no side.
+    """Pair files by common naming conventions; return also the files whose names do not indicate a side.
 
-    The side is a word of the name (``x_noisy.png``, ``GT_x.png``, ``x/noisy.png``), a folder (``noisy/x.png``) or
-    both. Words such as ``low`` are parts of other names too, so what completes most pairs in a source comes first.
+    The side is a word of the file name (``x_noisy.png``, ``GT_x.png``, ``x/noisy.png``), a folder (``noisy/x.png``) or
+    both. Words such as ``low`` also occur in other names, so the scheme that completes most pairs is applied first.
     """
-    # Where something else is the noisy image, what is called noise is the residual.
+    # Files named noise are residuals if there is another noisy image, so they come last.
     pairing, left = Pairing(), sorted(paths, key=lambda path: _RESIDUAL.search(path) is not None)
     for scheme in sorted(_SCHEMES, key=lambda scheme: -len(_whole(scheme, paths))):
         whole = _whole(scheme, left)
@@ -94,7 +94,7 @@ def by_convention(paths: Sequence[str]) -> tuple[Pairing, list[str]]:
 
 
 def _whole(scheme: Scheme, paths: Sequence[str]) -> set[str]:
-    """Keys that have both sides."""
+    """Return the keys with both sides."""
     named = {n for path in paths if (n := scheme(PurePosixPath(path))) is not None}
     return {key for key, _ in named if all((key, side) in named for side in SIDES)}
 
@@ -104,29 +104,30 @@ def _side(word: str) -> str:
 
 
 def _by_end(path: PurePosixPath) -> tuple[str, str] | None:
-    """(key, side) by the last word of the name, or by all of it."""
+    """Return (key, side) by the last word of the file name, or the whole name."""
     if (match := _END.fullmatch(path.stem)) is None:
         return None
     return str(path.parent / (match["rest"] or "")), _side(match["word"])
 
 
 def _by_start(path: PurePosixPath) -> tuple[str, str] | None:
-    """(key, side) by the first word of the name."""
+    """Return (key, side) by the first word of the file name."""
     match = _START.fullmatch(path.stem)
     return None if match is None else (str(path.parent / match["rest"]), _side(match["word"]))
 
 
 def _by_folder(path: PurePosixPath) -> tuple[str, str] | None:
-    """(key, side) by the innermost folder that says one; its other words stay in the key (``input_crops``)."""
+    """Return (key, side) by the innermost folder that indicates a side; its other words (``input_crops``) stay in the
+    key."""
     folders = path.parts[:-1]
     for k in reversed(range(len(folders))):
-        if (said := _said(folders[k])) is not None:
-            return str(PurePosixPath(*folders[:k], said[0], *folders[k + 1 :], path.stem)), said[1]
+        if (parsed := _parse_folder(folders[k])) is not None:
+            return str(PurePosixPath(*folders[:k], parsed[0], *folders[k + 1 :], path.stem)), parsed[1]
     return None
 
 
-def _said(folder: str) -> tuple[str, str] | None:
-    """(other words, side) of a folder's name, or None when it says no side, or both."""
+def _parse_folder(folder: str) -> tuple[str, str] | None:
+    """Return (other words, side) of a folder name, or None if it indicates no side or both."""
     if _WHOLE.fullmatch(folder):
         return "", _side(folder)
     sides = {_side(word) for word in _INSIDE.findall(folder)}
@@ -135,7 +136,7 @@ def _said(folder: str) -> tuple[str, str] | None:
 
 
 def _by_both(by_name: Scheme) -> Scheme:
-    """(key, side) where a word of the name and a folder say the same."""
+    """Return a scheme that requires the same side from a word of the file name and from a folder."""
 
     def scheme(path: PurePosixPath) -> tuple[str, str] | None:
         name, folder = by_name(path), _by_folder(path)

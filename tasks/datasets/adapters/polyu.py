@@ -1,4 +1,4 @@
-"""PolyU: real scenes, many shots averaged; crops and originals."""
+"""PolyU (arXiv 1804.02603): pairs of a single shot and the mean of many shots; crops and original images."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ POLYU = NamedPairs(
     ),
     "CroppedImages/<camera>_<aperture>_<1/shutter>_<ISO>_<scene>_<k>_real.JPG and _mean.JPG",
 )
-"""PolyU: crops and originals, JPEG on both sides."""
+"""Adapter of PolyU. Noisy and clean images are JPEG files."""

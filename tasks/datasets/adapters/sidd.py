@@ -1,4 +1,4 @@
-"""SIDD Small and Medium, sRGB, in the owners' folder layout (licence MIT)."""
+"""SIDD Small and Medium, sRGB, in the published folder layout (MIT licence)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _IMAGE = re.compile(r"(?:(?P<prefix>\d{4})_)?(?P<kind>GT|NOISY)_SRGB_(?P<frame>\
 
 @dataclass(frozen=True)
 class _Sidd:
-    """What both sizes share: Data/<instance>/[IIII_]{GT,NOISY}_SRGB_<frame>.PNG."""
+    """Adapter of both sizes: Data/<instance>/[IIII_]{GT,NOISY}_SRGB_<frame>.PNG."""
 
     dataset: str
     prefixed: bool  # Medium repeats the instance number in the file name
@@ -34,10 +34,12 @@ class _Sidd:
             if image is None or bool(image["prefix"]) != self.prefixed:
                 found.ignored.append(path)
             elif INSTANCE.fullmatch(instance) is None:
-                reason = f"folder name {instance!r} is not <inst>_<scene>_<cam>_<ISO>_..."
+                reason = f"the folder name is {instance!r}; expected <inst>_<scene>_<cam>_<ISO>_..."
                 found.rejected.append(Unpaired(path, reason))
             elif self.prefixed and image["prefix"] != instance[:4]:
-                reason = f"its name says instance {image['prefix']}, its folder {instance[:4]}; move or rename it"
+                reason = (
+                    f"the file name has instance {image['prefix']}, but the folder {instance[:4]}; move or rename it"
+                )
                 found.rejected.append(Unpaired(path, reason))
             else:
                 side = "clean" if image["kind"].upper() == "GT" else "noisy"
@@ -45,7 +47,7 @@ class _Sidd:
         if not pairing:
             raise UserError(
                 f"{source.url}: no {self.dataset} images found; expected Data/<instance>/"
-                f"{'0001_' if self.prefixed else ''}NOISY_SRGB_010.PNG and GT_SRGB_010.PNG as the owners ship them"
+                f"{'0001_' if self.prefixed else ''}NOISY_SRGB_010.PNG and GT_SRGB_010.PNG, as published"
             )
         for pair, noisy, clean in pairing.complete():
             found.records.append(self._record(pair, source.uri(noisy), source.uri(clean)))
@@ -54,7 +56,7 @@ class _Sidd:
 
     def _record(self, pair: str, noisy: str, clean: str) -> PairRecord:
         facts = INSTANCE.match(pair)
-        assert facts is not None  # find() took only matching folders
+        assert facts is not None  # find() accepts only matching folders
         return PairRecord(
             pair=pair,
             dataset=self.dataset,
@@ -71,4 +73,4 @@ class _Sidd:
 SIDD_SMALL = _Sidd("sidd_small", prefixed=False)
 """SIDD-Small sRGB: one pair per instance."""
 SIDD_MEDIUM = _Sidd("sidd_medium", prefixed=True)
-"""SIDD-Medium sRGB: two frames per instance, both aligned with their own ground truth."""
+"""SIDD-Medium sRGB: two frames per instance, each aligned with its own ground truth."""

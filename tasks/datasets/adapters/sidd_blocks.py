@@ -1,6 +1,6 @@
-"""SIDD's block sets, sRGB: validation and benchmark (40 images of 32 blocks), SIDD+ (1024 blocks); licence MIT.
+"""Block sets of SIDD, sRGB: validation and benchmark (40 images of 32 blocks), SIDD+ (1024 blocks); MIT licence.
 
-As MATLAB files whose variable has the file's name, or as folders of PNG.
+Reads MATLAB files whose variable has the name of the file, or folders of PNG files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DTYPE = "uint8"
 
 @dataclass(frozen=True)
 class _Blocks:
-    """A block set: names of its MATLAB files, and the folders of its PNG form."""
+    """Adapter of a block set, with the names of its MATLAB files and the pattern of its PNG files."""
 
     dataset: str
     split: str
@@ -33,21 +33,22 @@ class _Blocks:
     axes: int  # leading axes: (image, block) or (block,)
     png: re.Pattern[str] | None
     layout: str
-    labels: str | None = None  # the owners' list of instances, which is of this set alone
+    labels: str | None = None  # published list of instances of this set
 
     def find(self, source: Source) -> Found:
         """List the blocks; see :class:`tasks.datasets.records.Adapter`."""
         mats = [name for name in (self.noisy, self.clean) if name is not None]
         paths = {name: path for name in mats if (path := _only(source, f"{name}.mat")) is not None}
-        there = list(paths)
-        if there:
-            if len(there) < len(mats):
-                raise UserError(f"{source.url}: holds {there[0]}.mat but not {(set(mats) - set(there)).pop()}.mat")
+        if paths:
+            if missing := [name for name in mats if name not in paths]:
+                raise UserError(
+                    f"{source.url}: has {next(iter(paths))}.mat, but {missing[0]}.mat is missing; add that file"
+                )
             found = self._from_mats(source, paths)
         else:
             found = self._from_png(source)
         if not found.records and not found.rejected:
-            raise UserError(f"{source.url}: no {self.dataset} found; expected {self.layout} as the owners ship them")
+            raise UserError(f"{source.url}: no {self.dataset} found; expected {self.layout}, as published")
         labels = _only(source, self.labels) if self.labels is not None else None
         return replace(found, records=labelled(found.records, source.uri(labels))) if labels else found
 
@@ -55,8 +56,10 @@ class _Blocks:
         arrays = {name: _blocks_of(source.uri(path), name, self.axes) for name, path in paths.items()}
         shapes = {a.shape for a in arrays.values()}
         if len(shapes) != 1:
-            told = ", ".join(f"{name} is {a.shape}" for name, a in arrays.items())
-            raise UserError(f"{source.url}: the two arrays have different shapes: {told}")
+            described = ", ".join(f"{name} is {a.shape}" for name, a in arrays.items())
+            raise UserError(
+                f"{source.url}: the two arrays have different shapes: {described}; download both files again"
+            )
         noisy, clean = arrays[self.noisy], arrays[self.clean] if self.clean is not None else None
         records = []
         for index in itertools.product(*map(range, noisy.shape[: self.axes])):
@@ -82,7 +85,7 @@ class _Blocks:
         return found
 
     def _record(self, pair: str, noisy: str, clean: str | None) -> PairRecord:
-        # Which blocks of SIDD+ share a scene is not published: one scene keeps them on one side of any split.
+        # The scenes of SIDD+ are not published: use a single scene, so that splits by scene never divide the set.
         scene = f"{self.split}-{pair.split('-')[0]}" if self.axes == 2 else self.dataset
         return PairRecord(
             pair=pair,
@@ -102,20 +105,23 @@ def _blocks_of(uri: str, name: str, axes: int) -> Variable:
     arrays = variables(uri)
     found = arrays.get(name) or next((a for a in arrays.values() if len(a.shape) == axes + 3), None)
     if found is None or len(found.shape) != axes + 3:
-        there = ", ".join(f"{a.name} {a.shape}" for a in arrays.values()) or "nothing"
-        raise UserError(f"{uri}: holds no array {name} with {axes + 3} axes; it holds {there}")
+        present = ", ".join(f"{a.name} {a.shape}" for a in arrays.values()) or "no arrays"
+        raise UserError(f"{uri}: has no array {name} with {axes + 3} axes; it has {present}; download the file again")
     if math.prod(found.shape[:axes]) > MAX_BLOCKS:
-        raise UserError(f"{uri}: {name} is {found.shape}, more blocks than are read here ({MAX_BLOCKS})")
+        raise UserError(f"{uri}: {name} has shape {found.shape}; at most {MAX_BLOCKS} blocks are supported")
     if found.dtype != _DTYPE:
-        raise UserError(f"{uri}: {found.name} is {found.dtype}; the owners publish {_DTYPE}, fetch the sRGB file again")
+        raise UserError(
+            f"{uri}: {found.name} is {found.dtype}, but the published sRGB file is {_DTYPE}; download the sRGB file "
+            "again"
+        )
     return found
 
 
 def _only(source: Source, name: str) -> str | None:
-    """The one file of this name in the source, in any folder."""
+    """Return the path of the file with this name in any folder of the source; None if there is none."""
     paths = [path for path in source.files if PurePosixPath(path).name.lower() == name.lower()]
     if len(paths) > 1:
-        raise UserError(f"{source.url}: {paths[0]} and {paths[1]} have one name; keep one of them in the source")
+        raise UserError(f"{source.url}: {paths[0]} and {paths[1]} have the same name; keep only one of them")
     return paths[0] if paths else None
 
 

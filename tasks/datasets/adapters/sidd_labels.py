@@ -1,4 +1,4 @@
-"""The owners' list of instances beside SIDD's validation blocks: scene, camera and ISO of each image or block."""
+"""The published list of instances of SIDD's validation blocks: scene, camera and ISO of each image or block."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ Instance = re.Match[str]
 
 
 def labelled(records: Sequence[PairRecord], uri: str) -> list[PairRecord]:
-    """Records with the facts of a list that has a row for every image, or one for every block.
+    """Add the metadata of a list to records; the list has one row per image, or one per block.
 
-    Images and rows may each count from 0 or from 1; they must be as many, or nobody knows which row means which image.
+    Images and rows may count from 0 or from 1, but their numbers must be equal, because otherwise the assignment is
+    ambiguous.
 
     Raises:
-        UserError: no such list, or of other images; names the file.
+        UserError: The list is invalid or does not match the images.
     """
     rows = _rows(uri)
     by_index = dict(rows)
     if any(by_index[index][0] != instance[0] for index, instance in rows):
-        raise UserError(f"{uri}: gives two instances for one index; fetch it again or remove it")
+        raise UserError(f"{uri}: has two instances for one index; download it again or remove it")
     facts = _by_image(records, by_index) or _by_block(records, by_index)
     if facts is None:
         images = {_image(record) for record in records}
         raise UserError(
             f"{uri}: lists {len(by_index)} indices from {min(by_index)} to {max(by_index)}, but there are "
             f"{len(images)} images from {min(images, default=0)} to {max(images, default=0)} "
-            f"with {len(records)} blocks; complete the images or the list, or remove the list"
+            f"with {len(records)} blocks; add the missing images or rows, or remove the list"
         )
     return [
         replace(record, scene=fact["scene"], camera=fact["camera"], iso=int(fact["iso"]))
@@ -43,7 +44,7 @@ def labelled(records: Sequence[PairRecord], uri: str) -> list[PairRecord]:
 
 
 def _rows(uri: str) -> list[tuple[int, Instance]]:
-    """(index, instance) of every row that has both."""
+    """Return (index, instance) of every row that has both."""
     found = []
     try:
         for row in csv.reader(io.StringIO(read_whole(uri).decode("utf-8", "replace"))):
@@ -52,9 +53,12 @@ def _rows(uri: str) -> list[tuple[int, Instance]]:
             if index is not None and instance is not None:
                 found.append((index, instance))
     except (csv.Error, ValueError) as error:
-        raise UserError(f"{uri}: is no list of instances ({error}); fetch it again or remove it") from None
+        raise UserError(f"{uri}: is not a list of instances ({error}); download it again or remove it") from None
     if not found:
-        raise UserError(f"{uri}: has no row with an index and an instance name such as 0001_001_S6_00100_00060_3200_L")
+        raise UserError(
+            f"{uri}: has no row with an index and an instance name such as 0001_001_S6_00100_00060_3200_L; download it "
+            "again or remove it"
+        )
     return found
 
 
@@ -71,7 +75,7 @@ def _by_image(records: Sequence[PairRecord], rows: dict[int, Instance]) -> list[
 
 
 def _by_block(records: Sequence[PairRecord], rows: dict[int, Instance]) -> list[Instance] | None:
-    """Where rows count all blocks, image by image."""
+    """Match rows that number all blocks consecutively, image by image."""
     first = min(rows)
     if first > 1 or set(rows) != set(range(first, first + len(records))):
         return None

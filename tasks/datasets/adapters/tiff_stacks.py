@@ -1,4 +1,4 @@
-"""TIFF: pairs of images or stacks, and stacks of noisy repeats whose mean is the clean image (microscopy)."""
+"""TIFF files: pairs of images or stacks, and stacks of noisy repeats whose mean is the clean image (microscopy)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _EXTENSIONS = (".tif", ".tiff")
 
 
 class Tiffs:
-    """Files named as noisy and clean are paired page by page (or every page with one clean page).
+    """Adapter of TIFF files.
 
-    Any other file with several pages is a stack of repeats: each page against the mean of all.
+    Files named as noisy and clean are paired page by page, or every page with a single clean page. Other files with
+    several pages are stacks of repeats: each page is paired with the mean of all pages.
     """
 
     def find(self, source: Source) -> Found:
         """List the pairs; see :class:`tasks.datasets.records.Adapter`."""
         files = [p for p in source.files if p.lower().endswith(_EXTENSIONS)]
         if not files:
-            raise UserError(f"{source.url}: no TIFF file (.tif, .tiff)")
+            raise UserError(f"{source.url}: has no TIFF files (.tif, .tiff); use another adapter")
         found = Found(ignored=[p for p in source.files if not p.lower().endswith(_EXTENSIONS)])
         pairing, stacks = by_convention(files)
-        if not pairing.has("clean"):  # raw.tif beside no clean image is a name like any other
+        if not pairing.has("clean"):  # without clean images, names such as raw.tif do not indicate a side
             pairing, stacks = Pairing(), files
         for key, noisy, clean in pairing.complete():
             self._pair(found, source, key, noisy, clean)
@@ -43,7 +44,7 @@ class Tiffs:
             found.rejected.append(Unpaired(key, str(error)))
             return
         if cleans not in (1, pages):
-            found.rejected.append(Unpaired(key, f"{noisy} holds {pages} pages but {clean} holds {cleans}"))
+            found.rejected.append(Unpaired(key, f"{noisy} has {pages} pages, but {clean} has {cleans}"))
             return
         for k in range(pages):
             parts = (page_part(k), page_part(k if cleans > 1 else 0))
@@ -58,7 +59,10 @@ class Tiffs:
             found.rejected.append(Unpaired(path, str(error)))
             return
         if pages < 2:
-            found.rejected.append(Unpaired(path, f"one page and no partner; repeats need pages, pairs {CONVENTIONS}"))
+            reason = (
+                f"has a single page and no counterpart; expected several pages of repeats, or pairs in {CONVENTIONS}"
+            )
+            found.rejected.append(Unpaired(path, reason))
             return
         key = str(PurePosixPath(path).with_suffix(""))
         for k in range(pages):

@@ -242,8 +242,8 @@ def _configurations() -> dict[str, Build]:
     from tasks.corpus import gate
     from tasks.denoising.training import DenoiserTrainingConfig
     from tasks.models import promotion
-    from tasks.runtime.clusters import load_cluster
     from tasks.runtime.configuration import load_yaml
+    from tasks.runtime.parameters import load_cluster
     from tasks.training.stages import load_training
 
     return {

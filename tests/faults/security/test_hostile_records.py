@@ -161,7 +161,7 @@ def test_sources_say_neither_where_to_write_nor_who_computes(corpus: Path, tmp_p
     for key, value in (said | {"override_gate": "because"}).items():
         (corpus / "sources.json").write_text(json.dumps(locations | {key: value}))
         for read in (recorded_parameters, lambda url: CorpusDataset(url)._planned(Corpus.open(url))):
-            with pytest.raises(IntegrityError, match=rf"sources\.json: key '{key}' belongs to a run"):
+            with pytest.raises(IntegrityError, match=rf"sources\.json: key '{key}' is not part of this record"):
                 read(str(corpus))
     assert not elsewhere.exists()
 
@@ -171,7 +171,7 @@ def test_no_web_address_is_asked_because_a_record_names_it(corpus: Path) -> None
     for name in ("model", "references", "clean"):
         for address in ("http://127.0.0.1:9/metadata", "zip://a.png::HTTPS://127.0.0.1:9/x.zip"):
             (corpus / "sources.json").write_text(json.dumps(locations | {name: address}))
-            with pytest.raises(UserError, match=rf"its {name} lie at .*; give that with --{name} if you trust it"):
+            with pytest.raises(UserError, match=rf"its {name} are at .*; if you trust it, pass it with --{name}"):
                 recorded_parameters(str(corpus))
             assert getattr(recorded_parameters(str(corpus), **{name: "shipped"}), name) == "shipped"
 
@@ -184,7 +184,7 @@ def test_places_of_a_recipe_are_read_only_to_be_compared(
     for seed in range(4):
         save(tmp_path / "private" / f"{seed}.png", pair(40 + seed)[1])
     edit(tmp_path / "recipe" / "sources.json", lambda locations: locations.update(clean=str(tmp_path / "private")))
-    with pytest.raises(UserError, match="not those that are there now"):
+    with pytest.raises(UserError, match="differ from the recorded ones"):
         CorpusDataset(str(tmp_path / "recipe"))
 
 

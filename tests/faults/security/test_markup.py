@@ -21,7 +21,7 @@ from tasks.datasets.ingest import describe, ingest
 from tasks.denoising.evaluation import EvaluateDenoiserParameters, measure_all, measurements, record_of
 from tasks.denoising.measurement import TestSet
 from tasks.denoising.report import fidelity_markdown, write_denoiser_report
-from tasks.denoising.training import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, train_denoisers
+from tasks.denoising.training import Arm, DenoiserTask, DenoiserTrainingConfig, planned_arms, train_denoisers
 from tasks.evaluation.metadata import ROWS
 from tasks.evaluation.metadata_report import metadata_table, write_metadata_report
 from tasks.evaluation.noise import EvaluateParameters, evaluate_noise, write_report
@@ -164,7 +164,7 @@ def test_denoisers(evil: Path) -> None:
     arms = planned_arms([Arm(name="made", synthetic="awgn")], control=True)
     store, folder = str(evil / "patches"), evil / "denoisers"
     tasks = [
-        DenoiserWork(config, "c.yaml", (store,), "train", arm, 0, str(folder / arm.name / "seed-0"), Devices(), None)
+        DenoiserTask(config, "c.yaml", (store,), "train", arm, 0, str(folder / arm.name / "seed-0"), Devices(), None)
         for arm in arms
     ]
     results = train_denoisers(tasks, ClusterConfig(kind="inline"))

@@ -96,7 +96,7 @@ def test_the_form_and_files_take_the_values_of_the_command_line() -> None:
         ("generate --output c --cluster many", "many: no such file"),
         ("generate --output c --alias a/b", "--alias: a/b is not valid: String should match pattern"),
         ("generate --scale 2", "--output requires an argument"),
-        ("generate --output https://user:word@host/c", "holds a user, password or signature"),
+        ("generate --output https://user:word@host/c", "contains a user, password or signature"),
         ("evaluate denoiser d --tests sidd", "--tests: expected NAME=LOCATION"),
         ("evaluate denoiser d --tests sidd=a@b,limit=0", "--tests: limit: 0 is below 1"),
         ("evaluate denoiser d --tests sidd=a,lmit=1", "--tests: lmit: 1 is not valid: Extra inputs"),
@@ -154,7 +154,7 @@ def test_the_console_script_needs_no_prefect_for_help_and_user_errors(tmp_path: 
     result = call("verify", str(tmp_path / "nothing"))
     assert result.returncode == 2
     assert result.stderr.startswith("error:")
-    assert "nothing: holds no corpus" in result.stderr.replace("\n", "")
+    assert "nothing: contains no corpus" in result.stderr.replace("\n", "")
     assert not list((tmp_path / "home").rglob("*.db"))  # no server was started for it
 
 
@@ -198,13 +198,17 @@ def test_the_chain_prints_json_and_nothing_else(folders: tuple[Path, Path], tmp_
     table = run("verify", corpus)
     assert table.exit_code == 0
     assert "no errors" in table.stdout
+    sampled = run("verify", corpus, "--sample", 1, "--cluster", "inline", "--json")
+    assert json.loads(sampled.stdout)["verified"] is True
+    refused(run("verify", store, "--sample", 1), "only a corpus is verified by sample")
+    refused(run("verify", corpus, "--trusted", tmp_path / "key.pem"), "key.pem")
     again = run("generate", *source, "--clean", folders[0] / "clean", "--crop", 32, "--output", corpus)
     assert "shards made 0, kept 1" in again.stdout
     assert "report.html" in again.stdout
 
     refused(
         run("generate", *source, "--clean", folders[0] / "clean", "--crop", 32, "--seed", 1, "--output", corpus),
-        "holds another corpus",
+        "holds a different corpus",
         "seed",
     )
 
@@ -221,14 +225,14 @@ def test_parts_and_finalise_print_the_same_keys(catalogue: str, tmp_path: Path) 
     assert (found["patches"], found["shards"]) == (36, 8)
     assert "noise" in run("inspect", tmp_path / "s").stdout
     assert "{" not in run("inspect", tmp_path / "s").stdout  # words, no Python
-    refused(run(*cut, "--parts", "3/2", "--output", tmp_path / "t"), "--parts is '3/2'")
+    refused(run(*cut, "--parts", "3/2", "--output", tmp_path / "t"), "--parts: '3/2' is not")
     refused(run(*cut, "--preset", "sidd-512", "--output", tmp_path / "t"), "either the preset or these")
     refused(run(*cut, "--camera", "S9", "--output", tmp_path / "t"), "no image has camera 'S9'")
     assert not (tmp_path / "t").exists()
 
 
 def test_schemas_are_printed() -> None:
-    for kind, key in (("patch-store", "parts"), ("corpus", "files"), ("prompt-bank", "shards"), ("export", "parts")):
+    for kind, key in (("patch-store", "parts"), ("corpus", "files"), ("prompt-bank", "parts"), ("export", "parts")):
         assert json.loads(run("schema", kind).stdout)["properties"][key]
     refused(run("schema", "store"), "choose one of")
 

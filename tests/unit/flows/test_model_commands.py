@@ -33,7 +33,7 @@ def test_a_model_from_its_bundle_to_champion_and_back(tmp_path: Path) -> None:
             assert result.exit_code == (2 if kld == 0.2 else 0), result
             if kld == 0.2:
                 words = " ".join(result.stderr.split())
-                assert "model.kld is 0.2, has to be at most 0.1" in words
+                assert "model.kld is 0.2, must be at most 0.1" in words
                 assert "Traceback" not in words
     assert answer("registry", "list", tmp_path / "models")["models"][0]["champion"]["version"] == 2
     assert answer("registry", "show", location)["champion"] == 2

@@ -21,7 +21,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tasks.runtime.clusters import load_cluster
+from tasks.runtime.parameters import load_cluster
 
 ROOT = Path(__file__).parents[3]
 INFRA = ROOT / "infra"

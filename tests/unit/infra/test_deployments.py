@@ -18,7 +18,7 @@ from prefect.flows import Flow
 from pydantic import BaseModel
 
 from tasks.models.events import EVALUATED, KINDS, PROMOTED, PUBLISHED, TRAINED
-from tasks.runtime.placeholders import resolved
+from tasks.runtime.placeholders import resolve_placeholders
 
 FILE = yaml.safe_load(Path("infra/prefect.yaml").read_text())
 DEPLOYMENTS = {deployment["name"]: deployment for deployment in FILE["deployments"]}
@@ -68,7 +68,7 @@ GIVEN = [(name, *each) for name, deployment in DEPLOYMENTS.items() for each in g
 @pytest.mark.parametrize(("name", "who", "parameters"), GIVEN, ids=[f"{name} {who}" for name, who, _ in GIVEN])
 def test_parameters_fit_the_flow_before_and_after_placeholders(name: str, who: str, parameters: dict[str, Any]) -> None:
     assert list(parameters) == ["parameters"], who
-    found = resolved(model_of(DEPLOYMENTS[name]).model_validate(parameters["parameters"]))
+    found = resolve_placeholders(model_of(DEPLOYMENTS[name]).model_validate(parameters["parameters"]))
     assert not re.search(r"\{[a-z]", str(found.model_dump())), who
 
 

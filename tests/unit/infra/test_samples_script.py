@@ -10,7 +10,7 @@ import pytest
 
 from flows.cli.app import app
 from tasks.corpus.plan import CorpusParameters
-from tasks.runtime.placeholders import resolved
+from tasks.runtime.placeholders import resolve_placeholders
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,7 +31,7 @@ def test_samples_make_the_store_that_deployments_read(tmp_path: Path, monkeypatc
     assert [call[0] for call in (ingest, patches)] == ["ingest", "patches"]
     monkeypatch.setenv("PNGNOISE_STORAGE", "s3://pngnoise")
     monkeypatch.delenv("PNGNOISE_PATCHES", raising=False)
-    assert resolved(CorpusParameters(output="{patches}")).output == asked[1]["output"]
+    assert resolve_placeholders(CorpusParameters(output="{patches}")).output == asked[1]["output"]
     assert asked[1]["catalogue"] == asked[0]["output"]
     # The deployments cut crops of 128 out of the patches.
     assert asked[1]["size"] == 128

@@ -116,7 +116,7 @@ def test_images_that_share_calls_of_the_network_are_those_drawn_alone(
     clean = np.stack([clean for _, clean in pairs]).astype(np.float32) / 255
     prompts = [noise_generator.prompts(*pair)[0] for pair in pairs]
     alone = noise_generator.generate(clean, prompts=prompts, seed=[3, 1, 4, 1, 5])
-    monkeypatch.setattr(NoiseGenerator, "_images_at_once", lambda self, height, width: 2)
+    monkeypatch.setattr(NoiseGenerator, "_images_per_call", lambda self, height, width: 2)
     together = noise_generator.generate(clean, prompts=prompts, seed=[3, 1, 4, 1, 5])
     for k, seed in enumerate([3, 1, 4, 1, 5]):  # nor does a sample there depend on what it shares calls with
         np.testing.assert_array_equal(noise_generator.generate(clean[k], prompts=prompts[k], seed=[seed]), together[k])
@@ -228,12 +228,12 @@ def test_inputs_are_left_as_they_were(noise_generator: NoiseGenerator) -> None:
         ({"reference": REFERENCE, "prompts": [{}]}, "exactly one of reference"),
         ({"prompts": []}, "1 clean images but 0 prompts"),
         ({"reference": REFERENCE, "seed": [1, 2]}, "1 clean images but 2 seeds"),
-        ({"reference": (REFERENCE[0], REFERENCE[1][:-8])}, "noisy has shape .* but clean has"),
-        ({"reference": REFERENCE[:1]}, "pair \\(noisy, clean\\), found 1 items"),
+        ({"reference": (REFERENCE[0], REFERENCE[1][:-8])}, "the noisy image has shape .*, but the clean image"),
+        ({"reference": REFERENCE[:1]}, "reference has 1 items; expected a pair \\(noisy, clean\\)"),
         ({"reference": pair(8, 40)}, "at least 16 x 16"),
-        ({"reference": REFERENCE[0]}, "reference noise .*give a float array in \\[-1, 1\\]"),
+        ({"reference": REFERENCE[0]}, "reference noise .*use a float array in \\[-1, 1\\]"),
         ({"reference": np.full((32, 32, 3), np.nan, np.float32)}, "reference noise .*NaN"),
-        ({"reference": (REFERENCE[0], REFERENCE[1] / 100)}, "reference clean: .*found"),
+        ({"reference": (REFERENCE[0], REFERENCE[1] / 100)}, "reference clean: .*got"),
         ({"prompts": [{"global_0": torch.zeros(4)}]}, "prompts: .*missing"),
     ],
 )

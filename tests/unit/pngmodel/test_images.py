@@ -116,8 +116,8 @@ def test_writing_clamps_and_rounds_to_the_nearest_level() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ([[0.1, 0.2]], "photo: list is not a numpy array or torch tensor"),
-        (np.zeros((4, 4), np.int64), "photo: dtype int64 is not supported; give uint8, uint16 or float"),
+        ([[0.1, 0.2]], "photo: type list is not supported; use a NumPy array or torch tensor"),
+        (np.zeros((4, 4), np.int64), "photo: dtype int64 is not supported; use uint8, uint16 or float"),
         (np.zeros((4, 4), bool), "photo: dtype bool"),
         (torch.zeros(4, 4, dtype=torch.int8), "photo: dtype int8"),
         (np.zeros(4, np.uint8), r"photo: shape \(4,\) is not an image"),
@@ -126,10 +126,10 @@ def test_writing_clamps_and_rounds_to_the_nearest_level() -> None:
         (np.zeros((0, 5), np.uint8), "photo: the image is empty"),
         (np.zeros((0, 5, 3), np.float32), "photo: the image is empty"),
         (torch.zeros(0, 3, 5, 5), "photo: the image is empty"),
-        (np.full((4, 4), np.nan, np.float32), "photo: holds NaN or infinite"),
-        (torch.tensor([[0.0, float("inf")]]), "photo: holds NaN or infinite"),
-        (np.array([[0.0, 255.0]], np.float64), "photo: .*found 0 to 255; divide by the largest level"),
-        (torch.tensor([[-0.25, 0.5]]), "photo: .*found -0.25 to 0.5"),
+        (np.full((4, 4), np.nan, np.float32), "photo: has NaN or infinite"),
+        (torch.tensor([[0.0, float("inf")]]), "photo: has NaN or infinite"),
+        (np.array([[0.0, 255.0]], np.float64), "photo: .*got 0 to 255; divide by the white level"),
+        (torch.tensor([[-0.25, 0.5]]), "photo: .*got -0.25 to 0.5"),
     ],
 )
 def test_refusals_name_the_image_and_the_problem(image: object, message: str) -> None:

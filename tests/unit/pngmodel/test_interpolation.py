@@ -111,9 +111,9 @@ def test_what_does_not_belong_together_is_refused(pair: Callable[..., Any]) -> N
     colour, grey = pair(1), pair(1, channels=1)
     a = awgn.prompts(*colour)[0]
     for weight in (-0.1, 1.1, float("nan")):
-        with pytest.raises(UserError, match=r"interpolate: weight is .*; give a share"):
+        with pytest.raises(UserError, match=r"interpolate: weight is .*; expected a value in"):
             interpolate(a, a, weight)
-    with pytest.raises(UserError, match=r"only one of the two has \['knots', 'mean', 'std', 'values'\]"):
+    with pytest.raises(UserError, match=r"only one of the prompts has \['knots', 'mean', 'std', 'values'\]"):
         interpolate(a, other.prompts(*colour)[0], 0.5)
     for generator in (awgn, other):
         with pytest.raises(UserError, match="both of colour or both of grey"):

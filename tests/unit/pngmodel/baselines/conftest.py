@@ -33,7 +33,7 @@ def learn(objective: Objective[PairBatch], steps: int, rate: float, batch: int =
     settings = STAGE.model_copy(update={"optimiser": "adam", "betas": (0.5, 0.9), "learning_rate": rate})
     optimiser = _optimiser(settings, dict(module.named_parameters()), lr_multipliers_of(objective))
     for group in optimiser.param_groups:
-        group["lr"] *= group["pace"]
+        group["lr"] *= group["lr_multiplier"]
     losses = []
     for step in range(steps):
         loss, _ = module(*made_pairs(step * batch, batch).tensors(), step)

@@ -71,7 +71,7 @@ def test_a_step_of_c2n_is_the_two_steps_at_once(stage: StageSettings) -> None:
     from pngmodel.training.random import uniform
 
     shown = numbers[::2]
-    noise = objective.network(clean[::2], objective._drawn(shown, clean[::2], "train"))
+    noise = objective.network(clean[::2], objective._randomness(shown, clean[::2], "train"))
     fake = clean[::2] + noise
     critics, _ = critic_loss(objective.critic, noisy[1::2], fake, uniform("penalty", stage.seed, shown))
     own = -objective.critic(fake).mean() + noise.mean((0, 2, 3)).abs().mean()

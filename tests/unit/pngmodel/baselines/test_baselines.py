@@ -102,7 +102,7 @@ def test_public_face_takes_arrays_and_noise_alone(model: NoisyImageGenerator) ->
 
 
 def test_prompts_of_another_generator_are_refused(model: NoisyImageGenerator) -> None:
-    with pytest.raises(UserError, match=rf"missing; use what prompts\(\) of '{model.name}' returned"):
+    with pytest.raises(UserError, match=rf"are missing; use the result of prompts\(\) of '{model.name}'"):
         model.sample(torch.zeros(1, 3, 16, 16), [{"latent": torch.zeros(3)}], [0])
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pngmodel.baselines.flow_srgb import FlowSRGB, FlowSRGBConfig, FlowSRGBGenerator, FlowSRGBObjective
-from pngmodel.baselines.flow_srgb.flow import described
+from pngmodel.baselines.flow_srgb.flow import reference_conditions
 from pngmodel.errors import UserError
 from pngmodel.training.random import uniforms
 from pngmodel.training.samples import PairBatch
@@ -43,7 +43,7 @@ def pair(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 def test_logdet_is_that_of_the_jacobian(flow: FlowSRGB) -> None:
     noise, clean = pair(2, 4, 6)
-    reference = described(*pair(2, 16, 16))
+    reference = reference_conditions(*pair(2, 16, 16))
     z, logdet = flow(noise, clean, reference)
     assert z.shape == (2, 12, 2, 3)
     for k in range(2):
@@ -58,7 +58,7 @@ def test_logdet_is_that_of_the_jacobian(flow: FlowSRGB) -> None:
 
 def test_inverse_undoes_forward(flow: FlowSRGB) -> None:
     noise, clean = pair(3, 8, 10)
-    reference = described(noise, clean)
+    reference = reference_conditions(noise, clean)
     z, _ = flow(noise, clean, reference)
     torch.testing.assert_close(flow.inverse(z, clean, reference), noise)
     torch.testing.assert_close(flow(flow.inverse(z, clean, reference), clean, reference)[0], z)
@@ -66,7 +66,7 @@ def test_inverse_undoes_forward(flow: FlowSRGB) -> None:
 
 def test_every_parameter_learns(flow: FlowSRGB) -> None:
     noise, clean = pair(2, 8, 8)
-    flow.log_likelihood(noise, clean, described(noise, clean)).sum().backward()
+    flow.log_likelihood(noise, clean, reference_conditions(noise, clean)).sum().backward()
     assert [name for name, p in flow.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
@@ -78,8 +78,8 @@ def test_an_untrained_flow_is_the_gaussian_of_the_reference_and_the_loss_its_bit
     loss, _ = FlowSRGBObjective(flow, stage)(noisy, clean, numbers, 0)
     spread = uniforms("dequantise", stage.seed, numbers, (3, 16, 16), noisy.device)
     seen = noisy - clean + (spread - 0.5) / 255
-    reference = described(seen, clean)
-    from pngmodel.baselines.levels import at_pixels
+    reference = reference_conditions(seen, clean)
+    from pngmodel.baselines.reference_statistics import at_pixels
 
     gaussian = torch.distributions.Normal(*(at_pixels(reference[name], clean) for name in ("mean", "std")))
     expected = -gaussian.log_prob(seen).mean() / math.log(2) + math.log2(255)

@@ -214,7 +214,7 @@ def test_the_loss_is_in_bits_per_value() -> None:
     nats = -objective.flow.log_likelihood(dequantised(noisy, spread), seen, setting) / (3 * 16 * 16)
     # Density of an image on [0, 1] to probability of a level: divided by 256, which is 8 bits.
     torch.testing.assert_close(loss, nats.mean() / math.log(2) + 8)
-    assert 0 <= metrics["setting_told"] <= 1
+    assert 0 <= metrics["setting_accuracy"] <= 1
 
 
 def test_dequantised() -> None:

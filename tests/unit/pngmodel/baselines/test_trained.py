@@ -96,9 +96,9 @@ def test_the_pictures_of_a_training(name: str, stage: StageSettings, pairs_of: C
     pictures = chosen.objective(network, stage).pictures(pairs_of(0, 2))
     assert {row: noise.shape for row, noise in pictures.rows.items()} == {
         "real": (2, 3, 32, 32),
-        "drawn": (2, 3, 32, 32),
+        "generated": (2, 3, 32, 32),
     }
-    assert set(pictures.metrics) == {"drawn_std_ratio", "drawn_lag1_error"}
+    assert set(pictures.metrics) == {"generated_std_ratio", "generated_lag1_error"}
 
 
 def drawn_for(generator: NoisyImageGenerator, real: PairBatch) -> Tensor:

@@ -136,9 +136,9 @@ def test_the_classifier_is_small() -> None:
 
 def test_errors() -> None:
     small = torch.zeros(3, 63, 90)
-    with pytest.raises(UserError, match=r"\(63, 90\) pixels holds no patch of 64 x 64"):
+    with pytest.raises(UserError, match=r"63 x 90 pixels is too small; use at least 64 x 64"):
         sample(small, small, small)
     samples = scenes(white(8, 1), white(8, 2), 1)
-    for train, held_out, words in (([], samples, "train on"), (samples, [], "hold out")):
-        with pytest.raises(UserError, match=f"no sample to {words}"):
+    for train, held_out, words in (([], samples, "training"), (samples, [], "held-out")):
+        with pytest.raises(UserError, match=f"there are no {words} samples"):
             c2st_auc(train, held_out, SMALL, 0, CPU)

@@ -8,7 +8,7 @@ import torch
 
 from pngmodel.errors import UserError
 from pngmodel.metrics import kld
-from pngmodel.metrics.differences import level_noise, on_levels, to_levels, unit_noise
+from pngmodel.metrics.differences import integer_noise, is_8bit, to_8bit, unit_noise
 
 NECA_EDGES = np.concatenate([[-1000.0], np.linspace(-0.1, 0.1, 65), [1000.0]])
 
@@ -27,12 +27,12 @@ def test_every_level_is_in_its_bin() -> None:
     d = torch.arange(-255, 256)
     # Exact edges: d / 255 is compared with k / 128 - 1 as d * 128 >= (k - 128) * 255.
     expected = [max(k for k in range(256) if x * 128 >= (k - 128) * 255) for x in d.tolist()]
-    found = [int(kld.level_histogram(x[None]).argmax()) for x in d]
+    found = [int(kld.integer_histogram(x[None]).argmax()) for x in d]
     assert found == expected
     assert found[0] == 0
     assert found[255] == 128  # zero opens the upper half
     assert found[-1] == 255  # the upper edge belongs to the last bin
-    assert kld.level_histogram(d).tolist() == np.histogram(d.numpy() / 255, 256, (-1, 1))[0].tolist()
+    assert kld.integer_histogram(d).tolist() == np.histogram(d.numpy() / 255, 256, (-1, 1))[0].tolist()
 
 
 def test_unit_histogram_is_numpys() -> None:
@@ -78,7 +78,7 @@ def test_only_bins_filled_on_both_sides_count_and_nothing_is_renormalised() -> N
 def test_masked_bins_make_a_noise_free_image_negative(pair) -> None:
     """A consequence of the published definition: what the generator never makes costs nothing."""
     real, clean = pair(2)
-    share = float((level_noise(real, clean) // 2 == 0).double().mean())  # levels 0 and 1 share a bin
+    share = float((integer_noise(real, clean) // 2 == 0).double().mean())  # levels 0 and 1 share a bin
     assert kld.kld_naflow_rounded(real, clean, clean) == pytest.approx(share * np.log(share))
     assert -1 / np.e <= share * np.log(share) < 0
 
@@ -123,11 +123,11 @@ def test_generated_is_clamped_first(pair) -> None:
 
 def test_differences() -> None:
     image = torch.tensor([[[0.0, 1.0, 0.5, -0.2, 1.3, 100.4 / 255]]])
-    assert to_levels(image).flatten().tolist() == [0, 255, 128, 0, 255, 100]
-    assert level_noise(image, torch.zeros_like(image)).max() == 255
+    assert to_8bit(image).flatten().tolist() == [0, 255, 128, 0, 255, 100]
+    assert integer_noise(image, torch.zeros_like(image)).max() == 255
     assert unit_noise(image, torch.zeros_like(image)).dtype == torch.float32
-    assert not on_levels(image)
-    assert on_levels(torch.arange(256) / 255)
+    assert not is_8bit(image)
+    assert is_8bit(torch.arange(256) / 255)
 
 
 def test_refuses_shapes_that_differ_or_are_too_small() -> None:
@@ -136,7 +136,7 @@ def test_refuses_shapes_that_differ_or_are_too_small() -> None:
         kld.kld_naflow(big, big[:1], big)
     with pytest.raises(UserError, match="16 x 16"):
         kld.kld_neca(small, small, small)
-    with pytest.raises(UserError, match=r"give \(C, H, W\)"):
+    with pytest.raises(UserError, match=r"expected \(C, H, W\)"):
         kld.kld_naflow_rounded(big[None], big[None], big[None])
 
 

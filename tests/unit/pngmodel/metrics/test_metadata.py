@@ -25,7 +25,7 @@ def test_both_networks_have_as_many_parameters(features: int, classes: int) -> N
 
 
 def test_too_few_parameters() -> None:
-    with pytest.raises(ValueError, match="more hidden units are needed"):
+    with pytest.raises(ValueError, match="use more hidden units"):
         metadata.noise_head(100, 3)
 
 

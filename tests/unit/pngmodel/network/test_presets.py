@@ -69,15 +69,15 @@ def test_unknown_preset_lists_the_names() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"latent_channels": 64}, "latent_channels 192"),
-        ({"heads": 5}, "must divide by heads 5"),
+        ({"latent_channels": 64}, "latent_init 'lossless' requires 192"),
+        ({"heads": 5}, "must be divisible by heads 5"),
         ({"width": 30, "heads": 3}, "by 4"),
         ({"tile": 60}, "multiples of 8"),
         ({"tile_overlap": 12}, "multiples of 8"),
         ({"tile": 32, "tile_overlap": 24}, "at most half a tile"),
         ({"correlation_size": 4}, "must be odd"),
         ({"correlation_window": 8}, "must be odd"),
-        ({"calibration": "moments", "whitening": "none"}, "calibration needs whitening"),
+        ({"calibration": "moments", "whitening": "none"}, "calibration 'moments' requires whitening"),
         ({"depht": 3}, "Extra inputs are not permitted"),
         ({"dropout": 1.0}, "less than 1"),
         ({"prompts": "local"}, "global\\+local"),

@@ -69,7 +69,7 @@ class Toy(nn.Module):
     def pictures(self, batch: NoiseBatch) -> Pictures:
         assert not self.training
         shown = self.net(batch.noise)[:, :1, None, None].expand(-1, 3, 8, 8)
-        return Pictures({"real": shown, "drawn": shown + 1}, {"drawn_std_ratio": 1.0})
+        return Pictures({"real": shown, "drawn": shown + 1}, {"generated_std_ratio": 1.0})
 
     def compile(self) -> None:  # type: ignore[override]
         self.compiled += 1
@@ -295,7 +295,7 @@ def test_tensorboard_has_curves_and_pictures_without_doubles(tmp_path: Path) -> 
     toy = Toy()
     run(toy, chosen, tmp_path)
     found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert {"loss", "gradient_norm", "learning_rate", "drawn_std_ratio"} <= set(found.Tags()["scalars"])
+    assert {"loss", "gradient_norm", "learning_rate", "generated_std_ratio"} <= set(found.Tags()["scalars"])
     assert [event.step for event in found.Scalars("loss")] == list(range(2, 25, 2))
     assert [event.step for event in found.Images("noise")] == [6, 12, 18, 24]
     assert (found.Images("noise")[0].height, found.Images("noise")[0].width) == (16, 64)

@@ -203,7 +203,7 @@ def test_trained_prompts_get_their_gradient_in_any_precision(
 
 
 def test_train_prompts_needs_a_latent_that_does_not_move(make: Callable[..., NoiseModel]) -> None:
-    with pytest.raises(ValueError, match="train_prompts needs latent_init lossless"):
+    with pytest.raises(ValueError, match="train_prompts requires latent_init 'lossless'"):
         TransformerObjective(make(latent_init="random"), pdit_settings(train_prompts=True), CPU)
 
 
@@ -258,5 +258,5 @@ def test_pictures_show_real_noise_and_what_is_made_of_it(
     made = list(shown.rows.values())[1]
     assert made.shape == shown.rows["real"].shape == (8, 3, 16, 16)
     # Untrained: a lossless autoencoder, and a model that draws white noise of the right strength.
-    assert shown.metrics["drawn_std_ratio"] == pytest.approx(1, abs=0.15)
-    assert (shown.metrics["drawn_lag1_error"] < 0.02) == (stage == "pae")
+    assert shown.metrics["generated_std_ratio"] == pytest.approx(1, abs=0.15)
+    assert (shown.metrics["generated_lag1_error"] < 0.02) == (stage == "pae")

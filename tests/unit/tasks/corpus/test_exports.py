@@ -257,7 +257,7 @@ def test_an_interrupted_export_is_no_export_and_is_finished(
         patched.setattr(type(FORMATS[form]), "write", killed)
         with pytest.raises(KeyboardInterrupt):
             export(rgb8, tmp_path / "e", form)
-    with pytest.raises(UserError, match="an unfinished export"):
+    with pytest.raises(UserError, match="this export is unfinished"):
         kind_of(str(tmp_path / "e"))
     assert export(rgb8, tmp_path / "e", form)["shares"]["kept"] == 1
     assert tree(tmp_path / "e") == tree(tmp_path / "whole")

@@ -81,7 +81,7 @@ def test_unfinished_stores_say_what_to_do(locations: dict[str, Path]) -> None:
     for kind, commit in (("patch store", "store.json"), ("corpus", "corpus.json"), ("prompt bank", "bank.json")):
         (locations[kind] / commit).unlink()
         for look in (inspect, verify):
-            with pytest.raises(UserError, match=rf"an unfinished {kind}.*same command again"):
+            with pytest.raises(UserError, match=rf"this {kind} is unfinished.*same command again"):
                 look(str(locations[kind]))
 
 
@@ -89,6 +89,6 @@ def test_anything_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("")
     for location in (tmp_path, tmp_path / "nothing", tmp_path / "x.txt"):
         with pytest.raises(
-            UserError, match="holds no corpus, patch store, catalogue, prompt bank, export or model bundle"
+            UserError, match="contains no corpus, patch store, catalogue, prompt bank, export or model bundle"
         ):
             inspect(str(location))

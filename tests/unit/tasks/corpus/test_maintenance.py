@@ -110,10 +110,10 @@ def test_repair_makes_what_is_damaged_and_nothing_else(
 
 def test_a_place_without_a_corpus_cannot_be_taken_up(corpus: Path, patches: str, tmp_path: Path) -> None:
     for location in (patches, str(tmp_path / "nothing")):
-        with pytest.raises(UserError, match="no corpus was begun there"):
+        with pytest.raises(UserError, match="no corpus was started there"):
             recorded_parameters(location)
     (corpus / "sources.json").unlink()
-    with pytest.raises(UserError, match=r"sources\.json: missing; nothing says where the sources lay"):
+    with pytest.raises(UserError, match=r"sources\.json: missing; it records the locations of the sources"):
         recorded_parameters(str(corpus))
 
 

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from pngmodel.errors import IntegrityError, UserError
 from tasks.corpus.maintenance import recorded_parameters, require_same_recipe
-from tasks.corpus.plan import CorpusParameters, Mode, plan_corpus
+from tasks.corpus.parameters import CorpusParameters, Mode
+from tasks.corpus.plan import plan_corpus
 from tasks.corpus.torch_dataset import CorpusDataset
 from tasks.datasets.ingest import ingest
 from tasks.stores.corpus_store import Corpus

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from tasks.datasets.catalogue import load_catalogue
-from tasks.datasets.catalogue_report import classes, markdown_classes, shown
+from tasks.datasets.catalogue_report import classes, markdown_classes, representative_rows
 from tasks.datasets.ingest import IngestSettings, describe, ingest
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -36,7 +36,7 @@ def test_the_page_shows_pictures_classes_and_needs_no_network(small: str) -> Non
     assert "http" not in page
     for camera in ("S6", "GP", "IP"):
         assert f"<td>{camera}</td>" in page
-    assert "Nothing was rejected." in page
+    assert "No files were rejected." in page
 
 
 def test_every_reason_of_rejection_is_on_the_page(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_classes_hold_the_means_of_their_pairs(small: str) -> None:
 
 
 def test_examples_go_from_little_to_much_noise_and_cover_every_class_of_few(small: str) -> None:
-    picked = shown(rows_of(small))
+    picked = representative_rows(rows_of(small))
     strengths = [sum(r["noise_std"]) for r in picked]
     assert strengths == sorted(strengths)
     assert {r["camera"] for r in picked} == {"S6", "GP", "IP"}
@@ -104,7 +104,7 @@ def test_a_source_of_clean_images_has_a_page_too(folders: tuple[Path, Path], tmp
     ingest(str(folders[0] / "clean"), "clean", str(tmp_path / "c"), settings)
     page = (tmp_path / "c" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1
-    assert "only one side is published" in page
+    assert "The dataset has only noisy or only clean images" in page
     assert "CC0" in page
     assert "| clean |" in describe(str(tmp_path / "c")) or "dataset clean" in describe(str(tmp_path / "c"))
 

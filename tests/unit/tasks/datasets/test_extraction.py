@@ -200,7 +200,7 @@ def test_an_image_edited_after_ingestion_is_not_cut(
 ) -> None:
     row = load_catalogue(catalogue)[0].to_pylist()[1]
     save(Path(row["noisy"]), pair(99)[0])
-    with pytest.raises(IntegrityError, match=r"street_800_2\.png: changed"):
+    with pytest.raises(IntegrityError, match=r"street_800_2\.png: has changed"):
         extract_patches(catalogue, str(tmp_path / "p"), geometry=Geometry(size=32), shard=8)
 
 
@@ -232,7 +232,7 @@ def test_the_clean_image_of_repeats_is_made_once(
         monkeypatch.setattr(tiffpages, name, lambda *given, name=name, whole=whole: calls.append(name) or whole(*given))
     extract_patches(str(tmp_path / "c"), str(tmp_path / "p"), geometry=Geometry(size=16), shard=18)
     assert Counter(calls) == {"_mean": 2, "_page": 2 * 12}  # each page as a noisy image and for the mean
-    assert patches_module._kept == {}
+    assert patches_module._last_images == {}
     store = PatchStore.open(str(tmp_path / "p"))
     assert store.layout.shards == 6
     images = {row["pair"]: row for row in load_catalogue(str(tmp_path / "c"))[0].to_pylist()}

@@ -46,7 +46,7 @@ def test_a_catalogue_gives_whole_images(
     for found, expected in zip(references.read(1), pair(1), strict=True):
         np.testing.assert_array_equal(found, expected)
     save(folders[0] / "clean" / "street_800_2.png", pair(7)[1])
-    with pytest.raises(IntegrityError, match=r"street_800_2\.png: changed"):
+    with pytest.raises(IntegrityError, match=r"street_800_2\.png: has changed"):
         clean.read(1)
 
 
@@ -76,7 +76,7 @@ def test_a_change_between_plan_and_work_is_noticed(
     root = folders[0] / "clean"
     source = open_clean(str(root))
     save(root / "street_100_1.png", pair(5)[1])
-    with pytest.raises(IntegrityError, match=r"street_100_1\.png: changed"):
+    with pytest.raises(IntegrityError, match=r"street_100_1\.png: has changed"):
         read_clean(str(root), source.digest, source.images[0])
     assert open_clean(str(root)).digest != source.digest
     with pytest.raises(IntegrityError, match="changed since this run was planned"):
@@ -91,5 +91,5 @@ def test_nothing_usable_is_explained(opener: Callable, tmp_path: Path) -> None:
 
 def test_only_damaged_images_are_an_error_with_the_first_reason(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"no usable clean image; first reason: .*a\.png"):
+    with pytest.raises(UserError, match=r"no usable clean images; first reason: .*a\.png"):
         open_clean(str(tmp_path))

@@ -23,7 +23,7 @@ from tasks.datasets.ingest import ingest
 from tasks.denoising.evaluation import EvaluateDenoiserParameters, measure_all, measurements, record_of
 from tasks.denoising.measurement import CEILING, NOISY, TestSet, candidates
 from tasks.denoising.report import fidelity_markdown, write_denoiser_report
-from tasks.denoising.training import Arm, DenoiserTrainingConfig, DenoiserWork, planned_arms, train_denoisers, train_one
+from tasks.denoising.training import Arm, DenoiserTask, DenoiserTrainingConfig, planned_arms, train_denoisers, train_one
 from tasks.runtime.clusters import ClusterConfig
 from tasks.runtime.devices import Devices
 from tasks.stores.patch_store import PatchStore
@@ -36,9 +36,9 @@ CONFIG = DenoiserTrainingConfig(
 )
 
 
-def task(patches: str, folder: Path, arm: Arm, seed: int = 0, config: DenoiserTrainingConfig = CONFIG) -> DenoiserWork:
+def task(patches: str, folder: Path, arm: Arm, seed: int = 0, config: DenoiserTrainingConfig = CONFIG) -> DenoiserTask:
     location = str(folder / arm.name / f"seed-{seed}")
-    return DenoiserWork(config, "config.yaml", (patches,), "train", arm, seed, location, Devices(), None)
+    return DenoiserTask(config, "config.yaml", (patches,), "train", arm, seed, location, Devices(), None)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_networks_of_one_seed_start_alike_and_of_two_do_not(patches: str, tmp_pa
 
 def test_other_data_or_steps_are_another_training(patches: str, trained: Path) -> None:
     longer = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"steps": 4})})
-    with pytest.raises(UserError, match="holds checkpoints of another configuration or data"):
+    with pytest.raises(UserError, match="has checkpoints of another configuration or data"):
         train_one(task(patches, trained, Arm(name="made", synthetic="awgn"), config=longer))
     with pytest.raises(UserError, match="another configuration or data"):
         train_one(task(patches, trained, Arm(name="made", synthetic="heteroscedastic")))
@@ -194,19 +194,19 @@ def test_sets_that_were_trained_on_are_named(trained: Path, patches: str, tmp_pa
     given = parameters(patches, trained, tmp_path / "evaluation", tests=own)
     record = record_of(given, measured(given))
     assert [record["tests"][n]["trained_on"] for n in ("seen", "all", "unseen")] == [["real"], ["real"], []]
-    assert "NO TEST: real trained on these pairs" in fidelity_markdown(record)
+    assert "NOT A VALID TEST for real, trained on these pairs" in fidelity_markdown(record)
     assert record["tests"]["unseen"]["scenes"] == 1
 
 
 def test_names_of_arms() -> None:
-    with pytest.raises(UserError, match="is there 2 times; 'real' is the control's"):
+    with pytest.raises(UserError, match="used 2 times; 'real' is the name of the control"):
         planned_arms([Arm(name="real", synthetic="awgn")], control=True)
-    with pytest.raises(UserError, match=r"arm '../x': names are made of"):
+    with pytest.raises(UserError, match=r"arm '../x': invalid name; use lower-case letters"):
         planned_arms([Arm(name="../x", synthetic="awgn")], control=True)
     for name in ("noisy", "nlm"):
-        with pytest.raises(UserError, match="stands for something else"):
+        with pytest.raises(UserError, match="the name is reserved"):
             planned_arms([Arm(name=name, synthetic="awgn")], control=True)
-    with pytest.raises(UserError, match="arm 'x': 1 of its samples are synthetic, but it names no source"):
+    with pytest.raises(UserError, match="arm 'x': share is 1, but there is no source of synthetic pairs"):
         planned_arms([Arm(name="x")], control=True)
 
 
@@ -216,7 +216,7 @@ def test_wrong_networks_and_machines_stop_before_any_training(patches: str, tmp_
         (
             "nafnet",
             {"encoder": (1, 1), "decoder": (1,)},
-            r"\(denoiser.settings\): key .* has value .*as many levels",
+            r"\(denoiser.settings\): key .* has value .*must have the same number of levels",
         ),
         ("restormer", {"heads": (1, 2, 5, 8)}, r"heads \(1, 2, 5, 8\) must divide"),
         ("dncnn", {"depth": 1}, r"config.yaml \(denoiser.settings\): key 'depth' has value 1"),
@@ -235,12 +235,12 @@ def test_what_cannot_be_compared(trained: Path, patches: str, tmp_path: Path) ->
     copy.mkdir()
     for file in Path(bundle).iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(UserError, match="seed 0 of 'made', and so is"):
+    with pytest.raises(UserError, match="has arm 'made' and seed 0, as has"):
         candidates([bundle, str(copy)])
     with pytest.raises(UserError, match="is not a model bundle"):
         candidates([str(tmp_path)])
     twice = [TestSet(name="a", references=patches), TestSet(name="a", references=patches, split="train")]
-    with pytest.raises(UserError, match="names must differ"):
+    with pytest.raises(UserError, match="names must be unique"):
         measurements(parameters(patches, trained, tmp_path, tests=twice))
-    with pytest.raises(UserError, match="no pair of camera 'X9'"):
+    with pytest.raises(UserError, match="no pairs of camera 'X9'"):
         measurements(parameters(patches, trained, tmp_path, tests=[TestSet(name="a", references=patches, camera="X9")]))

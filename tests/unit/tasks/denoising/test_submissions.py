@@ -220,19 +220,19 @@ def test_resuming(
 
 
 def test_what_is_refused(sidd: tuple[str, np.ndarray], dnd: tuple[str, Any], catalogue: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds tiny_pairs; ingest the benchmark with --adapter sidd-benchmark"):
+    with pytest.raises(UserError, match="contains tiny_pairs; ingest the benchmark with --adapter sidd-benchmark"):
         submitted("sidd", catalogue, tmp_path / "out")
-    with pytest.raises(UserError, match="holds sidd_benchmark; ingest the benchmark with --adapter dnd"):
+    with pytest.raises(UserError, match="contains sidd_benchmark; ingest the benchmark with --adapter dnd"):
         submitted("dnd", sidd[0], tmp_path / "out")
-    with pytest.raises(UserError, match="DND takes MATLAB files alone"):
+    with pytest.raises(UserError, match="DND accepts only MATLAB files"):
         submitted("dnd", dnd[0], tmp_path / "out", form="kaggle")
-    with pytest.raises(UserError, match="give a local folder"):
+    with pytest.raises(UserError, match="submissions are written to a local folder"):
         submitted("dnd", dnd[0], "s3://bucket/out")  # type: ignore[arg-type]
     blocks = sidd[1][:39]
     (tmp_path / "short").mkdir()
     scipy.io.savemat(tmp_path / "short" / "BenchmarkNoisyBlocksSrgb.mat", {"BenchmarkNoisyBlocksSrgb": blocks})
     ingest(str(tmp_path / "short"), "sidd-benchmark", str(tmp_path / "short-catalogue"))
-    with pytest.raises(UserError, match=r"lacks 32 of 1280 images, e\.g\. 0039-0000, 0039-0001, 0039-0002"):
+    with pytest.raises(UserError, match=r"32 of 1280 images are missing, e\.g\. 0039-0000, 0039-0001, 0039-0002"):
         submitted("sidd", str(tmp_path / "short-catalogue"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     submitted("sidd", sidd[0], tmp_path / "out")

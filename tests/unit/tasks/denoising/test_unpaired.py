@@ -158,7 +158,7 @@ def test_what_is_refused(patches: str, tmp_path: Path, catalogue: str) -> None:
     made(patches, tmp_path / "out")
     store = PatchStore.open(str(tmp_path / "out"))
     task = ShardTask(store.url, "another plan", patches, store.record.recipe["estimated_clean"]["source"], (), 0)  # type: ignore[arg-type]
-    with pytest.raises(IntegrityError, match="changed while its clean images were estimated"):
+    with pytest.raises(IntegrityError, match="the store has changed since this run was planned"):
         make_shard(task)
 
 

@@ -14,7 +14,7 @@ from pngmodel.errors import UserError
 from tasks.datasets.ingest import ingest
 from tasks.datasets.reference_pairs import open_references
 from tasks.evaluation.c2st import C2stParameters, evaluate_c2st, hold_out
-from tasks.evaluation.pair_selection import chosen_pairings
+from tasks.evaluation.pair_selection import select_pairings
 from tasks.reports.tables import c2st_table
 from tasks.stores.io.filesystem import read_json
 
@@ -83,7 +83,7 @@ def test_a_classifier_finds_white_noise_in_place_of_blurred_noise(catalogue: str
 @pytest.mark.parametrize("kind", ["scene", "image", "split"])
 def test_whole_groups_are_held_out(kind: Any, patches: str) -> None:
     source = open_references(patches)
-    pairings = chosen_pairings(source, patches, split=None, camera=None, protocol="A", seed=0).found
+    pairings = select_pairings(source, patches, split=None, camera=None, protocol="A", seed=0).found
     field = {"scene": "scene", "image": "image", "split": "split"}[kind]
     picks = set()
     for seed in range(8):
@@ -96,7 +96,10 @@ def test_whole_groups_are_held_out(kind: Any, patches: str) -> None:
 
 
 def test_one_scene_cannot_be_split(catalogue: str) -> None:
-    with pytest.raises(UserError, match=r"--hold-out scene leaves 0 pairs to train on .*'street'.*hold out by image"):
+    with pytest.raises(
+        UserError,
+        match=r"--hold-out scene leaves 0 training pairs and 2 test pairs \('street'\); add pairs, or set --hold-out",
+    ):
         evaluate_c2st(parameters(catalogue, hold_out="scene", camera="GP"))
 
 
@@ -110,12 +113,12 @@ def test_small_images_are_listed(folders: tuple[Path, Path], tmp_path: Path, pai
     assert record["pairs"] == 4
     assert "auc_spread" not in record["metrics"]["model"]
     assert record["skipped"] == [
-        {"id": "street_100_3", "reason": "its measured part has a side of 60, less than 64 pixels"}
+        {"id": "street_100_3", "reason": "the evaluated region has a side of 60 pixels, less than 64"}
     ]
 
 
 def test_a_store_of_small_patches_is_refused(patches: str) -> None:
-    with pytest.raises(UserError, match=r"no pair is large enough; .* a side of 32"):
+    with pytest.raises(UserError, match=r"no pair is large enough \(.* a side of 32"):
         evaluate_c2st(parameters(patches))
 
 

@@ -125,16 +125,14 @@ def test_what_cannot_be_used(cameras: Callable, catalogue: str, patches: str) ->
     url = cameras("x")
     with pytest.raises(UserError, match=r"heteroscedastic: has no prompt blocks; .*--features all"):
         classify_metadata(parameters(url, model="heteroscedastic"))
-    with pytest.raises(UserError, match=r"no pair can be used; .*has a side of 32, less than --side"):
+    with pytest.raises(UserError, match=r"no pair can be used \(.*has a side of 32 pixels, less than --side"):
         classify_metadata(parameters(patches))
     with pytest.raises(UserError, match=r"1 classes of camera can be split by scene|0 classes of camera"):
         classify_metadata(parameters(cameras("z", "A")))
-    with pytest.raises(UserError, match=r"lies in one scene alone \(a\)"):
+    with pytest.raises(UserError, match=r"has only one scene \(a\)"):
         classify_metadata(parameters(cameras("w", scenes="a", least=4)))
     record = classify_metadata(parameters(url, model="heteroscedastic", features="all", seeds=1, steps=5))
     assert record["protocol"] == "metadata-all"
     mixed = classify_metadata(parameters(url, catalogue, seeds=1, steps=5))  # of whose cameras one is known
-    assert {"id": "wall_100_1", "reason": "its camera is not known"} in mixed["skipped"]
-    assert mixed["tasks"]["camera"]["skipped"] == [
-        {"class": "GP", "reason": "lies in one scene alone (street), 2 samples"}
-    ]
+    assert {"id": "wall_100_1", "reason": "the camera is unknown"} in mixed["skipped"]
+    assert mixed["tasks"]["camera"]["skipped"] == [{"class": "GP", "reason": "has only one scene (street), 2 samples"}]

@@ -13,8 +13,8 @@ import torch
 from pngmodel.errors import UserError
 from tasks.datasets.reference_pairs import Reference, open_references
 from tasks.evaluation.noise import EvaluateParameters, evaluate_noise, write_report
-from tasks.evaluation.pair_selection import chosen_pairings, pairings_key, read_pair
-from tasks.evaluation.reference_protocols import Pairing, Pairings, Protocol, paired
+from tasks.evaluation.pair_selection import pairings_key, read_pair, select_pairings
+from tasks.evaluation.reference_protocols import Pairing, Pairings, Protocol, pair_references
 
 
 def reference(image: str, camera: str | None = "S6", iso: int | None = 100, **changes: Any) -> Reference:
@@ -39,7 +39,7 @@ def by_id(references: list[Reference], pairings: Pairings) -> dict[str, tuple[st
 
 
 def everything(references: list[Reference], protocol: Protocol, seed: int = 0) -> Pairings:
-    return paired(references, range(len(references)), protocol, seed)
+    return pair_references(references, range(len(references)), protocol, seed)
 
 
 PATCHES = [reference(image, y=y, x=x) for image in ("a", "b", "c") for y in (0, 32) for x in (0, 32)]
@@ -75,12 +75,12 @@ def test_b_halves_an_image_that_has_no_other_patch(size: tuple[int, int]) -> Non
     (only,) = pairings.found
     assert (only.target, only.reference, only.kind) == (0, 0, "the other half of the image")
     image = torch.arange(size[0] * size[1]).reshape(1, *size)
-    measured, shown = only.measured(image), only.shown(image)
+    measured, shown = only.target_part(image), only.reference_part(image)
     assert not set(measured.flatten().tolist()) & set(shown.flatten().tolist())
     assert measured.numel() + shown.numel() == image.numel()
     assert min(*measured.shape[1:], *shown.shape[1:]) >= 16
     assert [left["id"] for left in pairings.skipped] == ["b/0,0"]
-    assert "31 x 31 pixels give no two halves" in pairings.skipped[0]["reason"]
+    assert "31 x 31 pixels cannot be split into halves" in pairings.skipped[0]["reason"]
 
 
 def test_both_halves_are_measured_somewhere() -> None:
@@ -112,7 +112,7 @@ def test_d_is_another_camera_and_all_cameras_have_equal_chances() -> None:
     many = [reference(f"GP{n}", "GP") for n in range(50)] + [reference("N6", "N6")]
     targets = [reference(f"S6{n}", "S6") for n in range(40)]
     references = targets + many
-    pairings = paired(references, range(40), "D", 0)
+    pairings = pair_references(references, range(40), "D", 0)
     cameras = [references[p.reference].camera for p in pairings.found]
     assert set(cameras) == {"GP", "N6"}
     assert 10 < cameras.count("N6") < 30
@@ -130,15 +130,15 @@ def test_what_has_no_partner_is_listed_with_its_reason() -> None:
     assert [left["reason"] for left in everything(references, "C").skipped] == [
         "there is no other image of camera S6 at ISO 100",
         "there is no other image of camera GP at ISO 100",
-        "its camera is not known",
-        "its ISO is not known",
+        "the camera is unknown",
+        "the ISO is unknown",
         "there is no other image of camera S6 at ISO 100",
     ]
     found = everything(references, "D")
     assert set(by_id(references, found)) == {"a/0,0", "b/0,0", "d/0,0"}
     assert [left["reason"] for left in found.skipped] == [
-        "its camera is not known",
-        "there is no other camera than S6",
+        "the camera is unknown",
+        "there is no camera other than S6",
     ]
 
 
@@ -149,17 +149,17 @@ def test_a_partner_is_a_function_of_seed_and_ids(protocol: Protocol) -> None:
     expected = by_id(references, everything(references, protocol))
     assert by_id(shuffled, everything(shuffled, protocol)) == expected
     assert by_id(references, everything(references, protocol, seed=1)) != expected
-    some = paired(references, [4, 9], protocol, 0)
+    some = pair_references(references, [4, 9], protocol, 0)
     assert by_id(references, some).items() <= expected.items()
 
 
 def test_partners_of_a_real_store_and_of_whole_images(patches: str, catalogue: str) -> None:
     for url, kind in ((patches, "another patch of the image"), (catalogue, "the other half of the image")):
         source = open_references(url)
-        found = chosen_pairings(source, url, split=None, camera=None, protocol="B", seed=0).found
+        found = select_pairings(source, url, split=None, camera=None, protocol="B", seed=0).found
         assert {p.kind for p in found} == {kind}
         pair = read_pair(source, found[0])
-        assert not torch.equal(pair.real.mean(), pair.shown_noisy.mean())
+        assert not torch.equal(pair.real.mean(), pair.reference_noisy.mean())
     assert pair.real.shape[1:] in ((48, 96), (96, 48))
     assert pairings_key(source, found) != pairings_key(source, found[:2])
 
@@ -186,9 +186,9 @@ def test_the_record_and_the_report_name_the_protocol(patches: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("protocol", ["C", "D"])
-def test_no_pair_with_a_partner_is_an_error(protocol: Protocol, patches: str) -> None:
+def test_no_pair_with_a_reference_is_an_error(protocol: Protocol, patches: str) -> None:
     # Two images of GP with different ISOs, two of an unknown camera.
-    with pytest.raises(UserError, match=rf"no pair has a reference under protocol {protocol}; of 36 the first is"):
+    with pytest.raises(UserError, match=rf"no pair has a reference under protocol {protocol} \(first of 36: "):
         evaluate_noise(EvaluateParameters(model="awgn", references=patches, reference=protocol))
 
 
@@ -208,6 +208,6 @@ def test_pairs_without_a_partner_stand_in_the_record(
     assert record["reference_kinds"] == {"another image of the same scene": 2}
     assert {left["id"]: left["reason"] for left in record["skipped"]} == {
         "street_800_2": "there is no other image of camera GP at ISO 800",
-        "wall_100_1": "its camera is not known",
-        "wall_100_2": "its camera is not known",
+        "wall_100_1": "the camera is unknown",
+        "wall_100_2": "the camera is unknown",
     }

@@ -12,8 +12,8 @@ from torch import nn
 from pngmodel.bundle import write_bundle
 from tasks.models import catch_up as catchup
 from tasks.models import events
-from tasks.models.catch_up import tell_again, unevaluated
-from tasks.models.registry import add_version, named
+from tasks.models.catch_up import announce_unevaluated, unevaluated
+from tasks.models.registry import add_version, parse_model_name
 
 
 @pytest.fixture
@@ -37,32 +37,32 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def evaluated(model: str, stored_with: int, *about: int) -> None:
-    registered = named(model)
+    registered = parse_model_name(model)
     denoisers = [{"digest": registered.version(number).digest, "metrics": {}} for number in about]
     registered.keep_evaluation(stored_with, json.dumps({"denoisers": denoisers}).encode())
 
 
 def test_versions_without_an_evaluation_are_found(model: str) -> None:
-    assert [v.version for v in unevaluated(named(model))] == [1, 2, 3]
+    assert [v.version for v in unevaluated(parse_model_name(model))] == [1, 2, 3]
     evaluated(model, 2, 2)
-    assert [v.version for v in unevaluated(named(model))] == [1, 3]
+    assert [v.version for v in unevaluated(parse_model_name(model))] == [1, 3]
 
 
 def test_a_record_that_is_stored_with_another_version_counts(model: str) -> None:
     """Of several that are compared one is the candidate, whose promotion stores the record."""
     evaluated(model, 2, 1, 2)
-    assert [v.version for v in unevaluated(named(model))] == [3]
+    assert [v.version for v in unevaluated(parse_model_name(model))] == [3]
 
 
 def test_denoisers_are_told_together_and_nothing_when_all_are_known(model: str, sent: list[dict[str, Any]]) -> None:
     evaluated(model, 1, 1)
-    assert tell_again(model) == [f"{model}@2", f"{model}@3"]
+    assert announce_unevaluated(model) == [f"{model}@2", f"{model}@3"]
     (event,) = sent
     assert event["event"] == "png.model.trained"
     assert event["resource"]["png.kind"] == "denoiser"
     assert event["payload"]["denoisers"] == [f"{model}@2", f"{model}@3"]
     evaluated(model, 2, 2, 3)
-    assert catchup.tell_again(model) == []
+    assert catchup.announce_unevaluated(model) == []
     assert len(sent) == 1
 
 

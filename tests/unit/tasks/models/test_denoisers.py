@@ -8,7 +8,7 @@ import torch
 
 from pngmodel.errors import IntegrityError, UserError
 from pngmodel.metrics.fidelity import psnr
-from tasks.models.denoisers import NonLocalMeans, _strength, denoiser_digest, load_denoiser
+from tasks.models.denoisers import NonLocalMeans, _noise_std, denoiser_digest, load_denoiser
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -25,13 +25,13 @@ def test_the_strength_of_white_and_of_correlated_noise(width: int) -> None:
     white = np.random.default_rng(0).standard_normal((257, 257, 3))
     blurred = sum(np.roll(white, shift, 1) for shift in range(width)) / np.sqrt(width)
     image = (0.5 + 0.05 * blurred[:256, :256]).astype(np.float32)
-    assert _strength(image) == pytest.approx(0.05, rel=0.05)
+    assert _noise_std(image) == pytest.approx(0.05, rel=0.05)
 
 
 def test_names() -> None:
     digest = denoiser_digest("nlm")
     assert load_denoiser("nlm", "cpu", digest).name == "nlm"
-    with pytest.raises(IntegrityError, match="another denoiser is there"):
+    with pytest.raises(IntegrityError, match="the denoiser has changed since"):
         load_denoiser("nlm", "cpu", "0" * 64)
     with pytest.raises(UserError, match="not a model bundle"):
         denoiser_digest("nowhere/bundle")

@@ -184,7 +184,7 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
         patch.setattr(promptbank, "extracted", dies_late)
         with pytest.raises(KeyboardInterrupt):
             build_bank(bank_of(patches, tmp_path / "cut"))
-    with pytest.raises(UserError, match="an unfinished prompt bank"):
+    with pytest.raises(UserError, match="this prompt bank is unfinished"):
         inspect(str(tmp_path / "cut"))
     with pytest.raises(UserError, match="is no source of references"):
         open_references(str(tmp_path / "cut"))

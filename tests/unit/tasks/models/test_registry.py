@@ -23,7 +23,15 @@ from pngmodel.network.model import NoiseModel
 from pngmodel.network.presets import PRESETS
 from tasks.corpus.inspection import inspect, verify
 from tasks.models.generators import bundle_folder, load_generator, model_digest
-from tasks.models.promotion import PromoteParameters, PromotionRules, about, judge, load_rules, promote, roll_back
+from tasks.models.promotion import (
+    PromoteParameters,
+    PromotionRules,
+    evaluation_of,
+    judge,
+    load_rules,
+    promote,
+    roll_back,
+)
 from tasks.models.registry import add_version, fetch_version, list_models, show_model
 from tasks.stores.model_registry import Registered, VersionName, parse_version
 
@@ -132,15 +140,15 @@ def test_versions_are_counted_and_known_by_content(tmp_path: Path, bundle: Calla
 def test_what_cannot_be_added(tmp_path: Path, bundle: Callable) -> None:
     location = str(tmp_path / "models" / "small")
     add_version(str(bundle(1)), location)
-    with pytest.raises(UserError, match=r"holds bundles of kind 'pngnoise-denoiser', .* 'pngnoise-baseline'"):
+    with pytest.raises(UserError, match=r"contains bundles of kind 'pngnoise-denoiser', .* 'pngnoise-baseline'"):
         add_version(str(bundle(1, "pngnoise-baseline")), location)
-    with pytest.raises(UserError, match=r"format 'something'; a registry holds pngnoise-model"):
+    with pytest.raises(UserError, match=r"'format' in config.json is 'something'; a registry accepts pngnoise-model"):
         add_version(str(bundle(1, "something")), location)
     with pytest.raises(UserError, match=r"digest\.json: missing"):
         add_version(str(tmp_path), location)
-    with pytest.raises(UserError, match=r"the name 'sm all' cannot be used"):
+    with pytest.raises(UserError, match=r"the name 'sm all' is invalid"):
         add_version(str(bundle(1)), str(tmp_path / "sm all"))
-    with pytest.raises(UserError, match=r"a model is asked for, not a version; leave out '@3'"):
+    with pytest.raises(UserError, match=r"expected REGISTRY/NAME; remove '@3'"):
         add_version(str(bundle(1)), f"{location}@3")
     (bundle(4) / "model.safetensors").write_bytes(b"x")
     with pytest.raises(IntegrityError, match=r"model\.safetensors"):
@@ -181,7 +189,7 @@ def test_a_bundle_without_its_record_is_no_version(tmp_path: Path, bundle: Calla
     lost = tmp_path / "models" / "small" / "bundles" / verify_bundle(bundle(2))
     (lost / "model.safetensors").unlink()
     assert len(show_model(location)["versions"]) == 1
-    with pytest.raises(UserError, match=r"small: has no version 2; there are versions 1"):
+    with pytest.raises(UserError, match=r"small: has no version 2; it has versions 1"):
         bundle_folder(f"{location}@2")
     assert add_version(str(bundle(2)), location)["name"] == "small@2"
     assert verify_bundle(bundle_folder(f"{location}@2")) == verify_bundle(bundle(2))
@@ -199,7 +207,7 @@ def test_a_writer_killed_between_files(tmp_path: Path, bundle: Callable) -> None
     assert done.returncode == -signal.SIGKILL
     assert [path.name for path in (tmp_path / "models" / "small").iterdir()] == ["bundles"]
     assert list_models(str(tmp_path / "models")) == []
-    with pytest.raises(UserError, match="holds no version"):
+    with pytest.raises(UserError, match="has no versions; add one with"):
         show_model(location)
     assert add_version(str(bundle(1)), location)["added"] is True
 
@@ -225,16 +233,16 @@ def test_damage_is_named_and_mended_by_adding_again(
     assert verify_bundle(fetched["folder"]) == digest
     assert fetch_version(f"{location}@1", str(tmp_path / "fetched")) == fetched
     add_version(str(bundle(2)), location)
-    with pytest.raises(UserError, match="fetched: holds something else"):
+    with pytest.raises(UserError, match="fetched: the folder is not empty"):
         fetch_version(f"{location}@2", str(tmp_path / "fetched"))
     # a folder whose files were exchanged for those of another bundle, which is whole in itself
     for path in bundle(2).iterdir():
         (weights.parent / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(IntegrityError, match="holds another bundle than the version's record says"):
+    with pytest.raises(IntegrityError, match="differs from the record of the version"):
         bundle_folder(f"{location}@1")
     record = tmp_path / "models" / "small" / "versions" / "000002.json"
     record.write_text(record.read_text().replace('"version": 2', '"version": 7'))
-    with pytest.raises(IntegrityError, match=r"000002\.json: says that it is small@7"):
+    with pytest.raises(IntegrityError, match=r"000002\.json: is the record of small@7"):
         bundle_folder(f"{location}@2")
     record.write_text("{}")
     with pytest.raises(IntegrityError, match=r"000002\.json: key 'name'"):
@@ -245,21 +253,21 @@ def test_the_gate(tmp_path: Path, bundle: Callable, gate: Callable, evaluated: C
     location = str(tmp_path / "models" / "small")
     digests = [add_version(str(bundle(n)), location)["digest"] for n in range(4)]
     registered = Registered(str(tmp_path / "models"), "small")
-    with pytest.raises(UserError, match="has no champion; there are versions 1, 2, 3, 4"):
+    with pytest.raises(UserError, match="has no champion; it has versions 1, 2, 3, 4"):
         bundle_folder(f"{location}@champion")
 
     # limits; a record about another version; a figure that is missing: nothing moves, records stay
-    with pytest.raises(UserError, match=r"kld is 0\.06, has to be at most 0\.05 \(.*yaml\).* kept as evaluation"):
+    with pytest.raises(UserError, match=r"kld is 0\.06, must be at most 0\.05 \(.*yaml\).* stored as evaluation"):
         moved(f"{location}@1", evaluated(digests[0], 0.06), gate())
-    with pytest.raises(UserError, match=r"model\.std_ratio is 0\.8, has to be at least 0\.9"):
+    with pytest.raises(UserError, match=r"model\.std_ratio is 0\.8, must be at least 0\.9"):
         moved(f"{location}@1", evaluated(digests[0], std_ratio=0.8), gate())
-    with pytest.raises(UserError, match=r"protocol is noise-C, has to be noise-A"):
+    with pytest.raises(UserError, match=r"protocol is noise-C, must be noise-A"):
         moved(f"{location}@1", evaluated(digests[0], protocol="noise-C"), gate())
     for value in ("0.01", None, True, float("nan")):
         with pytest.raises(UserError, match=r"model\.kld is missing"):
             moved(f"{location}@1", evaluated(digests[0], value), gate())
     assert len(registered.evaluations(1)) == 7
-    with pytest.raises(UserError, match=rf"says nothing of {digests[0]}, the digest of .*small@1"):
+    with pytest.raises(UserError, match=rf"has no evaluation of digest {digests[0]}, which is .*small@1"):
         moved(f"{location}@1", evaluated(digests[1]), gate())
     assert len(registered.evaluations(1)) == 7
     assert registered.champion() is None
@@ -271,7 +279,9 @@ def test_the_gate(tmp_path: Path, bundle: Callable, gate: Callable, evaluated: C
     assert bundle_folder(f"{location}@champion").name == digests[0]
 
     # compared with the champion: .031 is .011 worse, .03 is .01 worse
-    with pytest.raises(UserError, match=r"champion stays 1: model\.kld is 0\.031, .* 0\.01 above the champion's 0\.02"):
+    with pytest.raises(
+        UserError, match=r"version 1 stays champion: model\.kld is 0\.031, .* 0\.01 above the champion's 0\.02"
+    ):
         moved(f"{location}@2", evaluated(digests[1], 0.031), gate())
     with pytest.raises(UserError, match=r"small@1, which has no stored evaluation with the same protocol and refer"):
         moved(f"{location}@2", evaluated(digests[1], 0.01, references="other pairs"), gate())
@@ -300,7 +310,7 @@ def test_rolling_back(tmp_path: Path, bundle: Callable, gate: Callable, evaluate
     records = {}
     for n in (1, 2, 3):
         records[n] = moved(f"{location}@{n}", evaluated(digests[n - 1]), gate())["record"]
-    with pytest.raises(UserError, match="say why"):
+    with pytest.raises(UserError, match="a rollback requires a reason"):
         roll_back(location, " ")
     with pytest.raises(ValidationError, match="override"):
         moved(f"{location}@1", "record.json", "gate.yaml", override=" ")
@@ -309,10 +319,10 @@ def test_rolling_back(tmp_path: Path, bundle: Callable, gate: Callable, evaluate
     assert back["reason"] == "colour cast"
     assert bundle_folder(f"{location}@champion").name == digests[1]
     assert roll_back(location, "that, too")["version"] == 1
-    with pytest.raises(UserError, match="no champion was there before; versions that were: 1, 2, 3"):
+    with pytest.raises(UserError, match="there is no previous champion; previous and current champions: 1, 2, 3"):
         roll_back(location, "and again")
     assert roll_back(location, "it was good", to=3)["version"] == 3
-    with pytest.raises(UserError, match="version 4 never was champion"):
+    with pytest.raises(UserError, match="version 4 was never champion"):
         roll_back(location, "not judged", to=4)
     moves = show_model(location)["moves"]
     assert [(m["action"], m["version"]) for m in moves] == [
@@ -342,7 +352,7 @@ def test_two_that_move_the_champion_at_once(
         return found
 
     monkeypatch.setattr(Registered, "champion", champion)
-    with pytest.raises(UserError, match="moved by somebody else meanwhile; nothing was changed"):
+    with pytest.raises(UserError, match="another process moved the champion in the meantime; nothing was changed"):
         moved(f"{location}@1", evaluated(digests[0]), gate())
     assert [m["version"] for m in show_model(location)["moves"]] == [2]
 
@@ -350,11 +360,11 @@ def test_two_that_move_the_champion_at_once(
 def test_a_denoiser_among_several_of_a_record() -> None:
     denoisers = [{"digest": d, "metrics": {"sidd.psnr": psnr}} for d, psnr in (("c", 30.0), ("d", 37.2))]
     whole = {"protocol": "denoiser-sidd", "denoisers": denoisers, "tests": {"sidd": {"references": "pairs"}}}
-    record = about(whole, "d")
+    record = evaluation_of(whole, "d")
     assert record is not None
     assert record["references"] == {"sidd": "pairs"}
-    assert about(whole, "e") is None
-    assert about({"metrics": {}}, "d") is None
+    assert evaluation_of(whole, "e") is None
+    assert evaluation_of({"metrics": {}}, "d") is None
     rules = PromotionRules.model_validate(
         {"limits": {"sidd.psnr": {"min": 37}}, "no_worse": {"sidd.psnr": {"better": "higher", "by": 0.1}}}
     )
@@ -368,9 +378,9 @@ def test_a_denoiser_among_several_of_a_record() -> None:
 def test_rules_are_validated(gate: Callable) -> None:
     with pytest.raises(UserError, match="unknown key 'limts'"):
         load_rules(gate(limts={}))
-    with pytest.raises(UserError, match="give max, min or both"):
+    with pytest.raises(UserError, match="set max, min or both"):
         load_rules(gate(limits={"model.kld": {}}))
-    with pytest.raises(UserError, match="neither limits nor no_worse"):
+    with pytest.raises(UserError, match="set limits, no_worse or both"):
         load_rules(gate(limits={}, no_worse={}))
     with pytest.raises(UserError, match=r"no_worse\.x\.better"):
         load_rules(gate(no_worse={"x": {"by": 1}}))

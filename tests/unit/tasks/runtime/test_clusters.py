@@ -12,7 +12,8 @@ import pytest
 
 from pngmodel.errors import UserError
 from tasks.runtime import clusters
-from tasks.runtime.clusters import ClusterConfig, load_cluster, run_each
+from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.parameters import load_cluster
 
 
 def double(item: int) -> int:
@@ -49,7 +50,7 @@ def test_an_address_that_is_none_is_named(address: str) -> None:
 def test_an_address_no_scheduler_answers_at_is_named_in_good_time(
     listening: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clusters, "_ANSWER", 1.0)  # 10 s otherwise
+    monkeypatch.setattr(clusters, "_CONNECT_SECONDS", 1.0)  # 10 s otherwise
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))  # kept, so that nobody else gets the port
         if listening:
@@ -62,7 +63,7 @@ def test_an_address_no_scheduler_answers_at_is_named_in_good_time(
 
 
 def test_something_else_than_a_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clusters, "_ANSWER", 1.0)
+    monkeypatch.setattr(clusters, "_CONNECT_SECONDS", 1.0)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         address = f"tcp://127.0.0.1:{other.server_address[1]}"

@@ -10,8 +10,8 @@ import pytest
 from flows.train_denoiser import TrainDenoiserParameters
 from tasks.corpus.plan import CorpusParameters
 from tasks.evaluation.noise import EvaluateParameters
-from tasks.runtime.clusters import load_cluster
-from tasks.runtime.placeholders import PLACEHOLDERS, resolved
+from tasks.runtime.parameters import load_cluster
+from tasks.runtime.placeholders import PLACEHOLDERS, resolve_placeholders
 
 NIGHT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
 
@@ -32,7 +32,7 @@ def test_all_words_are_replaced_also_in_lists(monkeypatch: pytest.MonkeyPatch) -
         arms=[{"name": "png", "synthetic": "{storage}/corpora/latest"}],
         device="{device}",
     )
-    found = resolved(asked, NIGHT)
+    found = resolve_placeholders(asked, NIGHT)
     assert (found.output, found.device) == ("/fast/2026-11-24", "cuda:1")
     assert found.real == ["s3://bucket/data/samples/patches", "other"]
     assert found.arms[0].synthetic == "s3://bucket/corpora/latest"
@@ -41,28 +41,28 @@ def test_all_words_are_replaced_also_in_lists(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_date_is_that_of_utc() -> None:
     late = datetime(2026, 11, 24, 1, 0, tzinfo=timezone(timedelta(hours=5)))
-    assert resolved(EvaluateParameters(output="{date}"), late).output == "2026-11-23"
+    assert resolve_placeholders(EvaluateParameters(output="{date}"), late).output == "2026-11-23"
 
 
 def test_a_dated_corpus_has_new_noise_unless_its_seed_is_given() -> None:
-    assert resolved(CorpusParameters(output="a/{date}"), NIGHT).seed == 20261124
-    assert resolved(CorpusParameters(output="a/{date}", seed=0), NIGHT).seed == 0
-    assert resolved(CorpusParameters(output="a/b"), NIGHT).seed == 0
+    assert resolve_placeholders(CorpusParameters(output="a/{date}"), NIGHT).seed == 20261124
+    assert resolve_placeholders(CorpusParameters(output="a/{date}", seed=0), NIGHT).seed == 0
+    assert resolve_placeholders(CorpusParameters(output="a/b"), NIGHT).seed == 0
 
 
 def test_parameters_without_words_are_the_same_object() -> None:
     asked = CorpusParameters(output="a{1}b")
-    assert resolved(asked, NIGHT) is asked
+    assert resolve_placeholders(asked, NIGHT) is asked
 
 
 def test_other_words_in_braces_stay() -> None:
     """Dask's clusters are named with {uuid}, and folders may be called anything."""
-    assert resolved(CorpusParameters(output="{storage}/{raw}"), NIGHT).output == "s3://bucket/{raw}"
+    assert resolve_placeholders(CorpusParameters(output="{storage}/{raw}"), NIGHT).output == "s3://bucket/{raw}"
     for file in Path("configs/clusters").glob("*.yaml"):
         asked = CorpusParameters(output="a", cluster=load_cluster(str(file)))
-        assert resolved(asked, NIGHT) is asked
+        assert resolve_placeholders(asked, NIGHT) is asked
 
 
 def test_every_documented_word_means_something() -> None:
     for name in PLACEHOLDERS:
-        assert "{" not in resolved(EvaluateParameters(model=f"{{{name}}}"), NIGHT).model
+        assert "{" not in resolve_placeholders(EvaluateParameters(model=f"{{{name}}}"), NIGHT).model

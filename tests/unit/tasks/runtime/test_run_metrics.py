@@ -10,7 +10,7 @@ import pytest
 
 from tasks.runtime.clusters import ClusterConfig, run_each
 from tasks.runtime.progress import reporter
-from tasks.runtime.run_metrics import COUNTS, PAIRS, Counted, count, metered, model_time, reached
+from tasks.runtime.run_metrics import COUNTS, PAIRS, Counted, collect_metrics, count, model_time, record_stage
 from tasks.stores.io.filesystem import create_bytes, read_bytes, write_bytes
 
 
@@ -22,7 +22,7 @@ def worked(amount: int) -> int:
 
 def test_counts_of_the_block_alone() -> None:
     count(PAIRS, 5)
-    with metered() as run:
+    with collect_metrics() as run:
         count(PAIRS, 2)
         count(PAIRS, 3)
     assert run.metrics["pairs"] == 5
@@ -31,13 +31,13 @@ def test_counts_of_the_block_alone() -> None:
 
 
 def test_a_block_within_a_block_belongs_to_both() -> None:
-    with metered() as outer:
+    with collect_metrics() as outer:
         count(PAIRS)
-        reached("first", 1, 2, "things")
-        with metered() as inner:
+        record_stage("first", 1, 2, "things")
+        with collect_metrics() as inner:
             count(PAIRS)
-            reached("second", 3, 4, "pairs")
-        reached("first", 2, 2, "things")
+            record_stage("second", 3, 4, "pairs")
+        record_stage("first", 2, 2, "things")
     assert (outer.metrics["pairs"], inner.metrics["pairs"]) == (2, 1)
     assert set(inner.metrics["stages"]) == {"second"}
     assert outer.metrics["stages"]["first"] == {"done": 2, "total": 2, "unit": "things"}
@@ -49,13 +49,13 @@ def test_figures_are_there_after_an_error() -> None:
         count(PAIRS)
         raise RuntimeError
 
-    with pytest.raises(RuntimeError), metered() as run:
+    with pytest.raises(RuntimeError), collect_metrics() as run:
         broken()
     assert run.metrics["pairs"] == 1
 
 
 def test_bytes_of_files_are_counted(tmp_path: Path) -> None:
-    with metered() as run:
+    with collect_metrics() as run:
         write_bytes(str(tmp_path / "a"), b"12345")
         assert create_bytes(str(tmp_path / "b"), b"123")
         assert not create_bytes(str(tmp_path / "b"), b"4567")
@@ -64,7 +64,7 @@ def test_bytes_of_files_are_counted(tmp_path: Path) -> None:
 
 
 def test_progress_is_kept_as_stages() -> None:
-    with metered() as run:
+    with collect_metrics() as run:
         tell = reporter("cut", "patches")
         tell(1, 9)
         tell(9, 9)
@@ -72,7 +72,7 @@ def test_progress_is_kept_as_stages() -> None:
 
 
 def test_time_in_the_model_is_a_share_of_the_run() -> None:
-    with metered() as run:
+    with collect_metrics() as run:
         with model_time():
             time.sleep(0.02)
         time.sleep(0.02)
@@ -83,7 +83,7 @@ def test_time_in_the_model_is_a_share_of_the_run() -> None:
 
 
 def test_what_was_not_done_has_no_figure() -> None:
-    with metered() as run:
+    with collect_metrics() as run:
         pass
     assert run.metrics["pairs"] is None
     assert run.metrics["pairs_per_second"] is None
@@ -91,7 +91,7 @@ def test_what_was_not_done_has_no_figure() -> None:
 
 
 def test_a_name_that_nobody_shows_is_refused() -> None:
-    with pytest.raises(ValueError, match="'pears' is not among"):
+    with pytest.raises(ValueError, match="unknown counter 'pears'"):
         count("pears")
 
 
@@ -100,7 +100,7 @@ def test_counts_of_workers_are_added_once(config: ClusterConfig, tmp_path: Path)
     files = {str(tmp_path / f"{k}"): k for k in range(1, 9)}
     for file, size in files.items():
         Path(file).write_bytes(b"x" * size)
-    with metered() as run:
+    with collect_metrics() as run:
         found = dict(run_each(config, read_bytes, files))
     assert {file: len(content) for file, content in found.items()} == files
     assert run.metrics["bytes_read"] == 36

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from pngmodel.errors import UserError
-from tasks.runtime.clusters import ClusterConfig, load_cluster, run_each
+from tasks.runtime.clusters import ClusterConfig, run_each
+from tasks.runtime.parameters import load_cluster
 
 CONFIGS = Path(__file__).parents[4] / "configs" / "clusters"
 
@@ -26,7 +27,7 @@ def test_the_slurm_file_makes_a_job_that_starts_a_worker_with_these_resources() 
 
 
 def test_workers_are_needed() -> None:
-    with pytest.raises(UserError, match="'slurm' needs the key 'workers'"):
+    with pytest.raises(UserError, match="'slurm' requires the key 'workers'"):
         list(run_each(ClusterConfig(kind="slurm"), abs, [1]))
 
 

@@ -19,7 +19,7 @@ from tasks.models.generators import load_generator, model_digest
 from tasks.reports.tables import c2st_table, report_page, simplified_note
 from tasks.runtime.devices import Devices
 from tasks.training.baseline import BaselineTraining
-from tasks.training.labelled_samples import LabelledSamples, settings_of
+from tasks.training.pair_samples import LabelledSamples, camera_settings
 from tasks.training.pair_sources import RealPairs, setting_name
 from tasks.training.stages import load_training, publish_bundle, train_stages, write_card
 from tests.commands import run
@@ -57,7 +57,7 @@ def made(path: Path, output: Path) -> str:
     config = load_training(str(path))
     outcomes = train_stages(config, output, Devices(), str(path))
     assert [outcome.step for outcome in outcomes.values()] == [2]
-    return publish_bundle(config.begin(output, source=str(path)), "a command")["bundle"]
+    return publish_bundle(config.create_run(output, source=str(path)), "a command")["bundle"]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -84,7 +84,7 @@ def test_it_resumes_to_the_same_weights(configuration: Configure, tmp_path: Path
     config = load_training(str(path))
     while not (found := train_stages(config, tmp_path / "parts", Devices(), str(path), 1e-9))["c2n"].finished:
         assert found["c2n"].step == 1
-    parts = publish_bundle(config.begin(tmp_path / "parts"), "x")["bundle"]
+    parts = publish_bundle(config.create_run(tmp_path / "parts"), "x")["bundle"]
     weights = [(Path(b) / "model.safetensors").read_bytes() for b in (parts, made(path, tmp_path / "whole"))]
     assert weights[0] == weights[1]
     with pytest.raises(UserError, match="another configuration or data"):
@@ -94,7 +94,7 @@ def test_it_resumes_to_the_same_weights(configuration: Configure, tmp_path: Path
 def test_what_does_not_decide_the_weights_is_not_in_the_identity(configuration: Configure, tmp_path: Path) -> None:
     def identity(**changes: Any) -> str:
         train = {"steps": 2, "batch": 4, "crop": 16} | changes
-        return load_training(str(configuration("flow_srgb", train=train))).begin(tmp_path / "run").identity
+        return load_training(str(configuration("flow_srgb", train=train))).create_run(tmp_path / "run").identity
 
     assert identity() == identity(log_every=7, compile=True)
     assert identity() != identity(steps=3)
@@ -104,9 +104,9 @@ def test_naflow_learns_the_cameras_and_iso_values_of_the_data(
     configuration: Configure, patches: str, tmp_path: Path
 ) -> None:
     source = RealPairs(patches, "train")
-    assert settings_of([source]) == ["GP_00100"]  # the other street is for validation, walls have no camera
+    assert camera_settings([source]) == ["GP_00100"]  # the other street is for validation, walls have no camera
     assert setting_name("GP", None) is None
-    training = load_training(str(configuration("naflow"))).begin(tmp_path / "run")
+    training = load_training(str(configuration("naflow"))).create_run(tmp_path / "run")
     assert isinstance(training, BaselineTraining)
     assert training.settings.model_dump()["settings"] == ("GP_00100",)
     samples = LabelledSamples([source], ["S6_00800", "GP_00100"], crop=16, flips=True, seed=0)
@@ -122,11 +122,14 @@ def test_naflow_learns_the_cameras_and_iso_values_of_the_data(
     ("change", "words"),
     [
         ({"baseline": "nafow"}, r"'baseline' is 'nafow'; choose one of c2n, flow_srgb"),
-        ({"settings": {"stepz": 3}}, r"\(settings\).*'stepz'.*keys here: features, hidden, steps"),
+        ({"settings": {"stepz": 3}}, r"\(settings\).*'stepz'.*allowed keys: features, hidden, steps"),
         ({"settings": {"hidden": 1}}, r"\(settings\).*'hidden' has value 1"),
         ({"data": {"stores": []}}, r"'data\.stores' has value \[\]"),
         ({"train": {"steps": 2, "batch": 4, "crop": 15}}, r"'train\.crop' has value 15"),
-        ({"train": {"steps": 2, "batch": 4, "crop": 64}}, r"crop: 64 pixels is larger than the patches, 32"),
+        (
+            {"train": {"steps": 2, "batch": 4, "crop": 64}},
+            r"crop: 64 pixels is larger than the patches; use at most 32",
+        ),
         ({"pdit": {}}, r"unknown key 'pdit'"),
     ],
 )
@@ -135,7 +138,7 @@ def test_errors_name_key_and_value(
 ) -> None:
     path = configuration("flow_srgb", **change)
     with pytest.raises(UserError, match=words):
-        load_training(str(path)).begin(tmp_path / "run", source=str(path))
+        load_training(str(path)).create_run(tmp_path / "run", source=str(path))
     assert not (tmp_path / "run").exists()
 
 
@@ -168,14 +171,14 @@ def test_several_models_stand_in_one_table(bundles: list[str], patches: str, tmp
     assert set(record["simplifications"]) == {"flow_srgb", "second", "c2n"}
     assert "Flow-sRGB (ours): conditioned on" in simplified_note(record)
     page = report_page(evaluation, title="t", lead="l")
-    assert "differ from their papers" in page
+    assert "Differences between re-implementations and their papers" in page
     assert "Flow-sRGB (ours): conditioned on" in page
     with_baselines = evaluate_noise(
         EvaluateParameters(model=bundles[0], compare=["awgn"], references=patches, limit=1, baselines=True)
     ).record
     assert [*with_baselines["metrics"]][:3] == ["model", "awgn", "heteroscedastic"]
     assert set(with_baselines["simplifications"]) == {"model"}
-    with pytest.raises(UserError, match=r"also: .*first/bundle' is measured already"):
+    with pytest.raises(UserError, match=r"compare: .*first/bundle' is named twice"):
         evaluate_noise(parameters.model_copy(update={"model": bundles[0]}))
     config = bundle_config(bundles[0])
     write_card(Path(bundles[0]), [evaluation])
@@ -205,7 +208,7 @@ def test_the_classifier_looks_at_them_too(bundles: list[str], catalogue: str) ->
     )  # fmt: skip
     assert [*record["metrics"]] == ["model", "c2n", "floor"]
     assert "| C2N (ours) |" in c2st_table(record)
-    assert "differ from their papers" in c2st_table(record)
+    assert "Differences between re-implementations and their papers" in c2st_table(record)
 
 
 @pytest.mark.usefixtures("prefect_server")

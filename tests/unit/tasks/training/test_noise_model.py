@@ -35,7 +35,7 @@ def test_shares_of_datasets_that_are_not_there_are_refused_before_any_work(patch
 
 
 def test_training_writes_locally_and_says_so(patches: str) -> None:
-    with pytest.raises(UserError, match="training writes to a local folder"):
+    with pytest.raises(UserError, match="training requires a local output folder"):
         NoiseModelTraining(config(patches), Path("s3://bucket/run"))
 
 

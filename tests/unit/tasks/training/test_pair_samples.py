@@ -14,7 +14,7 @@ from pngmodel.errors import UserError
 from tasks.denoising.stored_pairs import StoredPairs
 from tasks.stores.corpus_store import Corpus
 from tasks.stores.patch_store import PatchStore
-from tasks.training.pair_samples import FreshPairs, PairSamples, turned
+from tasks.training.pair_samples import FreshPairs, PairSamples, flip_rotate
 from tasks.training.pair_sources import GeneratedPairs, RealPairs
 
 
@@ -132,7 +132,7 @@ def test_fresh_noise_every_epoch_whatever_the_workers(patches: str, workers: int
 
 def test_the_eight_turns_are_different_and_complete() -> None:
     image = torch.arange(12.0).reshape(1, 2, 6)[:, :, :2].contiguous()
-    found = {tuple(turned(image, kind).flatten().tolist()) for kind in range(8)}
+    found = {tuple(flip_rotate(image, kind).flatten().tolist()) for kind in range(8)}
     assert len(found) == 8
 
 
@@ -142,6 +142,6 @@ def test_what_cannot_be_drawn_from(patches: str) -> None:
         samples([real], share=0.5)
     with pytest.raises(UserError, match="no real pairs"):
         samples(share=0.0)
-    with pytest.raises(UserError, match="crop: 64 pixels is larger than the patches, 32"):
+    with pytest.raises(UserError, match="crop: 64 pixels is larger than the patches; use at most 32"):
         samples([real], crop=64)
-    assert samples([real]).describe(range(3)).startswith("cut from ")
+    assert samples([real]).describe(range(3)).startswith("cropped from ")

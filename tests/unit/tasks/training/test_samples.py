@@ -157,11 +157,14 @@ def test_a_region_larger_than_the_patch_is_the_patch(samples: Callable[..., Stor
 
 def test_refusals(store: str, samples: Callable[..., StoreSamples]) -> None:
     opened = [PatchStore.open(store)]
-    with pytest.raises(UserError, match="no patch of split 'nothing'"):
+    with pytest.raises(UserError, match="no patches of split 'nothing'"):
         StoreSamples(opened, "nothing", DataSettings(), PLAIN, seed=0)
-    for weights, message in (({"c": 1.0}, r"names \['c'\], the stores hold"), ({"data": 0.0}, "sum 0")):
+    for weights, message in (
+        ({"c": 1.0}, r"has weights for \['c'\], but the stores contain"),
+        ({"data": 0.0}, "sum to 0"),
+    ):
         with pytest.raises(UserError, match=f"data.weights: .*{message}"):
             StoreSamples(opened, "train", DataSettings(weights=weights), PLAIN, seed=0)
-    with pytest.raises(UserError, match="crop: 40 pixels is larger than the smallest region, 32"):
+    with pytest.raises(UserError, match="crop: 40 pixels is larger than the smallest region; use at most 32"):
         samples(crop=40)
-    assert "cut from" in samples().describe(range(20))
+    assert "cropped from" in samples().describe(range(20))

@@ -92,8 +92,8 @@ def test_windows_that_are_none_and_images_that_come_twice(tmp_path: Path) -> Non
     assert [r.id for r in found.rejected] == ["0001_02", "0001_03", "0001_04", "0001_05"]
     (tmp_path / "b" / "images_srgb").mkdir(parents=True)
     (tmp_path / "b" / "images_srgb" / "0001.mat").touch()
-    with pytest.raises(UserError, match=r"a/images_srgb/0001\.mat and b/images_srgb/0001\.mat are one image"):
+    with pytest.raises(UserError, match=r"a/images_srgb/0001\.mat and b/images_srgb/0001\.mat are the same image"):
         Dnd().find(Source.of(str(tmp_path)))
     (tmp_path / "b" / "info.mat").touch()
-    with pytest.raises(UserError, match=r"a/info\.mat and b/info\.mat have one name"):
+    with pytest.raises(UserError, match=r"a/info\.mat and b/info\.mat have the same name"):
         Dnd().find(Source.of(str(tmp_path)))

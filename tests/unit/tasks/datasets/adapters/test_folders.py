@@ -55,7 +55,7 @@ def test_what_has_no_partner_or_comes_twice_is_told(folders: tuple[Path, Path]) 
     shutil.copy(root / "noisy" / "street_100_1.png", root / "noisy" / "street_100_1.tif")
     found = find(rules, root)
     assert [r.pair for r in found.records] == ["street_100_1", "street_800_2", "wall_100_2"]
-    assert "clean image is missing beside noisy/wall_100_1.png" in reasons(found)["wall_100_1"]
+    assert "the clean image of noisy/wall_100_1.png is missing" in reasons(found)["wall_100_1"]
     assert "noisy/street_100_1.png is used" in reasons(found)["noisy/street_100_1.tif"]
 
 
@@ -148,7 +148,7 @@ def test_the_usual_names_need_no_rules(
     found = ingested(tmp_path / "set", "folders", licence="mine")
     assert len(found.rows) == 4
     assert list(found.reasons) == ["notes.png"]
-    assert "neither noisy nor clean by its name; expected folders noisy/" in found.reasons["notes.png"]
+    assert "the name indicates neither noisy nor clean; expected folders noisy/" in found.reasons["notes.png"]
     assert found.ignored == 1
     assert {(r["licence"], r["dataset"]) for r in found.rows.values()} == {("mine", "set")}
     expected = {str(k): pair(k, 48, 48) for k in range(4)}
@@ -167,13 +167,13 @@ def test_mixed_layouts_and_missing_partners(tmp_path: Path, pair: Callable, save
         save(tmp_path / "set" / location, pair(seed // 2, 48, 48)[seed % 2])
     found = ingested(tmp_path / "set", "folders")
     assert sorted(found.rows) == ["a", "more/b"]
-    assert "clean image is missing beside noisy/c.png" in found.reasons["c"]
-    assert "noisy image is missing beside more/d_gt.png" in found.reasons["more/d"]
+    assert "the clean image of noisy/c.png is missing" in found.reasons["c"]
+    assert "the noisy image of more/d_gt.png is missing" in found.reasons["more/d"]
 
 
 def test_images_of_no_side_are_refused_with_the_convention(tmp_path: Path, pair: Callable, save: Callable) -> None:
     save(tmp_path / "a.png", pair(0, 8, 8)[0])
-    with pytest.raises(UserError, match=r"no pairs found by their names; expected folders noisy/ and clean/"):
+    with pytest.raises(UserError, match=r"no pairs found by file names; expected folders noisy/ and clean/"):
         find("folders", tmp_path)
 
 
@@ -228,7 +228,10 @@ def test_repeats_without_their_clean_image_and_repeats_of_clean_images(
     rules = tmp_path / "renoir.yaml"
     rules.write_text(REPEATS)
     found = find(rules, tmp_path / "set")
-    assert "clean image is missing" in reasons(found)["Mi3_Aligned/Batch_003:IMG_1"]
+    assert (
+        "the clean image of Mi3_Aligned/Batch_003/IMG_1Noisy.bmp is missing"
+        in reasons(found)["Mi3_Aligned/Batch_003:IMG_1"]
+    )
     rules.write_text(REPEATS.replace("IMG_\\d+Reference", "(?P<repeat>IMG_\\d+)Reference"))
-    with pytest.raises(UserError, match=r"renoir\.yaml.*'clean'.*repeat.*belongs to 'noisy'"):
+    with pytest.raises(UserError, match=r"renoir\.yaml.*'clean'.*repeat.*use it only in 'noisy'"):
         find(rules, tmp_path / "set")

@@ -60,14 +60,14 @@ def test_a_file_of_another_instance_is_told(sidd_medium: Path) -> None:
     (folder / "0001_GT_SRGB_010.PNG").rename(moved)
     found = find("sidd-medium", sidd_medium)
     assert len(found.records) == 3
-    assert "says instance 0005, its folder 0001" in reasons(found)[str(moved.relative_to(sidd_medium))]
+    assert "has instance 0005, but the folder 0001" in reasons(found)[str(moved.relative_to(sidd_medium))]
 
 
 def test_a_missing_half_is_told(sidd_small: Path) -> None:
     (sidd_small / "Data" / FIRST / "GT_SRGB_010.PNG").unlink()
     found = find("sidd-small", sidd_small)
     assert len(found.records) == 2
-    assert "clean image is missing beside" in reasons(found)[f"{FIRST}_010"]
+    assert "the clean image of Data/" in reasons(found)[f"{FIRST}_010"]
 
 
 def test_stray_files_are_ignored_and_odd_folders_told(sidd_small: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_second_copy_of_an_instance_does_not_vanish(sidd_small: Path) -> None:
     assert len(found.records) == 3
     first = found.records[0]
     assert Path(str(first.noisy)).parent == Path(str(first.clean)).parent
-    assert [("second" in r.reason, FIRST in r.id) for r in found.rejected] == [(True, True)] * 2
+    assert [("duplicate" in r.reason, FIRST in r.id) for r in found.rejected] == [(True, True)] * 2
 
 
 @pytest.mark.parametrize(("name", "layout"), [("sidd-medium", "sidd_small"), ("sidd-small", "sidd_medium")])
@@ -105,7 +105,7 @@ def test_16_bits_where_the_owners_ship_8_are_another_thing(sidd_small: Path, ing
         path.write_bytes(imagecodecs.png_encode(np.asarray(Image.open(path)).astype(np.uint16) * 257))
     found = ingested(sidd_small, "sidd-small")
     assert len(found.rows) == 2
-    assert "is uint16 where the dataset holds uint8" in found.reasons[f"{FIRST}_010"]
+    assert "is uint16, but the dataset is uint8" in found.reasons[f"{FIRST}_010"]
 
 
 def test_unknown_adapters_are_listed() -> None:

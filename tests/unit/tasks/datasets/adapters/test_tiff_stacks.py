@@ -73,7 +73,7 @@ def test_stacks_are_paired_page_by_page_or_with_one_clean_page(
     tifffile.imwrite(tmp_path / "bad_clean.tif", np.stack([p[1] for p in pages[:2]]), photometric="minisblack")
     found = ingested(tmp_path, "tiff")
     assert list(found.rows) == ["one:0000", "one:0001", "s:0000", "s:0001", "s:0002"]
-    assert found.reasons == {"bad": "bad_noisy.tif holds 3 pages but bad_clean.tif holds 2"}
+    assert found.reasons == {"bad": "bad_noisy.tif has 3 pages, but bad_clean.tif has 2"}
     expected = {f"s:{k:04d}": p for k, p in enumerate(pages)} | {
         f"one:{k:04d}": (page, pages[0][1]) for k, page in enumerate(repeats)
     }
@@ -126,7 +126,7 @@ def test_files_that_cannot_be_used_are_told_and_the_rest_goes_on(
     (tmp_path / "notes.txt").write_text("x")
     found = ingested(tmp_path, "tiff")
     assert list(found.rows) == ["good"]
-    assert "one page and no partner" in found.reasons["single.tif"]
+    assert "has a single page and no counterpart" in found.reasons["single.tif"]
     assert "orientation is 6" in found.reasons["turned"]
     assert "torn_noisy.tif" in found.reasons["torn"]
     assert "page 1 is (12, 14" in found.reasons["thumbnail:0000"]

@@ -96,17 +96,17 @@ def broken_files(pair: Callable) -> dict[str, tuple[str, bytes, str]]:
         "one_bit": ("png", image("PNG", noisy[..., 0] > 99), "1 bits a value"),
         "cmyk": ("jpg", image("JPEG", np.dstack([noisy, noisy[..., :1]]), "CMYK"), "CMYK"),
         "turned": ("jpg", image("JPEG", noisy, exif=exif), "EXIF orientation is 8"),
-        "deep": ("png", imagecodecs.png_encode(noisy.astype(np.uint16) * 257), "is uint16 but clean"),
+        "deep": ("png", imagecodecs.png_encode(noisy.astype(np.uint16) * 257), "is uint16, but clean"),
         "nan": ("tif", tiff(nan), "1 values that are NaN or infinite"),
         "inf": ("tif", tiff(inf), "1 values that are NaN or infinite"),
         "too_much_for_float32": ("tif", tiff(unit.astype(np.float64) * 1e300), "NaN or infinite"),
         "negative": ("tif", tiff(negative), "negative values"),
         "signed": ("tif", tiff(noisy.astype(np.int16)), "int16 is not supported"),
-        "smaller": ("png", image("PNG", noisy[:-1]), "is (63, 64, 3) but clean"),
-        "grey": ("png", image("PNG", noisy[..., 0]), "is (64, 64, 1) but clean"),
+        "smaller": ("png", image("PNG", noisy[:-1]), "is (63, 64, 3), but clean"),
+        "grey": ("png", image("PNG", noisy[..., 0]), "is (64, 64, 1), but clean"),
         "flat": ("png", image("PNG", np.full_like(noisy, 9)), "one flat level (9 everywhere)"),
         "shifted": ("png", image("PNG", np.roll(noisy, (5, -7), (0, 1))), "shifted by (5, -7) pixels"),
-        "same": ("png", image("PNG", pair(7, 64, 64)[1]), "noisy and clean are the same pixels"),
+        "same": ("png", image("PNG", pair(7, 64, 64)[1]), "noisy and clean image have the same pixels"),
         "png_bomb": ("png", png_header(60000, 60000), "more than is read here"),
         "png_bomb_2": ("png", png_header(26000, 26000), "more than is read here"),
         "png_lie": ("png", png_header(9000, 9000), "truncated"),
@@ -158,7 +158,7 @@ def test_huge_finite_floats_are_no_levels(good: Path, pair: Callable, ingested: 
     for side, image in zip(("noisy", "clean"), pair(5, 64, 64, 1, "uint16"), strict=True):
         tifffile.imwrite(good / side / "big.tif", (image[..., 0] * np.float32(5e33)))
     found = ingested(good, "folders")
-    assert "which are no levels of an image" in found.reasons["big"]
+    assert "at most 1e+12 is allowed" in found.reasons["big"]
 
 
 def test_the_same_shot_twice_is_catalogued_once(good: Path, pair: Callable, save: Callable, ingested: Callable) -> None:
@@ -174,7 +174,7 @@ def test_the_same_shot_twice_is_catalogued_once(good: Path, pair: Callable, save
         save(good / "clean" / f"repeat{k}.png", scene.astype(np.uint8))
     found = ingested(good, "folders")
     assert set(found.reasons) == {"twin", "saved_again"}
-    assert found.reasons["twin"] == "the same pixels as 'good1'"
+    assert found.reasons["twin"] == "has the same pixels as 'good1'"
     assert "the same noise as 'good2'" in found.reasons["saved_again"]
     assert len(found.rows) == 14
 
@@ -221,7 +221,7 @@ def test_absurd_hdf5_arrays_are_refused_quickly(tmp_path: Path, ingested: Callab
         with h5py.File(tmp_path / f"{name}.mat", "w") as file:
             file.create_dataset(name, shape[::-1], "u1", chunks=(1, 8, 8, 4))
     before = peak()
-    with pytest.raises(UserError, match=r"more (blocks )?than (are|is) read here"):
+    with pytest.raises(UserError, match=r"(more than is read here|at most 65536 blocks are supported)"):
         ingested(tmp_path, "sidd-plus")
     assert peak() - before < 200
 

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.evaluation.scene_split import divisible, held_out_scenes
+from tasks.evaluation.metadata_samples import held_out_scenes, splittable_classes
 
 Named = list[tuple[str, str]]
 samples = st.lists(
@@ -19,11 +19,11 @@ samples = st.lists(
 
 def test_what_cannot_be_split_is_listed() -> None:
     named = [("A", "1")] * 5 + [("A", "2")] * 5 + [("B", "1")] * 9 + [("C", "1"), ("C", "2")]
-    found = divisible([c for c, _ in named], [s for _, s in named], least=6)
+    found = splittable_classes([c for c, _ in named], [s for _, s in named], least=6)
     assert found.classes == ("A",)
     assert found.rows == tuple(range(10))
     assert found.skipped == (
-        {"class": "B", "reason": "lies in one scene alone (1), 9 samples"},
+        {"class": "B", "reason": "has only one scene (1), 9 samples"},
         {"class": "C", "reason": "has 2 samples, fewer than 6"},
     )
 
@@ -31,7 +31,7 @@ def test_what_cannot_be_split_is_listed() -> None:
 @given(samples, st.integers(0, 5))
 def test_every_class_can_be_trained_and_scenes_are_whole(named: Named, seed: int) -> None:
     labels, scenes = [c for c, _ in named], [s for _, s in named]
-    found = divisible(labels, scenes, least=2)
+    found = splittable_classes(labels, scenes, least=2)
     labels, scenes = [labels[k] for k in found.rows], [scenes[k] for k in found.rows]
     if not labels:
         return

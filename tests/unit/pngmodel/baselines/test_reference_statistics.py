@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pngmodel.baselines.levels import KNOTS, STRUCTURE, at_pixels, noise_levels, structure
+from pngmodel.baselines.reference_statistics import KNOTS, STRUCTURE, at_pixels, noise_levels, structure
 
 
 def test_levels_follow_intensity() -> None:

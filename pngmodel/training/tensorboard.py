@@ -1,4 +1,4 @@
-"""What a training leaves to look at: metrics.jsonl, and the same with pictures for TensorBoard."""
+"""Logs of a training: metrics.jsonl, and TensorBoard event files with the same metrics and images."""
 
 from __future__ import annotations
 
@@ -16,67 +16,69 @@ from torch.utils.tensorboard import SummaryWriter
 from pngmodel.training.objective import Pictures
 
 _LOG = logging.getLogger(__name__)
-_SHOWN = 8
-_STDS = 3.0  # grey is no noise, black and white are so many stds from it
+_MAX_SAMPLES = 8
+_STDS = 3.0  # mid grey is zero noise; black and white are this many standard deviations from it
 
 
 class TensorBoardLogger:
-    """Rows and pictures of one stage. Taken up at a step it drops what came after it: the curve has no doubles.
+    """Logs metrics and images of one stage. If the stage resumes at a step, later entries are removed.
 
-    A disk that fails costs the curve and not the training, whose checkpoints have errors of their own.
+    I/O errors only stop the logging and not the training, because failing checkpoints raise their own errors.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         self._path = folder / "metrics.jsonl"
-        self._writer: SummaryWriter | None = None  # None: given up
-        with self._spared():
+        self._writer: SummaryWriter | None = None  # None after an I/O error
+        with self._ignoring_io_errors():
             folder.mkdir(parents=True, exist_ok=True)
             rows = _rows(self._path) if step and self._path.exists() else []
-            kept = self._path.with_suffix(".writing")
-            kept.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
-            kept.replace(self._path)
+            working = self._path.with_suffix(".writing")
+            working.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+            working.replace(self._path)
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, row: dict[str, float]) -> None:
-        """Log the figures of a step."""
+        """Log the metrics of a step."""
         if self._writer is None:
             return
-        with self._spared():
+        with self._ignoring_io_errors():
             with self._path.open("a") as file:
                 file.write(json.dumps({"step": step} | row) + "\n")
             for name, value in row.items():
                 self._writer.add_scalar(name, value, step)
 
     def show(self, step: int, pictures: Pictures) -> None:
-        """Log pictures of noise, a row for each kind, and what was measured on them."""
+        """Log images of noise, one row per kind, and their metrics."""
         if self._writer is None:
             return
-        with self._spared():
+        with self._ignoring_io_errors():
             for name, value in pictures.metrics.items():
                 self._writer.add_scalar(name, value, step)
             self._writer.add_image("noise", grid(pictures), step)
             self._writer.add_text("rows", ", ".join(pictures.rows), step)
 
     def close(self) -> None:
-        """Write everything out."""
+        """Flush and close the files."""
         if self._writer is not None:
-            with self._spared():
+            with self._ignoring_io_errors():
                 self._writer.close()
 
     @contextmanager
-    def _spared(self) -> Iterator[None]:
+    def _ignoring_io_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            _LOG.warning("%s: the curves are not kept from here on (%s); the training goes on", self._path, error)
-            self._writer = None  # half a row is the last one
+            _LOG.warning("%s: logging stops (%s); the training continues", self._path, error)
+            self._writer = None
 
 
 def grid(pictures: Pictures) -> Tensor:
-    """Noise in rows, (3, rows * H, n * W) in [0, 1]: mid grey is none, 0 and 1 are three stds of the first row."""
+    """Arrange noise in rows as an image (3, rows * H, n * W) in [0, 1]; 0.5 is zero, 0 and 1 are 3 stds of row 1."""
     first = next(iter(pictures.rows.values())).float().cpu()
     scale = 2 * _STDS * float(first.std().clamp(min=1e-6))
-    rows = [torch.cat(list(noise[:_SHOWN].float().cpu() / scale + 0.5), dim=-1) for noise in pictures.rows.values()]
+    rows = [
+        torch.cat(list(noise[:_MAX_SAMPLES].float().cpu() / scale + 0.5), dim=-1) for noise in pictures.rows.values()
+    ]
     return torch.cat(rows, dim=-2).clamp(0, 1)
 
 
@@ -85,6 +87,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text().splitlines():
         try:
             rows.append(json.loads(line))
-        except ValueError:  # a kill tore the last row
+        except ValueError:  # the last row is incomplete if the process was killed
             break
     return rows
