@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         options = {name for argument in arguments for name in argument.names}
         unknown = [word for word in words if word.startswith("--") and word not in options | {"--help"}]
         assert unknown == [], f"{page}: pngnoise {' '.join(line)}"
+
+
+def test_functions_of_the_architecture_page_exist() -> None:
+    names = set(re.findall(r"`((?:flows|tasks|pngmodel)\.[\w.]+)", Path("docs/architecture.md").read_text()))
+    assert len(names) > 40
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize("page", ["docs/reliability.md", "docs/security.md"])
