@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,22 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         options = {name for argument in arguments for name in argument.names}
         unknown = [word for word in words if word.startswith("--") and word not in options | {"--help"}]
         assert unknown == [], f"{page}: pngnoise {' '.join(line)}"
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=str)
+def test_names_of_code_exist(page: Path) -> None:
+    for name in set(re.findall(r"`((?:tasks|flows|pngmodel|infra)(?:\.\w+)+)`", page.read_text())):
+        parts = name.split(".")
+        known = max((k for k in range(1, len(parts) + 1) if is_module(parts[:k])), default=0)
+        found = import_module(".".join(parts[:known]))
+        for part in parts[known:]:
+            assert hasattr(found, part), f"{page}: {name} does not exist"
+            found = getattr(found, part)
+
+
+def is_module(parts: list[str]) -> bool:
+    path = Path(*parts)
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
 @pytest.mark.parametrize("page", ["docs/reliability.md", "docs/security.md"])
