@@ -6,6 +6,9 @@ TORCH ?= torch==2.13.0
 # Test processes. Each computes with one thread.
 JOBS ?= 2
 BIN := .venv/bin
+# The tests of `make check`: half a minute in all.
+QUICK := tests/unit/tasks/stores tests/unit/tasks/corpus/test_plan.py tests/unit/pngmodel/statistics \
+	tests/unit/pngmodel/network tests/unit/pngmodel/test_bundle.py tests/unit/pngmodel/test_seeds.py
 PIP_FLAGS := --quiet --disable-pip-version-check --no-cache-dir
 STAMP := .venv/installed
 
@@ -15,7 +18,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
-.PHONY: help install quickstart ui up down status test test-unit lint format reference pictures faults fuzz bench lock audit clean
+.PHONY: help install quickstart ui up down status test test-unit check lint format reference pictures faults fuzz bench lock audit clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -50,10 +53,13 @@ status: $(STAMP) ## which parts of the stack run, and where
 	$(BIN)/python -m infra.local status
 
 test: $(STAMP) ## all tests that run on any machine
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
 
 test-unit: $(STAMP) ## the tests that take seconds
-	$(BIN)/pytest tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) tests/unit
+
+check: lint ## before every commit: lint, and the quickest tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(QUICK)
 
 lint: $(STAMP) ## style, types, layers
 	$(BIN)/ruff check .
@@ -66,10 +72,10 @@ format: $(STAMP) ## rewrite files in the house style
 	$(BIN)/ruff format .
 
 faults: $(STAMP) ## long: kills, faulty storage and disks, policies on a real gateway (apt: radosgw ceph-mon ceph-mgr ceph-osd)
-	PNGNOISE_FAULT_RESULTS=$(CURDIR)/fault-results OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/faults
+	PNGNOISE_FAULT_RESULTS=$(CURDIR)/fault-results OMP_NUM_THREADS=1 $(BIN)/pytest tests/campaigns
 
 fuzz: $(STAMP) ## long: hostile inputs to every reader, a minute each; prints figures, keeps what fails in fuzz-findings
-	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/fuzz/campaign.py --seconds 60 --output fuzz-findings
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/fuzz.py --seconds 60 --output fuzz-findings
 
 pictures: $(STAMP) ## take docs/pictures/ anew: a stack from nothing, real runs, a real browser (apt: chromium chromium-driver)
 	PNGNOISE_BROWSER=chromium PNGNOISE_PICTURES=docs/pictures OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser

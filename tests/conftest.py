@@ -13,6 +13,7 @@ os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,36 @@ def made() -> Callable[[CorpusParameters], tuple[Published, dict[str, int]]]:
         return publish(plan, judged, evaluate_noise(measured)), shards
 
     return run
+
+
+@pytest.fixture(scope="session")
+def corpora(tiny_dataset: Path, made: Callable[[CorpusParameters], Any]) -> Callable[[int], Path]:
+    """Published corpora of the tiny dataset by scale: each is made once per process, and copied by ``published``."""
+
+    @cache
+    def make(scale: int) -> Path:
+        output = tiny_dataset / f"corpus-{scale}"
+        locations = {"references": str(tiny_dataset / "patches"), "clean": str(tiny_dataset / "pairs" / "clean")}
+        made(CorpusParameters(model="heteroscedastic", output=str(output), crop=32, shard=8, scale=scale, **locations))
+        return output
+
+    return make
+
+
+@pytest.fixture
+def published(
+    corpora: Callable[[int], Path], tiny_dataset: Path, folders: tuple[Path, Path], patches: str
+) -> Callable[..., Path]:
+    """What ``made(parameters(output, scale=scale))`` publishes, as a copy."""
+
+    def copy(output: Any, scale: int = 1) -> Path:
+        original, found = corpora(scale), Path(output)
+        shutil.copytree(original, found)
+        sources = (found / "sources.json").read_text().replace(str(original), str(found))
+        (found / "sources.json").write_text(sources.replace(str(tiny_dataset), str(folders[0].parent)))
+        return found
+
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -104,12 +104,16 @@ def test_run_history_is_kept_where_it_was_asked_to_be(workplace: Path, quickstar
     assert [r["state"]["type"] for r in runs if r["name"].startswith("corpus ")] == ["COMPLETED"]
 
 
-def test_killed_and_run_again_gives_equal_bytes(workplace: Path, quickstart: dict[str, object]) -> None:
+def test_killed_and_run_again_gives_equal_bytes(
+    patches: str, folders: tuple[Path, Path], workplace: Path, tmp_path: Path
+) -> None:
     """kill -9 between shards; the rerun keeps what was published and the whole tree equals an uninterrupted one."""
-    output = workplace / "killed"
-    command = [PNGNOISE, "generate", "--output", str(output), "--scale", "4", "--shard", "8", "--json"]
+    output, whole = tmp_path / "killed", tmp_path / "whole"
+    sources = ["--references", patches, "--clean", str(folders[0] / "clean"), "--model", "heteroscedastic"]
+    sizes = ["--crop", "32", "--scale", "4", "--shard", "8"]
+    command = ["generate", *sources, *sizes, "--json", "--output"]
     running = subprocess.Popen(
-        command,
+        [PNGNOISE, *command, str(output)],
         cwd=workplace,
         env=environment(workplace / ".prefect"),
         stdout=subprocess.DEVNULL,
@@ -124,10 +128,12 @@ def test_killed_and_run_again_gives_equal_bytes(workplace: Path, quickstart: dic
     os.killpg(running.pid, signal.SIGKILL)  # the embedded server dies with it, as in a power cut
     running.wait()
     assert not (output / "corpus.json").exists()
-    published = {k: v for k, v in tree(output).items() if k.startswith("parts/")}
-    assert 0 < len(published) < 4
-    again = pngnoise(workplace, *[str(a) for a in command[1:]], OMP_NUM_THREADS="3")  # nor do cores matter
+    kept = [name for name in tree(output) if name.startswith("parts/")]
+    assert 0 < len(kept) < 20
+    again = pngnoise(workplace, *command, str(output), OMP_NUM_THREADS="3")  # nor do cores matter
     assert again.returncode == 0, again.stderr
     shards = json.loads(again.stdout)["shards"]
-    assert shards == {"made": 4 - len(published), "kept": len(published)}
-    assert tree(output) == tree(workplace / "quickstart")
+    assert shards == {"made": 20 - len(kept), "kept": len(kept)}
+    uninterrupted = pngnoise(workplace, *command, str(whole))
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
+    assert tree(output) == tree(whole)

@@ -12,7 +12,7 @@ import pytest
 import s3fs
 import yaml
 
-from tests.faults.campaign import Campaign, Undisturbed
+from tests.campaigns.kills import Campaign, Undisturbed
 from tests.faults.disk import Job, build_faulty_disk
 from tests.faults.processes import Launcher, Worker
 from tests.faults.stages import Stage, stages, training

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import s3fs
-from tasks.stores.plans import begin
 from torch import nn
 
 from pngmodel.bundle import write_bundle
@@ -21,6 +20,7 @@ from tasks.corpus.plan import CorpusParameters
 from tasks.datasets.extraction import Geometry, extract_patches
 from tasks.datasets.ingest import ingest
 from tasks.models.registry import add_version
+from tasks.stores.commits import PartWriter
 from tasks.stores.corpus_store import Corpus
 from tasks.stores.io import filesystem as files
 from tasks.stores.io import objects
@@ -32,7 +32,6 @@ from tests.servers import s3_on_loopback
 BUCKET = "s3://noise"
 TRIES, IMAGES = 12, 4
 SHARE = dict.fromkeys(FAULTS, 0.05) | {"error 500": 0.025, "SlowDown": 0.025, "time-out": 0.01}
-RATES = {"time-out": 0.01, "error 500": 0.05, "SlowDown": 0.05, "stale listing": 1.0}
 COMMITS = {"catalogue": "catalogue.json", "patches": "store.json", "corpus": "corpus.json"}
 pytestmark = pytest.mark.timeout(900)
 
@@ -159,18 +158,7 @@ def check_told(job: Job) -> None:
         assert "s3://noise/" in str(error), error
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_of_one_kind_changes_nothing(name: str, disturbed: Callable) -> None:
-    proxy, job = disturbed({name: RATES.get(name, 0.1)}, 1, name.replace(" ", "-"))
-    assert proxy.counted[name] > 0
-    check_told(job)
-
-
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))]
-
-
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [0])
 def test_all_faults_at_once_change_nothing(seed: int, disturbed: Callable) -> None:
     proxy, job = disturbed(SHARE, seed, f"storm-{seed}")
     told = f"seed {seed}: {proxy.counted.total()} faults in {proxy.requests.total()} requests: {dict(proxy.counted)}; "
@@ -242,11 +230,11 @@ def test_an_object_that_is_always_the_same_damage(known: bool, server: str, monk
 
 def test_a_plan_that_is_there_is_never_written_again(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor tried to: not every server knows conditional writes, and a finished store may be read-only."""
-    plan, location = {"kind": "corpus", "layout": {}}, f"{BUCKET}/planned"
-    assert begin(location, "plan.json", plan, "a") is None
+    planned = PartWriter(f"{BUCKET}/planned", {"kind": "corpus", "seed": 0})
+    assert planned.begin() is None
     with FaultyProxy(server, {}) as proxy:
         through(proxy.url, monkeypatch)
-        assert begin(location, "plan.json", plan, "a") == plan | {"key": "a"}
-        with pytest.raises(UserError, match="holds another corpus"):
-            begin(location, "plan.json", plan, "b")
+        assert planned.begin() == {"kind": "corpus", "seed": 0, "key": planned.key}
+        with pytest.raises(UserError, match=r"holds a different corpus; different settings: seed"):
+            PartWriter(planned.url, {"kind": "corpus", "seed": 1}).begin()
         assert not [path for method, path in proxy.requests if method == "PUT"]

@@ -9,20 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import s3fs
 
 from pngmodel.errors import UserError
 from tasks.corpus.inspection import verify
 from tasks.stores.corpus_store import Corpus
 from tasks.stores.io.filesystem import read_json
 from tests.faults.disk import WORDS, Job
-from tests.servers import quietly, s3_on_loopback
+from tests.servers import quietly
 
 HERE = Path(__file__).parent
 RUN = """
@@ -35,22 +33,11 @@ with user_errors():
 pytestmark = pytest.mark.timeout(600)
 
 
-SOURCES = ["disk", pytest.param("object storage", marks=pytest.mark.slow)]
-
-
-@pytest.fixture(scope="module", params=SOURCES)
-def location(request: pytest.FixtureRequest, folder: Path, environment: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where corpora go: a folder, or a bucket of a real S3-speaking server."""
+@pytest.fixture(scope="module")
+def location(folder: Path, environment: pytest.MonkeyPatch) -> str:
+    """Where corpora go; tests/campaigns has a bucket instead."""
     environment.setenv("PYTHONPATH", str(HERE.parents[1]))
-    if request.param == "disk":
-        yield str(folder / "corpora")
-        return
-    with s3_on_loopback() as url:
-        environment.setenv("AWS_ENDPOINT_URL", url)
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("noise")
-        yield "s3://noise/corpora"
-    s3fs.S3FileSystem.clear_instance_cache()
+    return str(folder / "corpora")
 
 
 def start(images: str, output: str, **asked: Any) -> subprocess.Popen[bytes]:

@@ -50,21 +50,21 @@ def test_train_and_evaluate(patches: str, recipe: str, tmp_path: Path, tree: Tre
         config=recipe,
         output=str(folder),
         real=[patches],
-        arms=[Arm(name="white", synthetic="awgn"), Arm(name="half", synthetic="awgn", share=0.5)],
-        seeds=[0, 1, 2],
-        cluster=ClusterConfig(kind="local", workers=2),
+        arms=[Arm(name="half", synthetic="awgn", share=0.5)],
+        seeds=[0, 1],
+        cluster=ClusterConfig(kind="local", workers=1),
     )
     result = train_denoiser(training)
     assert result["finished"]
     assert [(d["arm"], d["seed"]) for d in result["denoisers"]] == [
-        (arm, seed) for seed in (0, 1, 2) for arm in ("real", "white", "half")
+        (arm, seed) for seed in (0, 1) for arm in ("real", "half")
     ]
-    assert any(str(folder / "half" / "seed-2" / "bundle") in text for text in texts("Denoisers trained"))
+    assert any(str(folder / "half" / "seed-1" / "bundle") in text for text in texts("Denoisers trained"))
     tests = [TestSet(name="own", references=patches, split="validation", limit=3)]
     evaluation = EvaluateDenoiserParameters(denoisers=[str(folder), "nlm"], tests=tests, output=str(location))
     record = evaluate_denoiser(evaluation)
-    assert set(record["tests"]["own"]["metrics"]) == {"noisy", "real", "white", "half", "nlm"}
-    assert record["tests"]["own"]["metrics"]["half"]["seeds"] == [0, 1, 2]
+    assert set(record["tests"]["own"]["metrics"]) == {"noisy", "real", "half", "nlm"}
+    assert record["tests"]["own"]["metrics"]["half"]["seeds"] == [0, 1]
     assert any("real pairs (control)" in text for text in texts("# Denoisers\n"))
     before = tree(folder) | tree(location)
     train_denoiser(training)
@@ -74,9 +74,10 @@ def test_train_and_evaluate(patches: str, recipe: str, tmp_path: Path, tree: Tre
 
 def test_the_papers_tables(patches: str, recipe: str, tmp_path: Path, tree: Tree) -> None:
     budget = yaml.safe_load(Path("configs/paper/smoke.yaml").read_text())
-    budget |= {"denoiser": recipe, "denoiser_steps": 2, "seeds": [0, 1]}
+    budget |= {"denoiser": recipe, "denoiser_steps": 2, "seeds": [0]}
     (tmp_path / "budget.yaml").write_text(yaml.safe_dump(budget))
     parameters = ReproduceParameters(
+        model="heteroscedastic",
         real=patches,
         tests=[
             TestSet(name="own", references=patches, split="validation"),

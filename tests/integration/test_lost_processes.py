@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prefect.settings import PREFECT_API_URL
 
 from pngmodel.errors import UserError
 from tasks.datasets.extraction import Geometry, extract_patches
@@ -23,8 +24,8 @@ from tests.servers import PROGRAMS, Dask, wait_until
 
 PNGNOISE = PROGRAMS / "pngnoise"
 Tree = Callable[[Any], dict[str, bytes]]
-SIZE, SHARD, PAIRS = 64, 4, 24
-pytestmark = pytest.mark.timeout(300)
+SIZE, SHARD, PAIRS = 64, 4, 12
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("prefect_server")]
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def dask(tmp_path: Path) -> Iterator[Dask]:
 
 @pytest.fixture
 def many(tmp_path: Path, pair: Callable, save: Callable) -> str:
-    """The catalogue of two dozen pairs, large enough that a run can be met in its middle."""
+    """The catalogue of a dozen pairs, large enough that a run can be met in its middle."""
     rng = np.random.default_rng(0)
     for k in range(PAIRS):
         noisy, clean = pair(k, 256, 256)
@@ -60,7 +61,7 @@ def parts(output: Path) -> int:
 
 def start(many: str, output: Path, *more: str) -> subprocess.Popen[str]:
     """`pngnoise patches` in a process and session of its own."""
-    kept = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    kept = os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value()}
     sizes = ["--size", str(SIZE), "--shard", str(SHARD)]
     return subprocess.Popen(
         [PNGNOISE, "patches", many, "--output", str(output), *sizes, "--json", *more],

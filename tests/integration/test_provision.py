@@ -31,18 +31,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     running.kill()
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """One deployment of infra/ with its schedule and trigger, and all automations."""
+    folder = tmp_path_factory.mktemp("files")
     content = yaml.safe_load(Path("infra/prefect.yaml").read_text())
     content["deployments"] = [d for d in content["deployments"] if d["name"] == "catch-up"]
-    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(content))
-    return ["--file", str(tmp_path / "prefect.yaml"), "--automations", "infra/automations.yaml"]
+    (folder / "prefect.yaml").write_text(yaml.safe_dump(content))
+    return ["--file", str(folder / "prefect.yaml"), "--automations", "infra/automations.yaml"]
 
 
 def deploy(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(PROGRAMS / "pngnoise"), "deploy", *arguments, "--json"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def deployed(server: dict[str, str], files: list[str]) -> dict[str, str]:
+    """The environment of a client that has deployed, and may do so again."""
+    client = server | {"PREFECT_API_AUTH_STRING": SECRET, "PNGNOISE_FAILURE_WEBHOOK": HOOK}
+    done = deploy(client | {"PNGNOISE_GPU_SLOTS": "3"}, *files)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["automations"] == ["pngnoise lost runs", "pngnoise failures"]
+    return client
 
 
 def ask(environment: dict[str, str], method: str, path: str, **content: Any) -> Any:
@@ -61,19 +72,15 @@ def test_without_the_password_it_says_what_is_missing(server: dict[str, str], fi
     assert "Traceback" not in refused.stderr
 
 
-def test_called_twice_nothing_changes_and_switches_stay(server: dict[str, str], files: list[str]) -> None:
-    client = server | {"PREFECT_API_AUTH_STRING": SECRET, "PNGNOISE_FAILURE_WEBHOOK": HOOK, "PNGNOISE_GPU_SLOTS": "3"}
-    done = deploy(client, *files)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["automations"] == ["pngnoise lost runs", "pngnoise failures"]
+def test_called_twice_nothing_changes_and_switches_stay(deployed: dict[str, str], files: list[str]) -> None:
+    client = deployed
     deployment = ask(client, "POST", "deployments/filter")[0]
     schedule = deployment["schedules"][0]
     assert not schedule["active"]
     rules = {rule["name"]: rule for rule in ask(client, "POST", "automations/filter")}
     ask(client, "PATCH", f"deployments/{deployment['id']}/schedules/{schedule['id']}", active=True)
     ask(client, "PATCH", f"automations/{rules['pngnoise failures']['id']}", enabled=False)
-    del client["PNGNOISE_GPU_SLOTS"]  # who says nothing of slots changes none
-    again = deploy(client, *files)
+    again = deploy(client, *files)  # without PNGNOISE_GPU_SLOTS, which leaves the slots as they are
     assert again.returncode == 0, again.stderr
     found = ask(client, "POST", "deployments/filter")[0]
     assert (found["id"], found["schedules"][0]["active"]) == (deployment["id"], True)
@@ -90,10 +97,8 @@ def test_called_twice_nothing_changes_and_switches_stay(server: dict[str, str], 
     }
 
 
-def test_secrets_are_nowhere_in_what_the_server_shows(server: dict[str, str], files: list[str]) -> None:
-    client = server | {"PREFECT_API_AUTH_STRING": SECRET, "PNGNOISE_FAILURE_WEBHOOK": HOOK}
-    assert deploy(client, *files).returncode == 0
-    shown = [ask(client, "POST", f"{kind}/filter") for kind in ("deployments", "automations", "work_pools")]
-    shown.append(ask(client, "POST", "block_documents/filter", include_secrets=False))
+def test_secrets_are_nowhere_in_what_the_server_shows(deployed: dict[str, str]) -> None:
+    shown = [ask(deployed, "POST", f"{kind}/filter") for kind in ("deployments", "automations", "work_pools")]
+    shown.append(ask(deployed, "POST", "block_documents/filter", include_secrets=False))
     assert "pngnoise-failures" in str(shown[-1])
     assert "planted" not in str(shown)

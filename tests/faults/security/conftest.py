@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tasks.corpus.plan import CorpusParameters
 from tasks.runtime.provenance import content_key
 
 
@@ -55,9 +54,9 @@ def hostile(tmp_path: Path) -> Iterator[Hostile]:
 
 
 @pytest.fixture
-def corpus(tmp_path: Path, parameters: Callable[..., CorpusParameters], made: Any) -> Path:
+def corpus(tmp_path: Path, published: Callable[..., Path]) -> Path:
     """A small published corpus."""
-    made(parameters(tmp_path / "given" / "corpus"))
+    published(tmp_path / "given" / "corpus")
     return tmp_path / "given" / "corpus"
 
 

@@ -42,8 +42,8 @@ def test_it_is_valid(parameters: Make, made: Made, tmp_path: Path, caplog: pytes
     )
 
 
-def test_its_records_are_those_of_the_manifest(parameters: Make, made: Made, tmp_path: Path) -> None:
-    made(parameters(tmp_path / "c", scale=2))
+def test_its_records_are_those_of_the_manifest(published: Callable[..., Path], tmp_path: Path) -> None:
+    published(tmp_path / "c", 2)
     dataset = mlcroissant.Dataset(jsonld=str(tmp_path / "c" / "croissant.json"))
     found = list(dataset.records("samples"))
     rows = Corpus.open(str(tmp_path / "c")).table.to_pylist()

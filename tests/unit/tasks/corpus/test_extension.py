@@ -23,6 +23,7 @@ from tasks.stores.io.filesystem import sha256
 
 Make = Callable[..., CorpusParameters]
 Made = Callable[[CorpusParameters], Any]
+Copy = Callable[..., Path]
 Tree = Callable[[Any], dict[str, bytes]]
 
 
@@ -31,28 +32,32 @@ def contents(corpus: Corpus) -> list[str]:
     return [sha256(b"".join(image.tobytes() for image in corpus.read(k))) for k in range(len(corpus))]
 
 
-@pytest.mark.parametrize("rows_per_file", [1 << 20, 16])
+REWRITTEN = {"plan.json", "zarr.json", "noisy/zarr.json", "corpus.json", "gate.json", "README.md", "report.html"}
+
+
+@pytest.mark.parametrize("split_manifest", [False, True])
 def test_two_draws_become_four(
-    parameters: Make, made: Made, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_per_file: int
+    parameters: Make,
+    made: Made,
+    published: Copy,
+    tree: Tree,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    split_manifest: bool,
 ) -> None:
-    monkeypatch.setattr(corpus_format, "ROWS_PER_MANIFEST", rows_per_file)
-    made(parameters(tmp_path / "c", scale=2))
+    at_once = published
+    if split_manifest:
+        monkeypatch.setattr(corpus_format, "ROWS_PER_MANIFEST", 16)
+        at_once = lambda output, scale: made(parameters(output, scale=scale))  # noqa: E731
+    at_once(tmp_path / "c", 2)
     before, seen = tree(tmp_path / "c"), contents(Corpus.open(str(tmp_path / "c")))
-    published, shards = made(parameters(tmp_path / "c", scale=4))
+    extended, shards = made(parameters(tmp_path / "c", scale=4))
     assert shards == {"made": 10, "kept": 10}
-    assert published.pairs == 144
+    assert extended.pairs == 144
     after = tree(tmp_path / "c")
     rewritten = {name for name in before if after.get(name) != before[name]}
-    assert rewritten == {
-        "plan.json",
-        "zarr.json",
-        "noisy/zarr.json",
-        "corpus.json",
-        "gate.json",
-        "README.md",
-        "report.html",
-    } | ({"croissant.json"} & set(before))
-    made(parameters(tmp_path / "at_once", scale=4))
+    assert rewritten == REWRITTEN | ({"croissant.json"} & set(before))
+    at_once(tmp_path / "at_once", 4)
     assert tree(tmp_path / "at_once") == after
     corpus = Corpus.open(str(tmp_path / "c"))
     assert contents(corpus)[:72] == seen
@@ -60,10 +65,9 @@ def test_two_draws_become_four(
 
 
 def test_the_old_draws_are_read_until_the_new_record_is_there(
-    parameters: Make, made: Made, tree: Tree, tmp_path: Path
+    parameters: Make, published: Copy, tmp_path: Path
 ) -> None:
-    url = str(tmp_path / "c")
-    made(parameters(url, scale=2))
+    url = str(published(tmp_path / "c", 2))
     seen = contents(Corpus.open(url))
     opened = Corpus.open(url)
     plan = plan_corpus(parameters(url, scale=4))
@@ -82,10 +86,9 @@ def test_the_old_draws_are_read_until_the_new_record_is_there(
 
 
 def test_draws_that_the_gate_refuses_leave_the_corpus_as_it_was(
-    parameters: Make, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parameters: Make, made: Made, published: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = str(tmp_path / "c")
-    made(parameters(url, scale=2))
+    url = str(published(tmp_path / "c", 2))
     # Rules may not differ from those that it was published under, so the figures have to.
     bad = {"kld": 9.0, "lag1_error": 0.0, "cross_channel_error": 0.0, "std_ratio": 1.0, "pairs": 1}
     monkeypatch.setattr("tasks.corpus.publish.compare", lambda plan, pairs: {"GP": bad})
@@ -102,17 +105,21 @@ def test_draws_that_the_gate_refuses_leave_the_corpus_as_it_was(
     assert found["orphans"] == [f"{url}/gate-failed.json"]
 
 
-def test_fewer_draws_are_refused_and_nothing_changes(parameters: Make, made: Made, tree: Tree, tmp_path: Path) -> None:
-    made(parameters(tmp_path / "c", scale=2))
+def test_fewer_draws_are_refused_and_nothing_changes(
+    parameters: Make, made: Made, published: Copy, tree: Tree, tmp_path: Path
+) -> None:
+    published(tmp_path / "c", 2)
     before = tree(tmp_path / "c")
     with pytest.raises(UserError, match=r"holds 2 samples of each clean image, 1 requested.*column 'repeat' below 1"):
         made(parameters(tmp_path / "c", scale=1))
     assert tree(tmp_path / "c") == before
 
 
-def test_an_interrupted_extension_goes_on(parameters: Make, made: Made, tree: Tree, tmp_path: Path) -> None:
-    made(parameters(tmp_path / "whole", scale=3))
-    made(parameters(tmp_path / "c", scale=1))
+def test_an_interrupted_extension_goes_on(
+    parameters: Make, made: Made, published: Copy, tree: Tree, tmp_path: Path
+) -> None:
+    published(tmp_path / "whole", 3)
+    published(tmp_path / "c")
     plan = plan_corpus(parameters(tmp_path / "c", scale=3))
     begin(plan)
     with open_cluster(ClusterConfig()) as cluster:
@@ -123,9 +130,11 @@ def test_an_interrupted_extension_goes_on(parameters: Make, made: Made, tree: Tr
     assert tree(tmp_path / "c") == tree(tmp_path / "whole")
 
 
-def test_a_damaged_old_shard_takes_the_corpus_back(parameters: Make, made: Made, tree: Tree, tmp_path: Path) -> None:
-    made(parameters(tmp_path / "whole", scale=2))
-    made(parameters(tmp_path / "c", scale=1))
+def test_a_damaged_old_shard_takes_the_corpus_back(
+    parameters: Make, made: Made, published: Copy, tree: Tree, tmp_path: Path
+) -> None:
+    published(tmp_path / "whole", 2)
+    published(tmp_path / "c")
     (tmp_path / "c" / "clean" / "c" / "1" / "0" / "0" / "0").write_bytes(b"torn")
     plan = plan_corpus(parameters(tmp_path / "c", scale=2))
     begin(plan)
@@ -137,9 +146,8 @@ def test_a_damaged_old_shard_takes_the_corpus_back(parameters: Make, made: Made,
     assert tree(tmp_path / "c") == tree(tmp_path / "whole")
 
 
-def test_draws_differ_and_clean_images_are_shared(parameters: Make, made: Made, tmp_path: Path) -> None:
-    made(parameters(tmp_path / "c", scale=3))
-    corpus = Corpus.open(str(tmp_path / "c"))
+def test_draws_differ_and_clean_images_are_shared(published: Copy, tmp_path: Path) -> None:
+    corpus = Corpus.open(str(published(tmp_path / "c", 3)))
     first, second, third = (corpus.read(k) for k in (7, 43, 79))
     for other in (second, third):
         np.testing.assert_array_equal(other[0], first[0])

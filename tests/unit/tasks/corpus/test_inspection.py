@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,11 +19,9 @@ KINDS = ("catalogue", "patch store", "corpus", "model bundle", "prompt bank")
 
 
 @pytest.fixture
-def locations(
-    catalogue: str, patches: str, parameters: Callable[..., Any], made: Callable[[Any], Any], tmp_path: Path
-) -> dict[str, Path]:
+def locations(catalogue: str, patches: str, published: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
     """One of each kind."""
-    made(parameters(tmp_path / "corpus"))
+    published(tmp_path / "corpus")
     small = {"channels": (4, 4, 8, 8), "width": 24, "depth": 1, "heads": 2}
     model = NoiseModel(PRESETS["tiny"].model_copy(update=small))
     save_bundle(model, tmp_path / "bundle", training={"data": "none"}, card="# card")

@@ -34,10 +34,9 @@ def verified(url: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def corpus(parameters: Make, made: Made, tmp_path: Path) -> Path:
-    """A published corpus of two draws, 10 shards."""
-    made(parameters(tmp_path / "corpora" / "c", scale=2))
-    return tmp_path / "corpora" / "c"
+def corpus(published: Callable[..., Path], tmp_path: Path) -> Path:
+    """A published corpus of two samples per image, 10 shards."""
+    return published(tmp_path / "corpora" / "c", 2)
 
 
 def test_all_or_some_shards_are_verified(corpus: Path) -> None:
@@ -132,13 +131,15 @@ def test_sizes_are_enough_where_they_are_asked_for(parameters: Make, tmp_path: P
     assert make_corpus_shards(plan_corpus(asked)) == {"made": 1, "kept": 4}
 
 
-def test_corpora_are_compared(corpus: Path, parameters: Make, made: Made, tmp_path: Path) -> None:
+def test_corpora_are_compared(
+    corpus: Path, published: Callable[..., Path], parameters: Make, made: Made, tmp_path: Path
+) -> None:
     shutil.copytree(corpus, tmp_path / "copy")
     same = compare_corpora(str(corpus), str(tmp_path / "copy"))
     assert same["equal"]
     assert (same["differs_in"], same["metrics"]) == ({}, {})
     assert (same["equal_shards"], same["equal_samples"], same["shards"]) == (10, 72, [10, 10])
-    made(parameters(tmp_path / "half"))
+    published(tmp_path / "half")
     half = compare_corpora(str(corpus), str(tmp_path / "half"))
     assert not half["equal"]
     assert half["differs_in"] == {"repeats": [2, 1], "pairs": [72, 36]}

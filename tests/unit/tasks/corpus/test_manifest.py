@@ -66,10 +66,14 @@ def test_several_files_say_what_one_says(
 
 
 def test_published_tables_are_not_written_as_other_bytes(
-    parameters: Make, made: Made, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parameters: Make,
+    published: Callable[..., Path],
+    tree: Tree,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Another pyarrow would: what is published names its files by their bytes, also when the new draws are refused."""
-    made(parameters(tmp_path / "c"))
+    published(tmp_path / "c")
     before = tree(tmp_path / "c")
     plan = plan_corpus(parameters(tmp_path / "c", scale=2))
     make_corpus_shards(plan)

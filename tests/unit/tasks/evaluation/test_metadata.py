@@ -55,6 +55,10 @@ def parameters(*references: str, **changes: Any) -> MetadataParameters:
     return MetadataParameters(**(fields | changes))
 
 
+BASELINE = {"model": "heteroscedastic", "features": "all", "seeds": 1, "steps": 5}
+"""Features that cost nothing: the shipped model takes seconds per image."""
+
+
 def test_prompts_are_the_generators_own(cameras: Callable) -> None:
     url = cameras("x")
     samples, skipped = choose_samples("shipped", "cpu", [url], "prompts", limit=3, side=64)
@@ -116,9 +120,9 @@ def test_the_record_and_its_page(cameras: Callable, tmp_path: Path) -> None:
 
 def test_it_repeats_and_workers_find_the_same(cameras: Callable) -> None:
     url = cameras("x")
-    first = classify_metadata(parameters(url, seeds=1))
-    assert classify_metadata(parameters(url, seeds=1)) == first
-    assert classify_metadata(parameters(url, seeds=1, cluster={"kind": "local", "workers": 1})) == first
+    first = classify_metadata(parameters(url, **BASELINE))
+    assert classify_metadata(parameters(url, **BASELINE)) == first
+    assert classify_metadata(parameters(url, **BASELINE, cluster={"kind": "local", "workers": 1})) == first
 
 
 def test_what_cannot_be_used(cameras: Callable, catalogue: str, patches: str) -> None:
@@ -128,11 +132,11 @@ def test_what_cannot_be_used(cameras: Callable, catalogue: str, patches: str) ->
     with pytest.raises(UserError, match=r"no pair can be used \(.*has a side of 32 pixels, less than --side"):
         classify_metadata(parameters(patches))
     with pytest.raises(UserError, match=r"1 classes of camera can be split by scene|0 classes of camera"):
-        classify_metadata(parameters(cameras("z", "A")))
+        classify_metadata(parameters(cameras("z", "A"), **BASELINE))
     with pytest.raises(UserError, match=r"has only one scene \(a\)"):
-        classify_metadata(parameters(cameras("w", scenes="a", least=4)))
-    record = classify_metadata(parameters(url, model="heteroscedastic", features="all", seeds=1, steps=5))
+        classify_metadata(parameters(cameras("w", scenes="a", least=4), **BASELINE))
+    record = classify_metadata(parameters(url, **BASELINE))
     assert record["protocol"] == "metadata-all"
-    mixed = classify_metadata(parameters(url, catalogue, seeds=1, steps=5))  # of whose cameras one is known
+    mixed = classify_metadata(parameters(url, catalogue, **BASELINE))  # of whose cameras one is known
     assert {"id": "wall_100_1", "reason": "the camera is unknown"} in mixed["skipped"]
     assert mixed["tasks"]["camera"]["skipped"] == [{"class": "GP", "reason": "has only one scene (street), 2 samples"}]

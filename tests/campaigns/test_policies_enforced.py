@@ -21,12 +21,10 @@ from tasks.models.registry import add_version
 from tasks.runtime.clusters import ClusterConfig, open_cluster
 from tasks.stores.io.filesystem import create_bytes, exists, read_bytes, remove, write_bytes
 from tasks.stores.io.listing import list_files
-from tests.faults.security import ceph
+from tests.campaigns import ceph
 
-HERE = Path(__file__).parent
-POLICIES = HERE.parents[2] / "infra" / "policies"
+POLICIES = Path(__file__).parents[2] / "infra" / "policies"
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(500),
     pytest.mark.skipif(bool(ceph.missing()), reason=f"no Ceph here to enforce them: {', '.join(ceph.missing())}"),
 ]

@@ -1,8 +1,8 @@
 """The long form of the fuzzing: atheris on every target of the table, one process each; prints a Markdown table.
 
     make fuzz                                             all targets
-    python tests/faults/fuzz/campaign.py --target tar --seconds 600
-    python tests/faults/fuzz/campaign.py --replay fuzz-findings/tar/0123456789abcdef.input
+    python tests/campaigns/fuzz.py --target tar --seconds 600
+    python tests/campaigns/fuzz.py --replay fuzz-findings/tar/0123456789abcdef.input
 
 A finding is an input with its traceback, one for each place in the code and kind of error. Hangs and memory beyond the
 limit end a process; the next one goes on with another seed.
@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-CHECKOUT = HERE.parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
 
 SECONDS, SEED = 60, 20260801
@@ -175,7 +174,7 @@ def fuzz(target: Any, seconds: int, seed: int, findings: Path) -> None:
 def keep(folder: Path, content: bytes, error: Exception) -> None:
     """Store a failing input and its traceback, the first of its kind."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if str(CHECKOUT) in f.filename]
-    location = [(Path(f.filename).name, f.name) for f in frames if str(HERE) not in f.filename][-2:]
+    location = [(Path(f.filename).name, f.name) for f in frames if str(CHECKOUT / "tests") not in f.filename][-2:]
     name = hashlib.sha256(repr((type(error).__name__, location)).encode()).hexdigest()[:16]
     if not (folder / f"{name}.input").exists():
         (folder / f"{name}.input").write_bytes(content)
