@@ -75,7 +75,7 @@ class TrainDenoiserParameters(Devices):
     config: str = Field(
         "configs/denoisers/dncnn.yaml", description="Training configuration: a file of configs/denoisers/."
     )
-    output: str = Field("runs/denoisers", description="Local folder of the bundles: <arm>/seed-<n>/bundle.")
+    output: str = Field("runs/denoisers", description="Local folder of the bundles, ARM/seed-N/bundle.")
     real: list[str] = Field(min_length=1, description="Patch stores of real pairs.")
     split: str = Field("train", description="Only real pairs of this split.")
     arms: Arms = Field(
