@@ -171,8 +171,14 @@ def test_all_faults_at_once_change_nothing(disturbed: Callable) -> None:
     survive(SHARE | {"SlowDown": 0.005}, 0, disturbed)  # each one slows the client down for seconds
 
 
-@pytest.mark.parametrize("name", ["error 500", "SlowDown", "reset before the answer"])
-def test_tries_are_bounded_and_the_object_is_named(name: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    # aiohttp sends a PUT once more when a kept connection is reset
+    [("error 500", 1 + 3), ("SlowDown", 1 + 3), ("reset before the answer", 2 * (1 + 3))],
+)
+def test_tries_are_bounded_and_the_object_is_named(
+    name: str, sent: int, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with FaultyProxy(server, {name: 1.0}, only="broken") as proxy:
         through(proxy.url, monkeypatch)
         files.write_bytes(f"{BUCKET}/whole.bin", b"1")
@@ -183,7 +189,7 @@ def test_tries_are_bounded_and_the_object_is_named(name: str, server: str, monke
             files.write_bytes(f"{BUCKET}/a/broken.bin", b"1")
         with pytest.raises(TransientError, match=r"s3://noise/a/broken\.bin: reading failed"):
             files.read_bytes(f"{BUCKET}/a/broken.bin")
-        assert proxy.requests["PUT", "/noise/a/broken.bin"] == 3  # botocore retries, and nothing else does
+        assert proxy.requests["PUT", "/noise/a/broken.bin"] == sent  # botocore retries, and nothing else does
         assert files.read_bytes(f"{BUCKET}/whole.bin") == b"1"
 
 
