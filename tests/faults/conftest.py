@@ -20,7 +20,7 @@ from tests.servers import PROGRAMS, Dask, Server, prefect_server, s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
 POOL = "faults"
-PAIRS, SIDE = 8, 128
+PAIRS, SIDE = 4, 128
 
 
 @pytest.fixture(scope="module")

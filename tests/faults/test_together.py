@@ -51,21 +51,6 @@ def ended(run: subprocess.Popen[bytes]) -> tuple[int, str]:
     return run.wait(), said
 
 
-def test_the_same_corpus_twice_at_once(images: str, location: str) -> None:
-    runs = [start(images, f"{location}/same") for _ in range(2)]
-    for code, said in map(ended, runs):
-        assert code in (0, WORDS), said
-        if code:  # what one run has published another one need not make
-            assert f"{location}/same" in said
-            assert "error:" in said
-    last = start(images, f"{location}/same")
-    assert ended(last)[0] == 0
-    assert verify(f"{location}/same")["verified"]
-    alone = start(images, f"{location}/alone")
-    assert ended(alone)[0] == 0
-    assert Corpus.open(f"{location}/same").digest == Corpus.open(f"{location}/alone").digest
-
-
 def test_of_two_configurations_one_gets_the_place(images: str, location: str) -> None:
     output = f"{location}/other"
     runs = [start(images, output, seed=seed) for seed in (1, 2)]

@@ -127,26 +127,6 @@ def generator(awake: Callable[..., nn.Module]) -> FlowSRGBGenerator:
     return FlowSRGBGenerator(made)
 
 
-def test_a_sample_does_not_depend_on_its_batch(generator: FlowSRGBGenerator) -> None:
-    clean = torch.rand(3, 3, 18, 22)
-    prompts = [generator.extract((c + 0.05 * torch.randn_like(c)).clamp(0, 1), c) for c in clean]
-    together = generator.sample(clean, prompts, [4, 5, 6])
-    for k in range(3):
-        assert torch.equal(together[k], generator.sample(clean[k : k + 1], [prompts[k]], [4 + k])[0])
-
-
-def test_seeds_sizes_and_grey(generator: FlowSRGBGenerator) -> None:
-    clean = torch.rand(1, 3, 17, 21)
-    prompts = generator.extract(torch.rand(3, 20, 30), torch.rand(3, 20, 30))
-    drawn = generator.sample(clean, [prompts], [1])
-    assert drawn.shape == clean.shape
-    assert torch.equal(drawn, generator.sample(clean, [prompts], [1]))
-    assert not torch.equal(drawn, generator.sample(clean, [prompts], [2]))
-    assert 0 <= drawn.min() <= drawn.max() <= 1
-    grey = generator.extract(clean[0, :1], clean[0, :1].flip(-1))
-    assert generator.sample(clean[:, :1], [grey], [1]).shape == (1, 1, 17, 21)
-
-
 def test_refusals(generator: FlowSRGBGenerator) -> None:
     with pytest.raises(UserError, match="too small"):
         generator.extract(torch.rand(3, 12, 20), torch.rand(3, 12, 20))

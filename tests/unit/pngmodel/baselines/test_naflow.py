@@ -231,14 +231,6 @@ def generator(awake: Callable[..., nn.Module]) -> NAFlowGenerator:
     return NAFlowGenerator(made)
 
 
-def test_a_sample_does_not_depend_on_its_batch(generator: NAFlowGenerator) -> None:
-    clean = torch.rand(3, 3, 12, 20)
-    prompts = [generator.extract((c + 0.05 * torch.randn_like(c)).clamp(0, 1), c) for c in clean]
-    together = generator.sample(clean, prompts, [4, 5, 6])
-    for k in range(3):
-        assert torch.equal(together[k], generator.sample(clean[k : k + 1], [prompts[k]], [4 + k])[0])
-
-
 def test_seeds_references_sizes_and_grey(generator: NAFlowGenerator) -> None:
     clean = torch.rand(1, 3, 13, 9)
     prompts = generator.extract(torch.rand(3, 18, 30), torch.rand(3, 18, 30))

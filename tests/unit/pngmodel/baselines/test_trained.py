@@ -64,6 +64,8 @@ def test_a_sample_is_a_function_of_image_prompts_and_seed(generator: NoisyImageG
         assert torch.equal(together[k], generator.sample(clean[k : k + 1], [prompts[k]], [4 + k])[0])
     assert not torch.equal(together[0], generator.sample(clean[:1], prompts[:1], [7])[0])
     assert all(value.dtype == torch.float32 and value.numel() for value in prompts[0].values())
+    larger = generator.extract(torch.rand(3, 20, 30), torch.rand(3, 20, 30))
+    assert generator.sample(clean[:1], [larger], [1]).shape == (1, 3, 17, 22)
     grey = generator.extract(clean[0, :1], clean[0, :1].flip(-1))
     assert generator.sample(clean[:1, :1], [grey], [1]).shape == (1, 1, 17, 22)
 
