@@ -1,4 +1,4 @@
-"""Flow: extract the prompts of all references once and keep them; run it again to resume."""
+"""Flow: extract the prompts of all references into a prompt bank. If interrupted, run it again to resume."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.runtime.progress import reporter
 
 @pipeline("build_prompt_bank", BankParameters, lambda p: f"prompts {tail(p.output)}: {tail(p.references)}")
 def build_prompt_bank(parameters: BankParameters) -> dict[str, Any]:
-    """Write the prompt bank; finished shards of an earlier run are kept. Returns entries, shards, digest."""
+    """Write a prompt bank, keeping finished shards of an earlier run. Returns entries, shards, digest."""
     result = task_build_bank(parameters, reporter("prompts", "references"))
     publish_markdown("prompts", f"# Prompt bank\n\n{table(result)}")
     return result

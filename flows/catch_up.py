@@ -1,4 +1,4 @@
-"""Flow: tell again of models that were trained and registered and that no evaluation knows: their event was lost."""
+"""Flow: announce registered models without an evaluation, in case the event of their training was lost."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tasks.runtime.artifacts import publish_markdown, table
 
 
 class CatchUpParameters(BaseModel):
-    """Where to look."""
+    """Parameters of catch_up."""
 
     model_config = ConfigDict(extra="forbid")
 
-    models: list[str] = Field(min_length=1, description="REGISTRY/NAME of each model to look after")
+    models: list[str] = Field(min_length=1, description="models to check, REGISTRY/NAME each")
 
 
 @pipeline("catch_up", CatchUpParameters, lambda p: f"catch-up {', '.join(tail(m, 1) for m in p.models)}")
 def catch_up(parameters: CatchUpParameters) -> dict[str, Any]:
-    """Returns the versions that were told again, by model. What is evaluated already is left alone."""
-    told = {model: task_announce_unevaluated(model) for model in parameters.models}
-    shown = {model: ", ".join(versions) or "all are evaluated" for model, versions in told.items()}
-    publish_markdown("catch-up", f"# Models without an evaluation\n\n{table(dict(shown))}")
-    return {"told": told}
+    """Announce the versions without an evaluation as trained. Returns their names by model."""
+    announced = {model: task_announce_unevaluated(model) for model in parameters.models}
+    summary = {model: ", ".join(versions) or "all evaluated" for model, versions in announced.items()}
+    publish_markdown("catch-up", f"# Models without an evaluation\n\n{table(dict(summary))}")
+    return {"announced": announced}

@@ -1,4 +1,4 @@
-"""Flow: do a model's prompts tell the camera, and how well does the noise itself?"""
+"""Flow: camera classification from the prompts of a model, compared with classification from the noise itself."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tasks.runtime.provenance import commit
 
 @pipeline("classify_metadata", MetadataParameters, lambda p: f"metadata {tail(p.model)}: {len(p.references)} sets")
 def classify_metadata(parameters: MetadataParameters) -> dict[str, Any]:
-    """Returns the record: classes, what was held and left out, accuracies with their spread, confusion counts."""
+    """Return the record: classes, held-out scenes, excluded classes, accuracies over seeds, confusion matrices."""
     record = task_classify_metadata(parameters, reporter("metadata", "networks"))
-    publish_markdown("metadata", f"# Do prompts tell the camera?\n\n{metadata_table(record)}")
+    publish_markdown("metadata", f"# Camera classification from prompts\n\n{metadata_table(record)}")
     if parameters.report:
         task_write_metadata_report(record, parameters.report)
     return record | {"name": parameters.model, "commit": commit()}

@@ -1,4 +1,4 @@
-"""Flow: the unpaired setting, a patch store whose clean images are denoised noisy ones."""
+"""Flow: the unpaired setting, a patch store whose clean images are denoised noisy images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.runtime.progress import reporter
     lambda p: f"estimate-clean {tail(p.output)}: {tail(p.store)} by {tail(p.denoiser)}",
 )
 def estimate_clean(parameters: EstimateParameters) -> dict[str, Any]:
-    """Write the patch store; finished shards of an earlier run are kept. Returns patches, shards, digest."""
+    """Write the patch store, keeping finished shards of an earlier run. Returns patches, shards, digest."""
     result = task_estimate_clean(parameters, reporter("estimate", "shards"))
     publish_markdown("estimate", f"# Estimated clean images\n\n{table(result)}")
     return result

@@ -1,4 +1,4 @@
-"""Flow: how well a small classifier tells generated noise from real noise, for the model and all baselines."""
+"""Flow: classifier two-sample test of the noise of the model and all baselines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.runtime.provenance import commit
 
 @pipeline("evaluate_c2st", C2stParameters, lambda p: f"c2st-{p.reference} {tail(p.model)} on {tail(p.references)}")
 def evaluate_c2st(parameters: C2stParameters) -> dict[str, Any]:
-    """Returns the record: protocol, budget, what was held out, AUC per generator with its spread over seeds."""
+    """Return the record: protocol, budget, held-out pairs, AUC per generator with its std over seeds."""
     record = task_evaluate_c2st(parameters, reporter("c2st", "classifiers"))
     publish_markdown("c2st", f"# Classifier two-sample test ({record['protocol']})\n\n{c2st_table(record)}")
     return record | {"name": parameters.model, "commit": commit()}

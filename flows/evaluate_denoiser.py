@@ -1,4 +1,4 @@
-"""Flow: measure denoisers on real pairs, those trained on synthetic data beside the control trained on real data."""
+"""Flow: evaluate denoisers on real pairs, and compare those trained on synthetic data with the control on real data."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from tasks.stores.model_registry import is_version
     lambda p: f"evaluate-denoisers {tail(p.output)}: {', '.join(t.name for t in p.tests)}",
 )
 def evaluate_denoiser(parameters: EvaluateDenoiserParameters) -> dict[str, Any]:
-    """Returns the evaluation record. What was measured before is read from the output and not measured again."""
+    """Return the evaluation record. Measurements that are already in the output are reused."""
     tasks = measurements(parameters)
     found = task_measure_all(tasks, parameters.output, parameters.cluster, reporter("evaluate", "denoisers x sets"))
     found = {task: found[task] for task in tasks}
     record = record_of(parameters, found)
     location = publish_record(parameters.output, record)
     report = task_write_denoiser_report(parameters, record, found)
-    _tell(parameters, record, location)
+    _announce_best(parameters, record, location)
     publish_markdown("denoiser-evaluation", lambda: f"# Denoisers\n\n{fidelity_markdown(record)}\n\n{report}")
     for test in parameters.tests:
         picture = partial(small_picture, test.name, record, found)
         publish_picture(f"denoised-{test.name}", picture, "best, median and worst image")
-    publish_link("denoiser-report", report, "report with pictures")
+    publish_link("denoiser-report", report, "report with plots")
     return record | {"record": location, "report": report}
 
 
-def _tell(parameters: EvaluateDenoiserParameters, record: dict[str, Any], location: str) -> None:
-    """Tell which version of a registry among the denoisers has the highest mean PSNR: it may be promoted."""
+def _announce_best(parameters: EvaluateDenoiserParameters, record: dict[str, Any], location: str) -> None:
+    """Announce the registry version with the highest mean PSNR as evaluated, as a candidate for promotion."""
     digests = {denoiser_digest(name): name for name in parameters.denoisers if is_version(name)}
     for found in record["denoisers"]:
         log(f"{found['arm']} seed {found['seed']}: digest {found['digest']}")

@@ -1,4 +1,4 @@
-"""Flow: export a corpus to the files that other people's trainers read; run it again to resume."""
+"""Flow: export a corpus to file formats of common training frameworks. If interrupted, run it again to resume."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.runtime.progress import reporter
 
 @pipeline("export_corpus", ExportParameters, lambda p: f"export {tail(p.output)}: {tail(p.corpus)} as {p.format}")
 def export_corpus(parameters: ExportParameters) -> dict[str, Any]:
-    """Write the export; finished files of an earlier run are kept. Returns pairs, bytes, shares, digest."""
+    """Write the export, keeping finished files of an earlier run. Returns pairs, bytes, shares, digest."""
     result = task_export_corpus(parameters, reporter("export", "images"))
     publish_markdown("export", f"# Export\n\n{table(result)}")
     return result

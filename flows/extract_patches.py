@@ -1,4 +1,4 @@
-"""Flow: cut a catalogue's images into a sharded patch store."""
+"""Flow: extract patches from the images of a catalogue into a sharded patch store."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tasks.runtime.progress import reporter
 
 
 class PatchParameters(BaseModel):
-    """Which catalogue, which patches, where they go."""
+    """Parameters of extract_patches."""
 
     model_config = ConfigDict(extra="forbid")
 
-    catalogue: str = Field(description="folder or URL written by ingest_dataset")
+    catalogue: str = Field(description="folder or URL of a catalogue from ingest_dataset")
     output: str = Field(description="folder or URL of the patch store")
-    geometry: Geometry = Field(default_factory=lambda: Geometry(), description="how an image is cut")
-    shard: int = Field(64, ge=1, description="patches per shard; one shard is one object of every array")
-    select: Selection = Field(default_factory=lambda: Selection(), description="which images are cut")
-    parts: str | None = Field(None, description="'i/n': make part i of n only; finalise_store completes the store")
+    geometry: Geometry = Field(default_factory=lambda: Geometry(), description="size and stride of patches")
+    shard: int = Field(64, ge=1, description="patches per shard; a shard is one object per array")
+    select: Selection = Field(default_factory=lambda: Selection(), description="filter of images")
+    parts: str | None = Field(None, description="'i/n': process only part i of n; run finalise_store after all parts")
     cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="local"), description="where shards are made"
+        default_factory=lambda: ClusterConfig(kind="local"), description="cluster; one task per batch of shards"
     )
 
 
 @pipeline("extract_patches", PatchParameters, lambda p: f"patches {tail(p.output)}: {tail(p.catalogue)}{part(p.parts)}")
 def extract_patches(parameters: PatchParameters) -> dict[str, Any]:
-    """Write the patch store; finished shards of an earlier run are kept. Returns patches, shards, digest."""
+    """Write the patch store, keeping finished shards of an earlier run. Returns patches, shards, digest."""
     result = task_extract_patches(
         parameters.catalogue,
         parameters.output,

@@ -1,4 +1,4 @@
-"""Flow: check and commit a patch store or corpus that was made in parts."""
+"""Flow: check and commit a patch store or corpus that was written in parts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from tasks.stores.corpus_store import KIND as CORPUS
 
 
 class FinaliseParameters(BaseModel):
-    """Which store."""
+    """Parameters of finalise_store."""
 
     model_config = ConfigDict(extra="forbid")
 
-    store: str = Field(description="folder or URL that extract_patches or generate_synthetic_corpus wrote parts to")
+    store: str = Field(
+        description="folder or URL to which extract_patches or generate_synthetic_corpus has written parts"
+    )
     cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="local"), description="where shards are checked"
+        default_factory=lambda: ClusterConfig(kind="local"), description="cluster that checks shards"
     )
 
 
 @pipeline("finalise_store", FinaliseParameters, lambda p: f"finalise {tail(p.store)}")
 def finalise_store(parameters: FinaliseParameters) -> dict[str, Any]:
-    """Check all shards and publish the store; says which parts are missing. Returns counts and digest."""
+    """Check all shards and publish the store; fails with the names of missing parts. Returns counts and digest."""
     if started_kind(parameters.store) == CORPUS:
         require_parts(parameters.store)
         return generate_synthetic_corpus(recorded_parameters(parameters.store, cluster=parameters.cluster))

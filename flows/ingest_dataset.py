@@ -14,21 +14,21 @@ from tasks.runtime.progress import reporter
 
 
 class IngestParameters(BaseModel):
-    """What to read and where the catalogue goes."""
+    """Parameters of ingest_dataset."""
 
     model_config = ConfigDict(extra="forbid")
 
-    source: str = Field(description="folder or URL that holds the dataset as its owners ship it")
+    source: str = Field(description="folder, archive or URL of the dataset as published")
     adapter: str = Field(
         description="sidd-medium, sidd-small, sidd-validation, sidd-benchmark, sidd-plus, polyu, nam, cc15, dnd, "
-        "folders, tiff, clean, or a YAML rule file of configs/datasets/"
+        "folders, tiff, clean, or a YAML rule file (see configs/datasets/)"
     )
     output: str = Field(description="folder or URL of the catalogue")
     settings: IngestSettings = Field(
-        default_factory=IngestSettings, description="what is asked of the dataset beyond its layout"
+        default_factory=IngestSettings, description="splits, licence and limits of the ingestion"
     )
     cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"), description="where images are looked at"
+        default_factory=lambda: ClusterConfig(kind="inline"), description="cluster that reads images"
     )
 
 
@@ -36,7 +36,7 @@ class IngestParameters(BaseModel):
     "ingest_dataset", IngestParameters, lambda p: f"ingest {tail(p.output)}: {tail(p.source)} as {tail(p.adapter)}"
 )
 def ingest_dataset(parameters: IngestParameters) -> dict[str, Any]:
-    """Read and verify all pairs, write the catalogue. Returns pairs, rejected with reasons, digest."""
+    """Read and verify all pairs, and write the catalogue. Returns pairs, rejected pairs with reasons, digest."""
     result = task_ingest(
         parameters.source,
         parameters.adapter,
@@ -45,5 +45,5 @@ def ingest_dataset(parameters: IngestParameters) -> dict[str, Any]:
         cluster=parameters.cluster,
         progress=reporter("ingest", "pairs"),
     )
-    publish_markdown("ingest", lambda: describe(result["catalogue"]), "what the dataset holds")
+    publish_markdown("ingest", lambda: describe(result["catalogue"]), "content of the dataset")
     return result

@@ -1,4 +1,4 @@
-"""Flow: make the images of a corpus of recipes."""
+"""Flow: generate the images of a corpus that was published as a recipe."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from tasks.runtime.clusters import ClusterConfig
 
 
 class MaterialiseParameters(BaseModel):
-    """Which recipes, and where the images go."""
+    """Parameters of materialise_corpus."""
 
     model_config = ConfigDict(extra="forbid")
 
-    recipe: str = Field(description="folder, URL or alias of a corpus of recipes")
+    recipe: str = Field(description="folder, URL or alias of a corpus with mode 'recipe'")
     output: str = Field(description="folder or URL of the corpus")
-    mode: Literal["pairs", "noisy"] = Field("pairs", description="what is stored of the pairs")
-    model: str | None = Field(None, description="where the model lies now, if elsewhere")
-    references: str | None = Field(None, description="where the references lie now, if elsewhere")
-    clean: str | None = Field(None, description="where the clean images lie now, if elsewhere")
-    device: str | None = Field(None, description="cpu, cuda or cuda:N; default: the recipe's")
-    parts: str | None = Field(None, description="i/n: make part i of n and do not publish")
-    override_gate: str | None = Field(None, description="publish although the gate fails, for this reason")
+    mode: Literal["pairs", "noisy"] = Field(
+        "pairs", description="pairs: store noisy and clean images; noisy: store only noisy images"
+    )
+    model: str | None = Field(None, description="location of the model; default: as in the recipe")
+    references: str | None = Field(None, description="location of the references; default: as in the recipe")
+    clean: str | None = Field(None, description="location of the clean images; default: as in the recipe")
+    device: str | None = Field(None, description="cpu, cuda or cuda:N; default: as in the recipe")
+    parts: str | None = Field(None, description="'i/n': generate only part i of n, without publishing")
+    override_gate: str | None = Field(None, description="reason to publish even if the quality gate fails")
     cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"), description="where shards are made"
+        default_factory=lambda: ClusterConfig(kind="inline"), description="cluster; one task per shard"
     )
 
 
@@ -39,13 +41,17 @@ class MaterialiseParameters(BaseModel):
     lambda p: f"materialise {tail(p.output)}: {tail(p.recipe)}{part(p.parts)}",
 )
 def materialise_corpus(parameters: MaterialiseParameters) -> dict[str, Any]:
-    """As :func:`generate_synthetic_corpus`, of what a corpus of recipes says.
+    """Run :func:`generate_synthetic_corpus` with the parameters of a recipe.
 
-    ``differs_in`` names what may change last bits of the images: another version of the code, packages or device.
+    ``differs_in`` of the result names differences that may change the least significant bits of the images: versions of
+    code or packages, or the device.
     """
     changes = parameters.model_dump(exclude={"recipe", "cluster"})
-    asked = recorded_parameters(parameters.recipe, **changes, cluster=parameters.cluster)
-    differs_in = require_same_recipe(parameters.recipe, task_plan_corpus(asked))
+    corpus_parameters = recorded_parameters(parameters.recipe, **changes, cluster=parameters.cluster)
+    differs_in = require_same_recipe(parameters.recipe, task_plan_corpus(corpus_parameters))
     if differs_in:
-        log(f"the recipe was written with another {' and '.join(differs_in)}: last bits may differ from what was meant")
-    return generate_synthetic_corpus(asked) | {"differs_in": differs_in}
+        log(
+            f"the recipe was written with another {' and '.join(differs_in)}; the least significant bits of the images "
+            "may differ"
+        )
+    return generate_synthetic_corpus(corpus_parameters) | {"differs_in": differs_in}

@@ -1,4 +1,4 @@
-"""Flow: make a version of a registry the champion, if its evaluation passes the gate."""
+"""Flow: promote a registry version to champion if its evaluation passes the promotion rules."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tasks.runtime.artifacts import log, publish_markdown
 
 @pipeline("promote_model", PromoteParameters, lambda p: f"promote {tail(p.version)}")
 def promote_model(parameters: PromoteParameters) -> dict[str, Any]:
-    """Returns the last move of the champion; fails, with the figures and limits in words, when the gate does."""
+    """Return the last move of the champion. Fails with all metrics and thresholds if a rule fails."""
     kind, version = model_kind(parameters.version), parse_version_name(parameters.version)[1].version
     move = task_promote(parameters)
     if move["version"] == version:
         log(f"{parameters.version}: digest {move['digest']}, record {move['record']}, was version {move['previous']}")
         announce_model(PROMOTED, kind, model=parameters.version, digest=move["digest"], previous=move["previous"])
     else:
-        log(f"{parameters.version}: was promoted with this record before; champion is version {move['version']}")
+        log(f"{parameters.version}: already promoted with this record; the champion is version {move['version']}")
     title = f"# Champion is version {move['version']}"
     publish_markdown("promotion", lambda: f"{title}\n\n{plain(move['reason'])}\n\n{findings_table(move)}")
     return move

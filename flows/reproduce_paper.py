@@ -1,4 +1,4 @@
-"""Flow: the tables of the PNG paper on the data that is there, one subflow each."""
+"""Flow: reproduce the tables of the PNG paper on the given data, with one subflow per table."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tasks.runtime.artifacts import publish_markdown
 
 @pipeline("reproduce_paper", ReproduceParameters, lambda p: f"paper {tail(p.budget)}: {tail(p.real)}")
 def reproduce_paper(parameters: ReproduceParameters) -> dict[str, Any]:
-    """Writes a page per table below ``pages/`` of the output: measured, the paper's figure, what differs.
+    """Write a page per table to ``pages/`` in the output, with measured and published values and their differences.
 
-    What was made by an earlier run with the same inputs is not made again.
+    Results of an earlier run with the same inputs are reused.
 
     Returns:
-        Places of the pages by table.
+        Locations of the index, and of the pages by table.
     """
     budget = load_budget(parameters.budget)
     if unknown := sorted(set(parameters.tables) - set(TABLES)):
-        raise UserError(f"tables: {', '.join(unknown)} do not exist; choose from {', '.join(TABLES)}")
+        raise UserError(f"tables: unknown names {', '.join(unknown)}; choose from {', '.join(TABLES)}")
     folder, pages, locations = parameters.location("pages"), [], {}
     for name in parameters.tables or TABLES:
         page = TABLES[name](parameters, budget)

@@ -1,4 +1,4 @@
-"""Flow: denoise a benchmark without public ground truth and write the files that its server takes."""
+"""Flow: denoise a benchmark without public ground truth, and write the files of a submission."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tasks.runtime.progress import reporter
 
 @pipeline("submit_benchmark", SubmitParameters, lambda p: f"submit {p.benchmark}: {tail(p.denoiser)}")
 def submit_benchmark(parameters: SubmitParameters) -> dict[str, Any]:
-    """Returns the record of the submission; images of an earlier run are kept."""
+    """Return the record of the submission. Images of an earlier run are kept."""
     record = task_submit(parameters, reporter("submit", "images"))
-    shown = {name: value for name, value in record.items() if name not in ("files", "description")}
-    publish_markdown("submission", f"# Submission\n\n{table(shown | {'files': len(record['files'])})}")
+    summary = {name: value for name, value in record.items() if name not in ("files", "description")}
+    publish_markdown("submission", f"# Submission\n\n{table(summary | {'files': len(record['files'])})}")
     return record

@@ -1,4 +1,4 @@
-"""Flow: train denoisers on real and synthetic pairs, several seeds, always beside the real control."""
+"""Flow: train denoisers on real and synthetic pairs, with several seeds and a control on real pairs."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from tasks.runtime.provenance import commit
 
 
 class TrainDenoiserParameters(BaseModel):
-    """What is trained on which data."""
+    """Parameters of train_denoiser."""
 
     model_config = ConfigDict(extra="forbid")
 
-    config: str = Field("configs/denoisers/dncnn.yaml", description="a file of configs/denoisers/")
-    output: str = Field("runs/denoisers", description="local folder: <arm>/seed-<n>/bundle")
+    config: str = Field("configs/denoisers/dncnn.yaml", description="training configuration, see configs/denoisers/")
+    output: str = Field("runs/denoisers", description="local folder; bundles are written to <arm>/seed-<n>/bundle")
     real: list[str] = Field(min_length=1, description="patch stores of real pairs")
-    split: str = Field("train", description="rows of the stores' tables to use")
-    arms: list[Arm] = Field(default_factory=list, description="training data to compare with the real pairs")
-    control: bool = Field(True, description="train on the real pairs alone, too; comparisons need it")
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="one denoiser each")
-    steps: int | None = Field(None, ge=1, description="optimiser steps instead of the configuration's")
-    devices: Devices = Field(default_factory=Devices, description="where each is trained")
-    max_minutes: float | None = Field(None, gt=0, description="stop resumably after so many minutes of a training")
-    register_as: str | None = Field(
-        None, description="REGISTRY/NAME that the bundles become versions of, where other machines find them"
+    split: str = Field("train", description="split of the stores to use")
+    arms: list[Arm] = Field(default_factory=list, description="training data to compare with real pairs")
+    control: bool = Field(True, description="also train on real pairs only; required for comparisons")
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="seeds; one denoiser per arm and seed")
+    steps: int | None = Field(None, ge=1, description="optimiser steps; default: as configured")
+    devices: Devices = Field(default_factory=Devices, description="device of each training")
+    max_minutes: float | None = Field(
+        None, gt=0, description="time limit of a training in minutes; run again to resume"
     )
+    register_as: str | None = Field(None, description="REGISTRY/NAME to which the bundles are added as versions")
     cluster: ClusterConfig = Field(
         default_factory=lambda: ClusterConfig(kind="inline"),
-        description="where denoisers are trained, side by side where it has several workers",
+        description="cluster; one task per denoiser, in parallel on several workers",
     )
 
     def tasks(self) -> list[DenoiserTask]:
-        """One training per arm and seed, seeds first: the first comparison is there early."""
+        """Return one training per arm and seed, ordered by seed, so that a first comparison is available early."""
         config = load_yaml(self.config, DenoiserTrainingConfig)
         if self.steps is not None:
             config = config.model_copy(update={"train": config.train.model_copy(update={"steps": self.steps})})
@@ -75,13 +75,13 @@ def _data(p: TrainDenoiserParameters) -> str:
     lambda p: f"train-denoiser {tail(p.output)}: {tail(p.config, 1)} on {_data(p)}, {len(p.seeds)} seeds",
 )
 def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
-    """Returns the bundles by arm and seed; ``finished`` False means that time ended first: run it again."""
+    """Return the bundles by arm and seed. If ``finished`` is False, the time limit was reached: run it again."""
     tasks = parameters.tasks()
     found = task_train_denoisers(tasks, parameters.cluster, reporter("denoisers", "trainings"))
     publish_markdown("denoiser-training", lambda: f"# Denoisers trained\n\n{trained_table(found)}")
     finished = all(result["finished"] for result in found)
     if finished:
-        _make_known(parameters, found)
+        _register(parameters, found)
     return {
         "output": parameters.output,
         "finished": finished,
@@ -90,8 +90,8 @@ def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
     }
 
 
-def _make_known(parameters: TrainDenoiserParameters, found: list[dict[str, Any]]) -> None:
-    """Put the bundles where they were asked to be, and tell of all by one event: they are to be compared."""
+def _register(parameters: TrainDenoiserParameters, found: list[dict[str, Any]]) -> None:
+    """Add the bundles to the registry if requested, and announce them in one event for their comparison."""
     for result in found:
         log(f"{result['arm']} seed {result['seed']}: digest {result['digest']}")
     if (location := parameters.register_as) is None:

@@ -1,4 +1,4 @@
-"""Flow: train a noise model, or a baseline to compare with. Run the same parameters again to resume."""
+"""Flow: train a noise model or a baseline. If interrupted, run it again with the same parameters to resume."""
 
 from __future__ import annotations
 
@@ -25,21 +25,19 @@ _EVALUATED_PAIRS = 16
 
 
 class TrainParameters(BaseModel):
-    """What to train and where."""
+    """Parameters of train_noise_model."""
 
     model_config = ConfigDict(extra="forbid")
 
-    config: str = Field("configs/models/tiny.yaml", description="training configuration, a file of configs/models/")
+    config: str = Field("configs/models/tiny.yaml", description="training configuration, see configs/models/")
     output: str = Field("runs/tiny", description="local folder for checkpoints, logs and the bundle")
-    stores: list[str] = Field(default_factory=list, description="patch stores to use instead of the configuration's")
-    devices: Devices = Field(default_factory=Devices, description="where it runs")
-    max_minutes: float | None = Field(None, gt=0, description="stop resumably after this many minutes of a stage")
-    register_as: str | None = Field(
-        None, description="REGISTRY/NAME that the bundle becomes a version of, where other machines find it"
-    )
+    stores: list[str] = Field(default_factory=list, description="patch stores; default: as configured")
+    devices: Devices = Field(default_factory=Devices, description="devices of the training")
+    max_minutes: float | None = Field(None, gt=0, description="time limit of a stage in minutes; run again to resume")
+    register_as: str | None = Field(None, description="REGISTRY/NAME to which the bundle is added as a version")
 
     def training_config(self) -> TrainingFile:
-        """The file, with the stores given here."""
+        """Load the training configuration, with ``stores`` replaced if given."""
         config = load_training(self.config)
         if self.stores:
             config.use_stores(self.stores)
@@ -47,7 +45,7 @@ class TrainParameters(BaseModel):
 
     @property
     def command(self) -> str:
-        """What repeats this training."""
+        """Command that repeats this training."""
         words = [f"pngnoise train {self.config} --output {self.output}", *(f"--store {url}" for url in self.stores)]
         if self.devices.device != "cpu":
             words.append(f"--device {self.devices.device}")
@@ -56,15 +54,18 @@ class TrainParameters(BaseModel):
         return " ".join(words)
 
 
-def _called(p: TrainParameters) -> str:
-    data = ", ".join(map(tail, p.stores)) or "the file's stores"
+def _run_name(p: TrainParameters) -> str:
+    data = ", ".join(map(tail, p.stores)) or "configured stores"
     return f"train {tail(p.output)}: {tail(p.config, 1)} on {data}"
 
 
-@pipeline("train_noise_model", TrainParameters, _called)
+@pipeline("train_noise_model", TrainParameters, _run_name)
 def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
-    """Train every stage (PAE and P-DiT; of a baseline one), publish the bundle. Returns its place, digest and steps;
-    ``finished`` False means that the time budget ended first: run the same command again."""
+    """Train all stages (PAE and P-DiT, or the only stage of a baseline) and publish the bundle.
+
+    Returns location, digest and steps. If ``finished`` is False, the time limit was reached: run the same command
+    again.
+    """
     config, output, devices = parameters.training_config(), Path(parameters.output), parameters.devices
     outcomes = task_train_stages(config, output, devices, parameters.config, parameters.max_minutes, report_step)
     training = config.create_run(output, device=devices.device, source=parameters.config)
@@ -82,32 +83,30 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
                     split="validation",
                     limit=_EVALUATED_PAIRS,
                     device=devices.device,
-                    output=str(output / f"validation-{location}.json"),
+                    output=str(output / f"validation-{index}.json"),
                 ),
                 reporter("evaluate", "pairs"),
             )
-            for location, url in enumerate(held_out)
+            for index, url in enumerate(held_out)
         ]
         task_write_card(Path(result["bundle"]), evaluations)
-        if parameters.register_as is not None:  # for others; a bundle of an ablation is not
+        if parameters.register_as is not None:
             note = f"{parameters.config}, {parameters.output}"
             result["model"] = task_add_trained(result["bundle"], parameters.register_as, note)
             announce_model(TRAINED, model_kind(result["bundle"]), model=result["model"], digest=result["digest"])
-        _show(evaluations)
+        _publish_metrics(evaluations)
     publish_markdown("training", lambda: f"# Training\n\n{table(result)}")
     return result
 
 
-def _show(evaluations: list[Evaluation]) -> None:
-    """Figures of the new model beside its baselines, a table and a picture per store."""
-    for location, evaluation in enumerate(evaluations):
-        publish_markdown(f"training-figures-{location}", partial(_figures, evaluation.record))
+def _publish_metrics(evaluations: list[Evaluation]) -> None:
+    """Publish the metrics of the new model and the baselines, and examples, as artifacts per store."""
+    for index, evaluation in enumerate(evaluations):
+        publish_markdown(f"training-metrics-{index}", partial(_metrics_page, evaluation.record))
         if evaluation.examples:
-            publish_picture(
-                f"training-examples-{location}", partial(examples_picture, evaluation), "real and synthetic"
-            )
+            publish_picture(f"training-examples-{index}", partial(examples_picture, evaluation), "real and synthetic")
 
 
-def _figures(record: dict[str, Any]) -> str:
+def _metrics_page(record: dict[str, Any]) -> str:
     head = f"# {record['protocol']}, {', '.join(record['cameras'])}"
     return f"{head}\n\n{markdown_table(record['metrics'], HEADLINE)}"

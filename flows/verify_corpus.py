@@ -1,4 +1,4 @@
-"""Flow: check every byte of a corpus, or of some of its shards, against its digests."""
+"""Flow: verify all bytes of a corpus, or of a sample of its shards, against its digests."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tasks.runtime.progress import reporter
 
 
 class VerifyParameters(BaseModel):
-    """Which corpus, and how much of it."""
+    """Parameters of verify_corpus."""
 
     model_config = ConfigDict(extra="forbid")
 
     corpus: str = Field(description="folder, URL or alias of a published corpus")
-    sample: int | None = Field(None, ge=1, description="only so many shards, drawn by the seed; default all")
-    seed: int = Field(0, ge=0, description="which shards are drawn")
+    sample: int | None = Field(None, ge=1, description="number of randomly selected shards to verify; default all")
+    seed: int = Field(0, ge=0, description="seed of the selection of shards")
     cluster: ClusterConfig = Field(
-        default_factory=lambda: ClusterConfig(kind="inline"), description="where shards are checked"
+        default_factory=lambda: ClusterConfig(kind="inline"), description="cluster; one task per shard"
     )
 
 
 @pipeline("verify_corpus", VerifyParameters, lambda p: f"verify {tail(p.corpus)}")
 def verify_corpus(parameters: VerifyParameters) -> dict[str, Any]:
-    """Check shards side by side; fails with the names of what is missing or damaged."""
+    """Verify shards in parallel; fails with the names of missing or damaged files."""
     with open_cluster(parameters.cluster) as cluster:
         result: dict[str, Any] = task_verify_corpus(
             parameters.corpus,

@@ -1,4 +1,4 @@
-"""The tables of `reproduce_paper`: one subflow each, which returns its page."""
+"""The tables of `reproduce_paper`: each is created by a subflow that returns its page."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ TABLES = {
     "classifier": classifier,
     "speed": speed,
 }
-"""By the name of their page."""
+"""Page name -> subflow."""

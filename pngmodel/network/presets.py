@@ -81,8 +81,8 @@ class ModelConfig(BaseModel):
         "computed from samples for the clean image of the reference",
     )
     sigma_data: float = Field(0.5, gt=0, description="std of the normalised latent")
-    sigma_min: float = Field(0.002, gt=0, description="smallest noise level")
-    sigma_max: float = Field(80.0, gt=0, description="largest noise level")
+    sigma_min: float = Field(0.002, gt=0)
+    sigma_max: float = Field(80.0, gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:

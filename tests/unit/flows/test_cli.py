@@ -203,7 +203,7 @@ def test_a_dataset_without_a_usable_pair_answers_in_json_and_fails(
 def test_user_errors_of_flows(folders: tuple[Path, Path], patches: str, tmp_path: Path) -> None:
     root, rules = folders
     out = tmp_path / "out"
-    refused(run("ingest", tmp_path / "none", "--adapter", "sidd-small", "--out", out), "none: there is nothing")
+    refused(run("ingest", tmp_path / "none", "--adapter", "sidd-small", "--out", out), "none: does not exist")
     refused(run("ingest", root, "--adapter", "sid", "--out", out), "adapter 'sid' does not exist")
     for path in (root / "noisy").iterdir():
         path.write_bytes(path.read_bytes()[:200])
@@ -223,7 +223,7 @@ def test_a_damaged_bundle_is_refused(patches: str, folders: tuple[Path, Path], t
     path.write_text(path.read_text().replace('"depth": 1', '"depth": 2'))
     common = ["--model", tmp_path / "bundle", "--references", patches]
     made = run("generate", *common, "--clean", folders[0] / "clean", "--crop", 32, "--output", tmp_path / "c")
-    refused(made, "config.json: sha256 differs")
+    refused(made, "config.json: the SHA-256 differs")
     refused(run("verify", tmp_path / "bundle"), "config.json")
     assert not (tmp_path / "c").exists()
 

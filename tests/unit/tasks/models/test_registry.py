@@ -142,7 +142,9 @@ def test_what_cannot_be_added(tmp_path: Path, bundle: Callable) -> None:
     add_version(str(bundle(1)), location)
     with pytest.raises(UserError, match=r"contains bundles of kind 'pngnoise-denoiser', .* 'pngnoise-baseline'"):
         add_version(str(bundle(1, "pngnoise-baseline")), location)
-    with pytest.raises(UserError, match=r"key 'format' in config.json is 'something'; a registry accepts pngnoise-model"):
+    with pytest.raises(
+        UserError, match=r"key 'format' in config.json is 'something'; a registry accepts pngnoise-model"
+    ):
         add_version(str(bundle(1, "something")), location)
     with pytest.raises(UserError, match=r"digest\.json: missing"):
         add_version(str(tmp_path), location)
@@ -224,7 +226,7 @@ def test_damage_is_named_and_mended_by_adding_again(
         fetch_version(f"{location}@1", str(tmp_path / "fetched"))
     with pytest.raises(IntegrityError, match=r"small@1 is damaged"):
         moved(f"{location}@1", evaluated(digest), gate())
-    with pytest.raises(IntegrityError, match=r"model\.safetensors: sha256 differs"):
+    with pytest.raises(IntegrityError, match=r"model\.safetensors: the SHA-256 differs"):
         verify(f"{location}@1")
     assert not (tmp_path / "fetched").exists()
     add_version(str(bundle(1)), location)
