@@ -1,4 +1,4 @@
-"""`python -m infra.local up | down | status`: what `make up` and `make down` call."""
+"""`python -m infra.local up | down | status`, called by `make up`, `make down` and `make status`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infra.local.settings import load_settings
 from infra.local.stack import Stack
 
 app = typer.Typer(
-    help="The whole stack on this machine: Prefect server, S3-compatible server, workers, deployments.",
+    help="Local stack: Prefect server, S3-compatible server, workers, deployments.",
     no_args_is_help=True,
 )
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")]
@@ -19,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON object instea
 
 @app.command()
 def up(json: Json = False) -> None:
-    """Start what does not run yet and deploy infra/. Call it again after a reboot, an upgrade, or the end of a part."""
+    """Start all processes that are not running and deploy infra/. Run again after a reboot, upgrade or crash."""
     with user_errors():
         stack = Stack(load_settings(), (lambda line: None) if json else print)
         stack.up()
@@ -29,7 +29,7 @@ def up(json: Json = False) -> None:
 
 @app.command()
 def down(json: Json = False) -> None:
-    """End exactly what `up` started. Database and objects stay in the stack's folder."""
+    """Stop the processes started by `up`. Database and objects are kept in the stack folder."""
     with user_errors():
         ended = Stack(load_settings()).down()
     show({"ended": ended}, as_json=json, title="Stack")
@@ -37,7 +37,7 @@ def down(json: Json = False) -> None:
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Which parts run, and where."""
+    """Show the processes and addresses of the stack."""
     with user_errors():
         found = Stack(load_settings()).status()
     show(found, as_json=json, title="Stack")

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from infra.lock import LOCKS, asked, pins
+from infra.lock import LOCKS, pins, requirements
 
 ROOT = Path(__file__).parents[3]
 OTHER_PYTHONS = {"async-timeout"}  # pinned for the first releases of 3.11
@@ -39,7 +39,7 @@ def test_a_lock_holds_pinned_versions_with_their_hashes(path: Path) -> None:
 
 @pytest.mark.parametrize(("path", "extras"), LOCKS.items(), ids=lambda value: str(value))
 def test_a_lock_has_everything_that_is_asked_for(path: Path, extras: tuple[str, ...]) -> None:
-    wanted = {canonicalize_name(Requirement(line).name) for line in asked(extras)}
+    wanted = {canonicalize_name(Requirement(line).name) for line in requirements(extras)}
     assert wanted - set(locked(path)) <= MACHINES_OWN
 
 
