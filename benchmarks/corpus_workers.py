@@ -161,12 +161,12 @@ def _prefect() -> Iterator[Callable[[CorpusPlan], object]]:
     from prefect import flow
     from prefect.testing.utilities import prefect_test_harness
 
-    from flows.generate_synthetic_corpus import _make
+    from flows.generate_synthetic_corpus import _generate
 
     @flow(persist_result=False)
     def whole(location: str) -> None:
         with open_cluster(ClusterConfig()) as inline:
-            _make(moved(whole.plan, location), inline)  # type: ignore[attr-defined]
+            _generate(moved(whole.plan, location), inline)  # type: ignore[attr-defined]
 
     def run(plan: CorpusPlan) -> None:
         whole.plan = plan  # type: ignore[attr-defined]  # not a parameter: Prefect would look into it

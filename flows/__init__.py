@@ -1,1 +1,1 @@
-"""Flows: what happens when, and the command line."""
+"""Prefect flows, and the command line."""

@@ -1,4 +1,4 @@
-"""Flow: extract the prompts of all references once and keep them; run it again to resume."""
+"""Flow: extract the prompts of all references into a prompt bank. If interrupted, run it again to resume."""
 
 from __future__ import annotations
 

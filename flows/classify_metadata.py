@@ -17,7 +17,7 @@ from tasks.runtime.provenance import commit
 def classify_metadata(parameters: MetadataParameters) -> dict[str, Any]:
     """Train and test camera classifiers; returns classes, skipped data, accuracies and confusion counts."""
     record = task_classify_metadata(parameters, reporter("metadata", "networks"))
-    publish_markdown("metadata", f"# Do prompts tell the camera?\n\n{metadata_table(record)}")
+    publish_markdown("metadata", f"# Camera classification from prompts\n\n{metadata_table(record)}")
     if parameters.report:
         task_write_metadata_report(record, parameters.report)
     return record | {"name": parameters.model, "commit": commit()}

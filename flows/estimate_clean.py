@@ -1,4 +1,4 @@
-"""Flow: the unpaired setting, a patch store whose clean images are denoised noisy ones."""
+"""Flow: the unpaired setting, a patch store whose clean images are denoised noisy images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flow: measure denoisers on real pairs, those trained on synthetic data beside the control trained on real data."""
+"""Flow: evaluate denoisers on real pairs, and compare those trained on synthetic data with the control on real data."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def evaluate_denoiser(parameters: EvaluateDenoiserParameters) -> dict[str, Any]:
     record = record_of(parameters, found)
     location = publish_record(parameters.output, record)
     report = task_write_denoiser_report(parameters, record, found)
-    _tell(parameters, record, location)
+    _announce_best(parameters, record, location)
     publish_markdown("denoiser-evaluation", lambda: f"# Denoisers\n\n{fidelity_markdown(record)}\n\n{report}")
     for test in parameters.tests:
         picture = partial(small_picture, test.name, record, found)
         publish_picture(f"denoised-{test.name}", picture, "best, median and worst image")
-    publish_link("denoiser-report", report, "report with pictures")
+    publish_link("denoiser-report", report, "report with plots")
     return record | {"record": location, "report": report}
 
 
-def _tell(parameters: EvaluateDenoiserParameters, record: dict[str, Any], location: str) -> None:
+def _announce_best(parameters: EvaluateDenoiserParameters, record: dict[str, Any], location: str) -> None:
     """Announce the registry version with the highest mean PSNR as a candidate for promotion."""
     digests = {denoiser_digest(name): name for name in parameters.denoisers if is_version(name)}
     for found in record["denoisers"]:

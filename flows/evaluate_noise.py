@@ -30,14 +30,14 @@ def evaluate_noise(parameters: EvaluateParameters) -> dict[str, Any]:
     log(f"{parameters.model}: digest {digest}, references {record['references']}")
     if parameters.output and triggers_promotion(parameters.output) and is_version(parameters.model):
         announce_model(EVALUATED, "noise", model=parameters.model, digest=digest, record=parameters.output)
-    publish_markdown("noise-evaluation", lambda: _figures(record))
+    publish_markdown("noise-evaluation", lambda: _metrics_page(record))
     if evaluation.examples:
         publish_picture("noise-examples", lambda: examples_picture(evaluation), "real and synthetic noise")
     if parameters.report:
-        publish_link("noise-report", parameters.report, "report with pictures")
+        publish_link("noise-report", parameters.report, "report with plots")
     return record | {"name": parameters.model, "commit": commit()}
 
 
-def _figures(record: dict[str, Any]) -> str:
+def _metrics_page(record: dict[str, Any]) -> str:
     metrics, note = markdown_table(record["metrics"], HEADLINE), simplified_note(record)
     return f"# Noise evaluation ({record['protocol']})\n\n{metrics}{note}"

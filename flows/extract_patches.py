@@ -1,4 +1,4 @@
-"""Flow: cut a catalogue's images into a sharded patch store."""
+"""Flow: extract patches from the images of a catalogue into a sharded patch store."""
 
 from __future__ import annotations
 

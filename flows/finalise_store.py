@@ -1,4 +1,4 @@
-"""Flow: check and commit a patch store or corpus that was made in parts."""
+"""Flow: check and commit a patch store or corpus that was written in parts."""
 
 from __future__ import annotations
 

@@ -36,18 +36,18 @@ Value = TypeVar("Value")
 
 
 def _unseen(value: Value) -> Value:
-    """An argument of a task that Prefect passes on as it is; it would look into every image of a plan for futures."""
+    """Quote an argument of a Prefect task, because Prefect would search every image of a plan for futures."""
     return cast(Value, quote(value))
 
 
-def _called(p: CorpusParameters) -> str:
-    return f"corpus {tail(p.output)}: {tail(p.model)} on {tail(p.clean)}, {p.scale} draws{part(p.parts)}"
+def _run_name(p: CorpusParameters) -> str:
+    return f"corpus {tail(p.output)}: {tail(p.model)} on {tail(p.clean)}, scale {p.scale}{part(p.parts)}"
 
 
 @pipeline(
     "generate_synthetic_corpus",
     CorpusParameters,
-    _called,
+    _run_name,
 )
 def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
     """Plan, generate shards, apply the quality gate, publish.
@@ -58,14 +58,17 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
     Returns:
         Location, report, pairs, digest and metrics.
     """
-    rules = load_rules(parameters.gate, baseline=is_baseline(parameters))  # a wrong file stops the run before the work
+    rules = load_rules(parameters.gate, baseline=is_baseline(parameters))  # fail early if the file is invalid
     plan = task_plan_corpus(parameters)
     log(f"plan: {plan.layout.pairs} pairs in {plan.layout.shards} shards, model {plan.recipe['model']}")
     if (used := plan.unkept_references) is not None:
-        log(f"{used} references, more than a process keeps: `pngnoise prompts` makes a bank of them, once for all")
+        log(
+            f"{used} references exceed the prompt cache of a process; create a prompt bank with `pngnoise prompts` to "
+            "extract each prompt only once"
+        )
     refuse_other_rules(plan, rules)
     with open_cluster(parameters.cluster) as cluster:
-        shards = _make(plan, cluster)
+        shards = _generate(plan, cluster)
         if parameters.parts is not None:
             return {"url": parameters.output, "parts": parameters.parts, "shards": shards}
         published = None if shards["made"] else already_published(plan)
@@ -74,32 +77,32 @@ def generate_synthetic_corpus(parameters: CorpusParameters) -> dict[str, Any]:
         else:
             published = _publish(plan, rules, cluster)
     announce_corpus(published.url, published.digest, model=parameters.model, pairs=published.pairs)
-    _show(plan, published, shards)
+    _publish_artifacts(plan, published, shards)
     return asdict(published) | {"shards": shards}
 
 
-def _show(plan: CorpusPlan, published: Published, shards: dict[str, int]) -> None:
+def _publish_artifacts(plan: CorpusPlan, published: Published, shards: dict[str, int]) -> None:
     """Artifacts of the run: counts, metrics of model and baselines, pictures, and the location of the report."""
 
     def summary() -> str:
         facts = {k: v for k, v in asdict(published).items() if k != "metrics"}
         facts |= {f"shards {name}": number for name, number in shards.items()}
-        return f"# Corpus\n\n{table(facts)}\n## Figures\n\n{markdown_table(published.metrics, HEADLINE)}"
+        return f"# Corpus\n\n{table(facts)}\n## Metrics\n\n{markdown_table(published.metrics, HEADLINE)}"
 
     publish_markdown("corpus", summary, "a published corpus")
     if plan.parameters.mode != "recipe":
         publish_picture("corpus-samples", lambda: samples_picture(plan), "clean, synthetic noisy, noise times 4")
-    publish_link("corpus-report", published.report, "report with pictures")
+    publish_link("corpus-report", published.report, "report with plots")
 
 
-def _make(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
-    """Make the shards that are missing, one task of Prefect's for each group of them."""
+def _generate(plan: CorpusPlan, cluster: Cluster) -> dict[str, int]:
+    """Generate the missing shards, with one Prefect task per batch of shards."""
     task_begin(_unseen(plan))
     if plan.parameters.mode == "recipe":
         return {"made": 0, "kept": 0}
     todo = task_pending(_unseen(plan), _unseen(cluster), reporter("look", "shards"))
     report = cumulative_reporter("generate", "pairs", sum(len(plan.layout.rows(index)) for index in todo))
-    # One stream of shards for all groups: each on its own would begin with an idle device and end with one.
+    # Use one stream of shards for all batches, so that the device is not idle between them.
     with closing(ShardStream(plan, todo, cluster)) as stream:
         for group in groups(todo):
             make = task_make_pending.with_options(task_run_name=f"shards-{group[0]}-{group[-1]}")

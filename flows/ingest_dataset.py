@@ -24,5 +24,5 @@ def ingest_dataset(parameters: IngestParameters) -> dict[str, Any]:
         cluster=parameters.cluster,
         progress=reporter("ingest", "pairs"),
     )
-    publish_markdown("ingest", lambda: describe(result["catalogue"]), "what the dataset holds")
+    publish_markdown("ingest", lambda: describe(result["catalogue"]), "content of the dataset")
     return result

@@ -1,4 +1,4 @@
-"""Flow: make the images of a corpus of recipes."""
+"""Flow: generate the images of a corpus that was published as a recipe."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from tasks.runtime.artifacts import log
 def materialise_corpus(parameters: MaterialiseParameters) -> dict[str, Any]:
     """Generate the corpus that a corpus of recipes describes, as :func:`generate_synthetic_corpus`.
 
-    ``differs_in`` names what may change last bits of the images: another version of the code, packages or device.
+    ``differs_in`` of the result names differences that may change the least significant bits of the images: versions of
+    code or packages, or the device.
     """
     changes = parameters.model_dump(exclude={"recipe", "cluster"})
-    asked = recorded_parameters(parameters.recipe, **changes, cluster=parameters.cluster)
-    differs_in = require_same_recipe(parameters.recipe, task_plan_corpus(asked))
+    corpus_parameters = recorded_parameters(parameters.recipe, **changes, cluster=parameters.cluster)
+    differs_in = require_same_recipe(parameters.recipe, task_plan_corpus(corpus_parameters))
     if differs_in:
-        log(f"the recipe was written with another {' and '.join(differs_in)}: last bits may differ from what was meant")
-    return generate_synthetic_corpus(asked) | {"differs_in": differs_in}
+        log(
+            f"the recipe was written with another {' and '.join(differs_in)}; the least significant bits of the images "
+            "may differ"
+        )
+    return generate_synthetic_corpus(corpus_parameters) | {"differs_in": differs_in}

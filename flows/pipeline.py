@@ -1,5 +1,4 @@
-"""What every flow of the product has: a name that says what it does, parameters that a schedule can repeat, figures for
-operators, and a line in the log that says which code it was."""
+"""Decorator of all flows: descriptive run names, placeholders in parameters, run metrics, and the commit in the log."""
 
 from __future__ import annotations
 
@@ -28,45 +27,45 @@ Function = Callable[[Parameters], dict[str, Any]]
 
 
 def pipeline(
-    name: str, kind: type[Parameters], called: Callable[[Parameters], str]
+    name: str, kind: type[Parameters], run_name: Callable[[Parameters], str]
 ) -> Callable[[Function[Parameters]], Flow[[Parameters], dict[str, Any]]]:
-    """Make a flow of a function with one pydantic model of parameters.
+    """Create a Prefect flow from a function with one pydantic model of parameters.
 
     Args:
-        name: of the flow.
-        kind: of the parameters.
-        called: name of a run, from its parameters.
+        name: Name of the flow.
+        kind: Class of the parameters.
+        run_name: Returns the name of a run for its parameters.
     """
 
-    def made(function: Function[Parameters]) -> Flow[[Parameters], dict[str, Any]]:
+    def decorator(function: Function[Parameters]) -> Flow[[Parameters], dict[str, Any]]:
         @functools.wraps(function)
         def run(parameters: Parameters) -> dict[str, Any]:
-            asked = resolve_placeholders(parameters, _scheduled())
-            refuse_secrets_in(asked.model_dump())
-            title = called(asked)
+            resolved = resolve_placeholders(parameters, _scheduled())
+            refuse_secrets_in(resolved.model_dump())
+            title = run_name(resolved)
             attempt(f"name of the run {name}", lambda: _rename(title))
             log(f"{name}, commit {commit()}")
             with summarised(name, title), progress_bars():
-                return function(asked)
+                return function(resolved)
 
         run.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
         return flow(name=name, persist_result=False)(run)
 
-    return made
+    return decorator
 
 
 def tail(url: str, parts: int = 2) -> str:
-    """The last parts of a path or URL: enough to know it by."""
+    """Return the last ``parts`` components of a path or URL, for names of runs."""
     return "/".join(part for part in url.rstrip("/").split("/")[-parts:] if part)
 
 
 def part(parts: str | None) -> str:
-    """Which share of the shards, where it is not all of them: ``, part 1/4``."""
+    """Format the part of a run, e.g. ``, part 1/4``; empty if it processes all shards."""
     return f", part {parts}" if parts else ""
 
 
 def _scheduled() -> datetime:
-    """When the run was meant to begin: equal for every attempt at it."""
+    """Return the scheduled start time of the run, which is equal for all its retries."""
     when = flow_run.scheduled_start_time
     return datetime.fromisoformat(str(when)) if when else datetime.now(UTC)
 

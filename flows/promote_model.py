@@ -22,7 +22,7 @@ def promote_model(parameters: PromoteParameters) -> dict[str, Any]:
         log(f"{parameters.version}: digest {move['digest']}, record {move['record']}, was version {move['previous']}")
         announce_model(PROMOTED, kind, model=parameters.version, digest=move["digest"], previous=move["previous"])
     else:
-        log(f"{parameters.version}: was promoted with this record before; champion is version {move['version']}")
+        log(f"{parameters.version}: already promoted with this record; the champion is version {move['version']}")
     title = f"# Champion is version {move['version']}"
     publish_markdown("promotion", lambda: f"{title}\n\n{plain(move['reason'])}\n\n{findings_table(move)}")
     return move

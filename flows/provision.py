@@ -1,6 +1,6 @@
-"""Bring a Prefect server up to the files of infra/: work pools and queues, deployments, automations, notifications.
+"""Configure a Prefect server from the files in infra/: work pools and queues, deployments, automations, notifications.
 
-Called again it changes nothing that is as the files say. Switches that people set in the UI, of schedules, stay.
+Idempotent: objects that match the files are not changed, and schedules keep the state that was set in the UI.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ HOME, GPU_SLOTS, CPU_SLOTS = "PNGNOISE_HOME", "PNGNOISE_GPU_SLOTS", "PNGNOISE_CP
 WEBHOOK = "PNGNOISE_FAILURE_WEBHOOK"
 INFRA = Path("infra")
 _QUEUES = {"cpu": ("default",), "gpu": ("evaluation", "corpora", "training")}
-"""Queues of each pool, the most urgent first."""
+"""Queues of each pool by decreasing priority."""
 _NEW_SLOTS = {"cpu": None, "gpu": 1}
 _BLOCK = "pngnoise-failures"
 
 
 class AutomationFile(BaseModel):
-    """infra/automations.yaml: Prefect's own form, with two keys more."""
+    """infra/automations.yaml: automations in Prefect's format, with two additional keys."""
 
     model_config = ConfigDict(extra="forbid")
 
     automations: list[dict[str, Any]] = Field(
-        description="each an automation of Prefect's; `needs`: environment variable without which it is left out; "
-        "`block` of an action: TYPE/NAME of the block that it uses"
+        description="Prefect automations. `needs`: environment variable without which the automation is skipped; "
+        "`block` of an action: TYPE/NAME of its block"
     )
 
 
 def provision(deployments: Path, automations: Path) -> dict[str, Any]:
-    """Make the server like these files; returns what is there now.
+    """Configure the server according to these files; return its pools, deployments and automations.
 
     Raises:
-        UserError: a file is wrong, no server answers, or `prefect deploy` refuses a deployment.
+        UserError: A file is invalid, no server answers, or `prefect deploy` fails.
     """
     for file in (deployments, automations):
         if not file.is_file():
-            raise UserError(f"{file}: no such file; call this from the folder that holds infra/, or name the file")
+            raise UserError(f"{file}: no such file; run the command in the folder with infra/, or pass the path")
     rules = load_yaml(automations, AutomationFile).automations
     with get_client(sync_client=True) as client:
         if (down := client.api_healthcheck()) is not None:
@@ -63,11 +63,11 @@ def provision(deployments: Path, automations: Path) -> dict[str, Any]:
         switches = _switches(client)
         try:
             _deploy(deployments)
-        finally:  # it may have come halfway, and the next call would take what it left for people's wishes
+        finally:  # also after a partial deployment, so that the next call does not keep changed states
             _restore(client, switches)
-        made = [name for rule in rules if (name := _automation(client, dict(rule), automations))]
+        applied = [name for rule in rules if (name := _automation(client, dict(rule), automations))]
         found = sorted(f"{d.name}" for d in client.read_deployments(limit=200))
-    return {"server": str(client.api_url), "work_pools": pools, "deployments": found, "automations": made}
+    return {"server": str(client.api_url), "work_pools": pools, "deployments": found, "automations": applied}
 
 
 @contextmanager
@@ -78,24 +78,24 @@ def _authenticated(url: str) -> Iterator[None]:
         if error.response.status_code != HTTPStatus.UNAUTHORIZED:
             raise
         raise UserError(
-            f"{url}: wants a password; set PREFECT_API_AUTH_STRING to user:password of that server"
+            f"{url}: the server requires a password; set PREFECT_API_AUTH_STRING to user:password of that server"
         ) from None
 
 
 def _slots() -> dict[str, int | None]:
-    """Slots by pool that the environment says; None where it says nothing."""
+    """Read the slots of each pool from the environment; None if not set."""
     found: dict[str, int | None] = {}
     for pool, name in (("cpu", CPU_SLOTS), ("gpu", GPU_SLOTS)):
         value = os.environ.get(name) or None
         if value is not None and not (value.isdecimal() and int(value) > 0):
-            raise UserError(f"{name} is {value!r}; give the number of runs at once, 1 or more")
+            raise UserError(f"{name} is {value!r}; set it to the number of concurrent runs, at least 1")
         found[pool] = None if value is None else int(value)
     return found
 
 
 def _pool(client: SyncPrefectClient, name: str, slots: int | None) -> str:
-    """A pool with its queues. One that is there keeps its type, e.g. kubernetes, and its limit unless another is asked
-    for; a new pool gpu has one slot."""
+    """Create or update a pool and its queues. An existing pool keeps its type (e.g. kubernetes), and its limit unless
+    ``slots`` is set. A new pool ``gpu`` has one slot."""
     try:
         pool = client.read_work_pool(name)
         if slots is not None and slots != pool.concurrency_limit:
@@ -103,17 +103,17 @@ def _pool(client: SyncPrefectClient, name: str, slots: int | None) -> str:
     except ObjectNotFound:
         new = WorkPoolCreate(name=name, type="process", concurrency_limit=slots or _NEW_SLOTS[name])
         pool = client.create_work_pool(new)
-    there = {queue.name: queue for queue in client.read_work_queues(work_pool_name=name)}
+    existing = {queue.name: queue for queue in client.read_work_queues(work_pool_name=name)}
     for priority, queue in enumerate(_QUEUES[name], 1):
-        if queue not in there:
+        if queue not in existing:
             client.create_work_queue(name=queue, work_pool_name=name, priority=priority)
-        elif there[queue].priority != priority:
-            client.update_work_queue(there[queue].id, priority=priority)
-    return f"{name} ({pool.type}, {client.read_work_pool(name).concurrency_limit or 'any number of'} at once)"
+        elif existing[queue].priority != priority:
+            client.update_work_queue(existing[queue].id, priority=priority)
+    return f"{name} ({pool.type}, {client.read_work_pool(name).concurrency_limit or 'unlimited'} concurrent runs)"
 
 
 def _switches(client: SyncPrefectClient) -> dict[tuple[str, str], bool]:
-    """Whether each schedule is on, by deployment and slug."""
+    """Return whether each schedule is active, by deployment and slug."""
     return {
         (deployment.name, schedule.slug): schedule.active
         for deployment in client.read_deployments(limit=200)
@@ -131,18 +131,18 @@ def _restore(client: SyncPrefectClient, switches: dict[tuple[str, str], bool]) -
 
 
 def _deploy(file: Path) -> None:
-    """All deployments of the file, by Prefect's own command, which also replaces their triggers."""
+    """Deploy all deployments of the file with `prefect deploy`, which also replaces their triggers."""
     environment = os.environ | {HOME: os.environ.get(HOME) or str(Path.cwd())}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        told = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise UserError(f"{file}: `prefect deploy` failed: {told}")
+        output = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise UserError(f"{file}: `prefect deploy` failed: {output}")
 
 
 def _automation(client: SyncPrefectClient, rule: dict[str, Any], file: Path) -> str | None:
-    """Create or update one automation; returns its name, or None where its environment variable is not set."""
-    if (needed := rule.pop("needs", None)) and not os.environ.get(needed):
+    """Create or update an automation; return its name, or None if its environment variable is not set."""
+    if (variable := rule.pop("needs", None)) and not os.environ.get(variable):
         return None
     for action in rule.get("actions", ()):
         if "block" in action:
@@ -151,21 +151,21 @@ def _automation(client: SyncPrefectClient, rule: dict[str, Any], file: Path) -> 
         automation = AutomationCore.model_validate(rule)
     except ValidationError as error:
         raise UserError(f"{file}: automation {rule.get('name')!r}: {error}") from None
-    there = client.read_automations_by_name(automation.name)
-    if there:
-        automation.enabled = there[0].enabled  # a switch that somebody set
-        # One that is as the file says is left alone: with an update the server forgets which runs it is watching.
-        if _content(there[0]) != _content(automation):
-            client.update_automation(there[0].id, automation)
-        for double in there[1:]:
-            client.delete_automation(double.id)
+    existing = client.read_automations_by_name(automation.name)
+    if existing:
+        automation.enabled = existing[0].enabled  # keep the state set in the UI
+        # Update only if it differs, because after an update the server forgets the runs that it watches.
+        if _content(existing[0]) != _content(automation):
+            client.update_automation(existing[0].id, automation)
+        for duplicate in existing[1:]:
+            client.delete_automation(duplicate.id)
     else:
         client.create_automation(automation)
     return automation.name
 
 
 def _content(automation: AutomationCore) -> Any:
-    """What an automation says, without what the server adds to it."""
+    """Return the content of an automation without fields set by the server."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -178,17 +178,17 @@ def _content(automation: AutomationCore) -> Any:
 
 
 def _block(client: SyncPrefectClient, reference: str) -> Any:
-    """Id of the block TYPE/NAME; the one for failures is made from the environment, where its secret URL stands."""
+    """Return the id of the block TYPE/NAME; create the block for failures, whose secret URL is in the environment."""
     kind, _, name = reference.partition("/")
     if name == _BLOCK:
         block = CustomWebhookNotificationBlock(
             name=_BLOCK,
             url="{{webhook}}",
-            secrets=SecretDict({"webhook": os.environ[WEBHOOK]}),  # who knows the URL can write there
+            secrets=SecretDict({"webhook": os.environ[WEBHOOK]}),  # the URL is a secret
             json_data={"text": "{{subject}}\n{{body}}"},
         )
         return block.save(_BLOCK, overwrite=True)
     try:
         return client.read_block_document_by_name(name, kind).id
     except ObjectNotFound:
-        raise UserError(f"automations: there is no block {reference}; create it with `prefect block`") from None
+        raise UserError(f"automations: block {reference} does not exist; create it with `prefect block`") from None

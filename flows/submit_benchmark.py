@@ -15,6 +15,6 @@ from tasks.runtime.progress import reporter
 def submit_benchmark(parameters: SubmitParameters) -> dict[str, Any]:
     """Write the submission, keeping images of an earlier run; returns its record."""
     record = task_submit(parameters, reporter("submit", "images"))
-    shown = {name: value for name, value in record.items() if name not in ("files", "description")}
-    publish_markdown("submission", f"# Submission\n\n{table(shown | {'files': len(record['files'])})}")
+    summary = {name: value for name, value in record.items() if name not in ("files", "description")}
+    publish_markdown("submission", f"# Submission\n\n{table(summary | {'files': len(record['files'])})}")
     return record

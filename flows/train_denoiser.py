@@ -55,7 +55,7 @@ def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
     publish_markdown("denoiser-training", lambda: f"# Denoisers trained\n\n{trained_table(found)}")
     finished = all(result["finished"] for result in found)
     if finished:
-        _make_known(parameters, found)
+        _register(parameters, found)
     return {
         "output": parameters.output,
         "finished": finished,
@@ -64,7 +64,7 @@ def train_denoiser(parameters: TrainDenoiserParameters) -> dict[str, Any]:
     }
 
 
-def _make_known(parameters: TrainDenoiserParameters, found: list[dict[str, Any]]) -> None:
+def _register(parameters: TrainDenoiserParameters, found: list[dict[str, Any]]) -> None:
     """Register the bundles and announce all of them by one event, so that they are compared."""
     for result in found:
         log(f"{result['arm']} seed {result['seed']}: digest {result['digest']}")

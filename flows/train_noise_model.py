@@ -40,12 +40,12 @@ def _command(parameters: TrainParameters) -> str:
     return " ".join(words)
 
 
-def _called(p: TrainParameters) -> str:
-    data = ", ".join(map(tail, p.stores)) or "the file's stores"
+def _run_name(p: TrainParameters) -> str:
+    data = ", ".join(map(tail, p.stores)) or "configured stores"
     return f"train {tail(p.output)}: {tail(p.config, 1)} on {data}"
 
 
-@pipeline("train_noise_model", TrainParameters, _called)
+@pipeline("train_noise_model", TrainParameters, _run_name)
 def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
     """Train all stages (PAE and P-DiT, or the stage of a baseline) and publish the bundle.
 
@@ -69,30 +69,28 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
                     split="validation",
                     limit=_EVALUATED_PAIRS,
                     device=devices.device,
-                    output=str(output / f"validation-{location}.json"),
+                    output=str(output / f"validation-{index}.json"),
                 ),
                 reporter("evaluate", "pairs"),
             )
-            for location, url in enumerate(held_out)
+            for index, url in enumerate(held_out)
         ]
         task_write_card(Path(result["bundle"]), evaluations)
-        if parameters.register_as is not None:  # for others; a bundle of an ablation is not
+        if parameters.register_as is not None:
             note = f"{parameters.config}, {parameters.output}"
             result["model"] = task_add_trained(result["bundle"], parameters.register_as, note)
             announce_model(TRAINED, model_kind(result["bundle"]), model=result["model"], digest=result["digest"])
-        _show(evaluations)
+        _publish_metrics(evaluations)
     publish_markdown("training", lambda: f"# Training\n\n{table(result)}")
     return result
 
 
-def _show(evaluations: list[Evaluation]) -> None:
+def _publish_metrics(evaluations: list[Evaluation]) -> None:
     """Metrics of the new model and the baselines, a table and a picture per store."""
-    for location, evaluation in enumerate(evaluations):
-        publish_markdown(f"training-figures-{location}", partial(_figures, evaluation.record))
+    for index, evaluation in enumerate(evaluations):
+        publish_markdown(f"training-figures-{index}", partial(_figures, evaluation.record))
         if evaluation.examples:
-            publish_picture(
-                f"training-examples-{location}", partial(examples_picture, evaluation), "real and synthetic"
-            )
+            publish_picture(f"training-examples-{index}", partial(examples_picture, evaluation), "real and synthetic")
 
 
 def _figures(record: dict[str, Any]) -> str:

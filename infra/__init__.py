@@ -1,1 +1,1 @@
-"""How the product is run: deployments, the stack of one machine, containers, Kubernetes."""
+"""Operation: deployments, the local stack, containers, Kubernetes, lock files."""

@@ -1,4 +1,4 @@
-"""How much of each table is made: smoke sees that it runs, small is an afternoon on a CPU, full needs GPUs."""
+"""Budgets for the tables: `smoke` only checks that they run, `small` takes an afternoon on a CPU, `full` needs GPUs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class C2stBudget(BaseModel):
 
 
 class MetadataBudget(BaseModel):
-    """The networks that tell cameras."""
+    """The networks that classify cameras."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -79,56 +79,61 @@ class Budget(BaseModel):
 
 
 def load_budget(name: str) -> Budget:
-    """``smoke``, ``small``, ``full``, or a YAML file.
+    """Load the budget ``smoke``, ``small`` or ``full``, or a YAML file.
 
     Raises:
-        UserError: there is none, or it is not valid.
+        UserError: The budget does not exist or is invalid.
     """
     location = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
     if not location.exists():
-        there = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
-        raise UserError(f"budget {name!r} does not exist; choose one of {there}, or give a YAML file")
+        available = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+        raise UserError(f"budget {name!r} does not exist; choose one of {available}, or specify a YAML file")
     found = load_yaml(location, Budget)
     ablation = found.ablation.model_copy(update={"config": _file(found.ablation.config, location)})
     budget = found.model_copy(update={"denoiser": _file(found.denoiser, location), "ablation": ablation})
     if max(budget.scales) > budget.scale:
-        raise UserError(f"{location}: key 'scales' holds {max(budget.scales)}, more than key 'scale', {budget.scale}")
+        raise UserError(
+            f"{location}: key 'scales' contains {max(budget.scales)}, which is greater than key 'scale' "
+            f"({budget.scale}); increase 'scale' or remove the value"
+        )
     return budget
 
 
 def _file(name: str, budget: Path) -> str:
-    """A configuration that a budget names: from here, or from the checkout that the budget is in."""
+    """Resolve a configuration in a budget, relative to the working directory or to the checkout."""
     locations = [Path(name), _FOLDER.parents[1] / name]
     found = next((location for location in locations if location.exists()), None)
     if found is None:
-        raise UserError(f"{budget}: names {name}, which does not exist; give a path from here or from the checkout")
+        raise UserError(
+            f"{budget}: file {name} does not exist; specify a path relative to the current directory or the checkout"
+        )
     return str(found)
 
 
 def patch_side(store: str) -> int:
-    """Side of the patches of a store: what its clean images are cropped to."""
+    """Return the side length in pixels to which the clean images of a store are cropped."""
     layout = PatchStore.open(store).layout
     return min(layout.height, layout.width)
 
 
 def shared_scenes(store: str, tests: Sequence[TestSet]) -> list[str]:
-    """Sentences that name scenes of which a test set has parts and the training split of ``store`` others."""
+    """Return a note for each test set that shares scenes with the training split of ``store``."""
     trained = {(r.dataset, r.scene) for r in open_pairs(store).references if r.split == "train"}
-    told = []
+    notes = []
     for test in tests:
         source, picks = select_pairs(test)
-        seen = [source.references[k] for k in picks]
-        shared = sorted({r.scene for r in seen if (r.dataset, r.scene) in trained})
+        selected = [source.references[k] for k in picks]
+        shared = sorted({r.scene for r in selected if (r.dataset, r.scene) in trained})
         if shared:
-            told.append(
-                f"{test.name}: the training split has other parts of the scenes {', '.join(shared)}, so this is no "
-                "test on unseen scenes."
+            notes.append(
+                f"{test.name}: the training split contains other parts of the scenes {', '.join(shared)}, so this "
+                "does not test on unseen scenes."
             )
-    return told
+    return notes
 
 
 def write_variants(budget: AblationBudget, folder: str) -> dict[str, str]:
-    """A training configuration per variant, written where its model will be; returns their files by variant."""
+    """Write a training configuration per variant next to the future model; returns variant -> file."""
     base = read_yaml(budget.config)
     Path(folder).mkdir(parents=True, exist_ok=True)
     locations = {}

@@ -27,7 +27,7 @@ def _corpus(
     references: str | None = None,
     reference_policy: Literal["own", "uniform"] = "own",
 ) -> str:
-    """A corpus on the clean patches of the training split, by default with noise like each one's own."""
+    """Generate a corpus from the clean patches of the training split, by default each with its own reference."""
     location = parameters.location("corpora", name)
     generate_synthetic_corpus(
         CorpusParameters(
@@ -41,7 +41,7 @@ def _corpus(
             scale=budget.scale,
             output=location,
             device=parameters.device,
-            override_gate="compared with what it is measured against, whatever the gate says",
+            override_gate="needed for the comparison regardless of the quality gate",
             cluster=parameters.cluster,
         )
     )
@@ -49,7 +49,7 @@ def _corpus(
 
 
 def _denoisers(parameters: ReproduceParameters, budget: Budget, arms: list[Arm]) -> dict[str, Any]:
-    """Train and measure; arms that were trained for another table are not trained again."""
+    """Train and evaluate denoisers; arms already trained for another table are reused."""
     folder = parameters.location("denoisers")
     training = TrainDenoiserParameters(
         config=budget.denoiser,
@@ -76,14 +76,17 @@ def _denoisers(parameters: ReproduceParameters, budget: Budget, arms: list[Arm])
 
 
 def _data(parameters: ReproduceParameters, budget: Budget) -> list[str]:
-    """What is to be said of the data below a page."""
-    repeats = f"Corpora hold {budget.scale} draws per clean image of the training split, unless the arm says otherwise."
+    """Return notes on the data for the end of a page."""
+    repeats = (
+        f"Corpora contain {budget.scale} noise samples per clean image of the training split, unless the arm specifies "
+        "another number."
+    )
     return [repeats, *shared_scenes(parameters.real, parameters.tests)]
 
 
 @flow(name="table_downstream", persist_result=False)
 def downstream(parameters: ReproduceParameters, budget: Budget) -> Page:
-    """Denoisers trained on synthetic pairs alone, beside those trained on real ones."""
+    """Compare denoisers trained only on synthetic pairs with those trained on real pairs."""
     models = parameters.models
     arms = [Arm(name=name, synthetic=_corpus(parameters, budget, name, model)) for name, model in models.items()]
     record = _denoisers(parameters, budget, arms)
@@ -92,7 +95,7 @@ def downstream(parameters: ReproduceParameters, budget: Budget) -> Page:
 
 @flow(name="table_cross_domain", persist_result=False)
 def cross_domain(parameters: ReproduceParameters, budget: Budget) -> Page:
-    """Half real, half synthetic pairs; on other domains, too."""
+    """Train on half real, half synthetic pairs; evaluate on other domains, too."""
     arms = [
         Arm(name=f"{name}-mixed", synthetic=_corpus(parameters, budget, name, model), share=0.5)
         for name, model in parameters.models.items()
@@ -103,7 +106,7 @@ def cross_domain(parameters: ReproduceParameters, budget: Budget) -> Page:
 
 @flow(name="table_scaling", persist_result=False)
 def scaling(parameters: ReproduceParameters, budget: Budget) -> Page:
-    """More draws per clean image at the same number of steps."""
+    """Increase the noise samples per clean image at the same number of steps."""
     corpus = _corpus(parameters, budget, OURS, parameters.model)
     arms = [Arm(name=f"{OURS}-x{k}", synthetic=corpus, repeats=k) for k in budget.scales]
     record, repeats = _denoisers(parameters, budget, arms), {arm.name: arm.repeats or 0 for arm in arms}
@@ -112,7 +115,7 @@ def scaling(parameters: ReproduceParameters, budget: Budget) -> Page:
 
 @flow(name="table_unpaired", persist_result=False)
 def unpaired(parameters: ReproduceParameters, budget: Budget) -> Page:
-    """References whose clean side is estimated from the noisy one, beside paired ones; any noise on any clean image."""
+    """Compare references with estimated clean images with paired ones; any reference for any clean image."""
     estimated = parameters.location("unpaired", "references")
     estimate_clean(
         EstimateParameters(

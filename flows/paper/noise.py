@@ -1,4 +1,4 @@
-"""Subflows of `reproduce_paper` that measure noise."""
+"""Subflows of `reproduce_paper` that evaluate noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.training.parameters import TrainParameters
 
 @flow(name="table_noise_quality", persist_result=False)
 def noise_quality(parameters: ReproduceParameters, budget: Budget) -> Page:
-    """Noise metrics by camera."""
+    """Evaluate noise metrics by camera."""
     records = {
         test.name: evaluate_noise(
             EvaluateParameters(
@@ -39,7 +39,7 @@ def noise_quality(parameters: ReproduceParameters, budget: Budget) -> Page:
 
 @flow(name="table_ablation", persist_result=False)
 def ablation(parameters: ReproduceParameters, budget: Budget) -> Page:
-    """Noise models without some of their parts."""
+    """Train and evaluate variants of the noise model with some components removed."""
     records, test = {}, parameters.tests[0]
     for name, config in write_variants(budget.ablation, parameters.location("ablation")).items():
         folder = config.removesuffix(".yaml")
@@ -63,7 +63,7 @@ def ablation(parameters: ReproduceParameters, budget: Budget) -> Page:
 
 @flow(name="table_c2st", persist_result=False)
 def two_sample_test(parameters: ReproduceParameters, budget: Budget) -> Page:
-    """A classifier that tells generated from real noise."""
+    """Train classifiers to distinguish generated from real noise."""
     test = parameters.tests[0]
     records = {
         f"{test.name}, averaged {average} x {average}": evaluate_c2st(

@@ -15,7 +15,7 @@ from tasks.evaluation.speed import task_measure_speed
 
 @flow(name="table_classifier", persist_result=False)
 def classifier(parameters: ReproduceParameters, budget: Budget) -> Page:
-    """Whether prompts tell the camera."""
+    """Classify the camera from prompts."""
     record = classify_metadata(
         MetadataParameters(
             model=parameters.model,
@@ -34,7 +34,7 @@ def classifier(parameters: ReproduceParameters, budget: Budget) -> Page:
 
 @flow(name="table_speed", persist_result=False)
 def speed(parameters: ReproduceParameters, budget: Budget) -> Page:
-    """Images a second."""
+    """Measure images per second."""
     location = parameters.location("speed.json")
     record = task_measure_speed(parameters.model, parameters.device, budget.speed_repeats, location)
     return tables.speed_page(record, parameters.facts)

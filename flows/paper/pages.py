@@ -1,4 +1,4 @@
-"""Pages of results: what was measured beside what the paper reports, and what differs in data or protocol."""
+"""Pages of results: our values, the paper's values, and differences in data and protocol."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Page:
-    """One table."""
+    """A page with one table."""
 
     name: str
-    """Of its file."""
+    """File name without extension."""
     title: str
     intro: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     differs: Sequence[str]
-    """What is other than in the paper: data, protocol, budget."""
+    """Differences from the paper in data, protocol and budget."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Digests, device, commit."""
 
     def markdown(self) -> str:
-        """The page."""
+        """Return the page as Markdown."""
         lines = [f"# {self.title}", "", self.intro, "", table(self.head, self.rows)]
-        lines += ["What differs from the paper:", "", *(f"- {text}" for text in self.differs)]
+        lines += ["Differences from the paper:", "", *(f"- {text}" for text in self.differs)]
         lines += ["", *(f"- {plain(name)}: {code(value)}" for name, value in self.facts.items())]
         return "\n".join(lines) + "\n"
 
 
 def write_page(output: str, page: Page) -> str:
-    """Publish a page; returns its place."""
+    """Write a page; returns its location."""
     location = join(output, f"{page.name}.md")
     write_bytes(location, page.markdown().encode())
     return location
 
 
 def write_index(output: str, pages: Sequence[Page], budget: str) -> str:
-    """README.md of a folder of pages."""
+    """Write README.md with links to all pages; returns its location."""
     lines = [
         "# The paper's tables",
         "",
-        f"Budget `{budget}`. Each page has our figures, the paper's, and what differs.",
+        f"Budget `{budget}`. Each page lists our values, the paper's values, and the differences from the paper.",
         "",
     ]
     lines += [f"- [{page.title}]({page.name}.md)" for page in pages]
@@ -57,7 +57,7 @@ def write_index(output: str, pages: Sequence[Page], budget: str) -> str:
 
 
 def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:
-    """A figure, or a dash where there is none."""
+    """Format a number; None is a dash."""
     if value is None:
         return NONE
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

@@ -57,5 +57,5 @@ class ReproduceParameters(BaseModel):
 
     @property
     def models(self) -> dict[str, str]:
-        """Generators that denoisers are trained on, by arm."""
+        """Arm -> generator of its training data."""
         return {OURS: self.model} | self.baselines

@@ -1,4 +1,4 @@
-"""The paper's tables from the records of our evaluations."""
+"""Build the paper's tables from evaluation records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Facts = Mapping[str, str]
 
 
 def noise_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts) -> Page:
-    """Noise quality by camera; ``records``: of evaluate_noise by test set; ``data``: what else is to be said."""
+    """Noise quality by camera; ``records``: test set -> record of evaluate_noise; ``data``: further notes."""
     head = ["set and camera", "pairs", "generator", "KLD ↓", "KLD, paper", "KLD rounded ↓", "AKLD", "lag-1 error ↓"]
     rows, notes = [], []
     for test, record in records.items():
@@ -34,17 +34,18 @@ def noise_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts)
     return Page(
         "noise-quality",
         "Noise quality by camera",
-        "Protocol noise-A, one draw. KLD is `kld_naflow`; rounded is the same with the generated image rounded. The "
-        f"paper's means over its five cameras: KLD {published.KLD_MEAN}, AKLD "
-        f"{published.AKLD_MEAN}; KLD of others: {others}.",
+        "Protocol noise-A, one noise sample per image. KLD is `kld_naflow`; KLD rounded is computed after rounding the "
+        f"generated image to 8 bits. The paper's means over its five cameras: KLD {published.KLD_MEAN}, AKLD "
+        f"{published.AKLD_MEAN}; KLD of other methods: {others}.",
         head,
         rows,
         [
-            "KLD without rounding cannot fall below the floor, which is what dithered real noise scores; where the "
-            "floor is above the paper's figure the two cannot be compared. AKLD has a floor, too: below is no better.",
-            "Test pairs are those that were given, not the 1248 blocks of SIDD validation.",
-            "Our model takes the distribution against intensity and the covariances from the reference; the paper's "
-            "learns them. KLD therefore says little about our network.",
+            "KLD without rounding cannot be below the floor, the value for dithered real noise; where the floor is "
+            "above the paper's value, the two are not comparable. AKLD also has a floor; values below it are not "
+            "better.",
+            "Test pairs are the given test sets, not the 1248 blocks of SIDD validation.",
+            "Our model takes the noise distribution by intensity and the covariances from the reference; the paper's "
+            "model learns them. KLD is therefore not a measure of our network.",
             *data,
             *dict.fromkeys(notes),
         ],
@@ -53,7 +54,7 @@ def noise_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts)
 
 
 def _simplified(record: Record) -> list[str]:
-    """How re-implemented generators differ from their papers."""
+    """Return how re-implemented generators differ from their papers."""
     return [f"{name}: {'; '.join(lines)}." for name, lines in record.get("simplifications", {}).items()]
 
 
@@ -67,7 +68,7 @@ def fidelity_page(
     data: Sequence[str],
     facts: Facts,
 ) -> Page:
-    """PSNR by kind of training data on every set; ``paper``: its words by arm, for the first set, the own domain."""
+    """PSNR by training data and test set; ``paper``: arm -> the paper's value, for the first test set."""
     rows = []
     for location, (test, found) in enumerate(record["tests"].items()):
         for arm in (NOISY, record["control"], *arms):
@@ -85,12 +86,13 @@ def fidelity_page(
         name,
         title,
         intro,
-        ["set", "trained on", "PSNR dB ↑", "SSIM ↑", "minus real pairs", "95 % interval", "paper"],
+        ["test set", "training data", "PSNR dB ↑", "SSIM ↑", "ΔPSNR to real pairs, dB", "95 % CI", "paper"],
         rows,
         [
-            f"{steps} steps, seeds {seeds}; the paper trains DnCNN on all SIDD-Medium, 100 000 steps on crops of 96.",
-            "Test sets are those that were given. ± is the standard deviation over seeds; the interval is a bootstrap "
-            "over scenes and seeds: few of them make it too narrow.",
+            f"{steps} steps, seeds {seeds}; the paper trains DnCNN on all of SIDD-Medium for 100 000 steps on 96 x 96 "
+            "crops.",
+            "Test sets are the given ones. ± is the standard deviation over seeds; the 95 % CI (confidence interval) "
+            "is a bootstrap over scenes and seeds and is too narrow if there are few of them.",
             *data,
         ],
         facts,
@@ -98,51 +100,56 @@ def fidelity_page(
 
 
 def downstream_page(record: Record, arms: Sequence[str], data: Sequence[str], facts: Facts) -> Page:
-    """Denoisers trained on synthetic pairs alone."""
+    """Denoisers trained only on synthetic pairs."""
     paper = {arm: f"{value:.2f}" for arm, value in published.DNCNN.items()}
     gap = published.DNCNN["png"] - published.DNCNN["real"]
     others = ", ".join(f"{name} {published.DNCNN[name]:.2f}" for name in ("naflow", "neca_w", "c2n"))
     intro = (
-        f"DnCNN in the paper, SIDD benchmark: PNG minus real {gap:+.2f} dB; others {others}. Compare differences: "
-        "the levels belong to other sets and other steps."
+        f"DnCNN in the paper, SIDD benchmark: PNG minus real {gap:+.2f} dB; other methods: {others}. Compare "
+        "differences, not absolute values: test sets and training steps are not the same."
     )
-    title = "Denoisers trained on synthetic pairs alone"
+    title = "Denoisers trained only on synthetic pairs"
     return fidelity_page("downstream", title, intro, record, arms, paper, data, facts)
 
 
 def mixed_page(record: Record, arms: Sequence[str], data: Sequence[str], facts: Facts) -> Page:
-    """Denoisers trained on real and synthetic pairs by halves."""
+    """Denoisers trained on half real, half synthetic pairs."""
     real, ours = published.MIXED["real"], published.MIXED["png"]
     gains = ", ".join(f"{name} {ours[name] - real[name]:+.2f}" for name in real)
-    intro = f"Each sample is synthetic with probability .5, steps as on real pairs alone. The paper gains {gains} dB."
+    intro = (
+        "Each sample is synthetic with probability 0.5; the number of steps is the same as for real pairs only. Gains "
+        f"in the paper: {gains} dB."
+    )
     mean = sum(ours[name] - real[name] for name in real) / len(real)
     paper = {"png-mixed": f"{mean:+.2f} dB (mean of 4 sets)"}
     return fidelity_page("cross-domain", "Half real, half synthetic", intro, record, arms, paper, data, facts)
 
 
 def scaling_page(record: Record, repeats: Mapping[str, int], data: Sequence[str], facts: Facts) -> Page:
-    """Denoisers trained on more and more draws; ``repeats``: by arm."""
+    """Denoisers trained on increasing numbers of noise samples; ``repeats``: arm -> samples per clean image."""
     first, last = min(published.SCALING), max(published.SCALING)
     gain = published.SCALING[last] - published.SCALING[first]
     intro = (
-        f"Equal steps for all. The paper's mean over external sets rises by {gain:+.2f} dB from x{first} to x{last}."
+        "The number of steps is the same for all. The paper's mean over external test sets changes by "
+        f"{gain:+.2f} dB from x{first} to x{last}."
     )
     paper = {arm: number(published.SCALING.get(k), 2) for arm, k in repeats.items()}
-    return fidelity_page("scaling", "Synthetic draws per clean image", intro, record, [*repeats], paper, data, facts)
+    return fidelity_page("scaling", "Noise samples per clean image", intro, record, [*repeats], paper, data, facts)
 
 
 def unpaired_page(record: Record, arms: Sequence[str], estimator: str, data: Sequence[str], facts: Facts) -> Page:
-    """Denoisers trained on noise of references without clean images."""
+    """Denoisers trained on noise from references without clean images."""
     intro = (
-        f"{code(arms[0])}: real pairs are the references, any of them for any clean image. {code(arms[1])}: the same, "
-        f"but the clean side of every reference is an estimate from its noisy one by {code(estimator)}. What lies "
-        "between the two is what pairing of references was worth; the noise model itself was trained on pairs."
+        f"{code(arms[0])}: real pairs are the references, any reference for any clean image. {code(arms[1])}: the "
+        "same, but the clean image of every reference is estimated from its noisy image by "
+        f"{code(estimator)}. The difference is the effect of paired references; the noise model itself was trained on "
+        "pairs."
     )
-    return fidelity_page("unpaired", "Without pairs", intro, record, arms, {}, data, facts)
+    return fidelity_page("unpaired", "Unpaired references", intro, record, arms, {}, data, facts)
 
 
 def ablation_page(records: Mapping[str, Record], steps: str, facts: Facts) -> Page:
-    """``records``: of evaluate_noise by variant; the network alone, without calibration, is what is compared."""
+    """``records``: variant -> record of evaluate_noise; compares the networks without calibration."""
     rows = []
     for name, record in records.items():
         metrics = record["metrics"]
@@ -156,20 +163,21 @@ def ablation_page(records: Mapping[str, Record], steps: str, facts: Facts) -> Pa
     return Page(
         "ablation",
         "Ablation of prompts and conditions",
-        "The network alone: what is calibrated to the reference would hide every difference.",
+        "The network without calibration: calibration to the reference would hide the differences.",
         ["variant", "KLD ↓", "KLD, paper", "AKLD", "AKLD, paper", "KLD rounded ↓", "lag-1 error ↓", "std ratio →1"],
         rows,
         [
-            f"{steps}; the paper trains 400 000 + 250 000 steps. One seed.",
-            "Noise is whitened by the reference before the network sees it (preset of the configuration), so that even "
-            "without prompts the level is right; the paper's network has to learn it from prompts.",
+            f"{steps}; the paper trains for 400 000 + 250 000 steps. One seed.",
+            "Noise is whitened with the reference's statistics before it enters the network (preset of the "
+            "configuration), so the noise level is correct even without prompts; the paper's network must learn it "
+            "from prompts.",
         ],
         facts,
     )
 
 
 def c2st_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts) -> Page:
-    """``records``: of evaluate_c2st by what is said of it. Not in the paper."""
+    """``records``: column title -> record of evaluate_c2st. Not in the paper."""
     names = list(dict.fromkeys(row for record in records.values() for row in record["metrics"]))
     rows = []
     for name in names:
@@ -181,8 +189,9 @@ def c2st_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts) 
     notes = [text for record in records.values() for text in _simplified(record)]
     return Page(
         "c2st",
-        "Can a small classifier tell it from real noise?",
-        "AUC of a classifier two-sample test on held-out data: .5 cannot be told, 1 always. Equal budgets.",
+        "Can a small classifier distinguish it from real noise?",
+        "AUC of a classifier two-sample test on held-out data: 0.5 is indistinguishable, 1 is perfectly "
+        "distinguishable. All classifiers have the same budget.",
         ["generator", *records],
         rows,
         ["The paper does not report this.", *data, *dict.fromkeys(notes)],
@@ -191,7 +200,7 @@ def c2st_page(records: Mapping[str, Record], data: Sequence[str], facts: Facts) 
 
 
 def classifier_page(record: Record, facts: Facts) -> Page:
-    """Camera, and camera with ISO, from frozen prompts and from noise."""
+    """Accuracy of classifying the camera, and the camera and ISO, from frozen prompts and from noise."""
     rows = []
     for kind, found in record["tasks"].items():
         for features, metrics in found["metrics"].items():
@@ -203,17 +212,17 @@ def classifier_page(record: Record, facts: Facts) -> Page:
                 rows.append([kind, features, rank, *cells])
     return Page(
         "classifier",
-        "Do prompts tell the camera?",
-        "Accuracy in % on held-out scenes of small networks of equal size.",
-        ["classes", "features", "figure", "measured", "paper"],
+        "Metadata classification",
+        "Accuracy in % of small networks of equal size on held-out scenes.",
+        ["classes", "features", "metric", "measured", "paper"],
         rows,
-        ["Cameras, scenes and their number are those of the given pairs; the head is ours."],
+        ["Cameras and scenes are those of the given pairs; the classification head is our own."],
         facts,
     )
 
 
 def speed_page(record: Record, facts: Facts) -> Page:
-    """Images a second; ``record``: of tasks.evaluation.speed."""
+    """Images per second; ``record``: from tasks.evaluation.speed."""
     rows = []
     for name, by_side in record["images_per_second"].items():
         for side, rate in by_side.items():
@@ -223,10 +232,11 @@ def speed_page(record: Record, facts: Facts) -> Page:
     ratio = ours["png"]["256"] / ours["naflow"]["256"]
     return Page(
         "speed",
-        "Images a second",
-        f"One at a time, prompts reused. At 256 ours is {ratio:.2f} of NAFlow's; the paper's ratio is 4.4.",
-        ["generator", "side", "images/s ↑", "paper, GPU not named"],
+        "Images per second",
+        f"Batch size 1, prompts are reused. At 256 x 256, the ratio of our speed to NAFlow's is {ratio:.2f}; the "
+        "paper's ratio is 4.4.",
+        ["generator", "side", "images/s ↑", "paper, unspecified GPU"],
         rows,
-        ["NAFlow's weights are random, which does not change its work. Our bundle is smaller than the paper's model."],
+        ["NAFlow's weights are random, which does not affect its speed. Our bundle is smaller than the paper's model."],
         facts,
     )

@@ -1,1 +1,1 @@
-"""The whole stack on one machine, without containers: Prefect server, S3-compatible server, workers."""
+"""Local stack without containers: Prefect server, S3-compatible server, workers."""

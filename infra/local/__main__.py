@@ -1,4 +1,4 @@
-"""`python -m infra.local up | down | status`: what `make up` and `make down` call."""
+"""`python -m infra.local up | down | status`, called by `make up`, `make down` and `make status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The S3-compatible server of the stack: its environment, its command, its bucket."""
+"""The S3-compatible server of the local stack: command, environment, bucket."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _REQUIREMENTS = Path(__file__).with_name("s3-requirements.txt")
 
 
 def server_command(folder: Path) -> list[str]:
-    """The server's program, installed on first use.
+    """Return the command of the server, which is installed on first use.
 
     Raises:
-        UserError: pip fails.
+        UserError: The installation failed.
     """
     environment, stamp = folder / "environment", folder / "environment" / "installed"
     if not stamp.exists() or stamp.read_text() != _REQUIREMENTS.read_text():
@@ -30,15 +30,15 @@ def server_command(folder: Path) -> list[str]:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise UserError(
-                    f"{environment}: the S3-compatible server cannot be installed: {done.stderr.strip()[-800:]}; or "
-                    "name a server that is there: AWS_ENDPOINT_URL"
+                    f"{environment}: cannot install the S3-compatible server: {done.stderr.strip()[-800:]}; fix the "
+                    "error, or set AWS_ENDPOINT_URL to an existing server"
                 )
         stamp.write_text(_REQUIREMENTS.read_text())
     return [str(environment / "bin" / "ministack")]
 
 
 def server_environment(folder: Path, port: int) -> dict[str, str]:
-    """What makes it serve S3 alone, on loopback, and keep everything on disk."""
+    """Return its environment: S3 only, on loopback, with persistence on disk."""
     return {
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
@@ -51,7 +51,7 @@ def server_environment(folder: Path, port: int) -> dict[str, str]:
 
 
 def make_bucket(storage: str, environment: Mapping[str, str]) -> None:
-    """The bucket of ``s3://bucket/...``, if it is not there."""
+    """Create the bucket of ``s3://bucket/...`` if it does not exist."""
     bucket = storage.removeprefix("s3://").split("/")[0]
     files = s3fs.S3FileSystem(
         endpoint_url=environment["AWS_ENDPOINT_URL"],

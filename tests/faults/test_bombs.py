@@ -194,7 +194,7 @@ def test_a_bounded_build_counts_what_is_made() -> None:
     for make in (lambda: torch.ones(11, 10), lambda: torch.eye(11), lambda: torch.arange(101), lambda: torch.rand(101)):
         with pytest.raises(ValueError, match="more than 100 values"), BoundedBuild(100, 2):
             make()
-    with pytest.raises(ValueError, match="too many parts"), BoundedBuild(100, 2):
+    with pytest.raises(ValueError, match="too many tensors"), BoundedBuild(100, 2):
         [torch.zeros(1) for _ in range(3)]
 
 

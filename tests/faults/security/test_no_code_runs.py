@@ -176,7 +176,7 @@ def test_a_name_is_never_a_template(hostile: Any, tmp_path: Path, pair: Any, sav
     assert "cycler" in shown
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:  # rules in an archive are not followed either
         archive.writestr("dataset.yaml", hostile.yaml)
-    with pytest.raises(UserError, match="rules inside an archive are not followed"):
+    with pytest.raises(UserError, match="rules inside an archive are not used"):
         ingest(str(tmp_path / "set.zip"), "folders", str(tmp_path / "other"))
 
 

@@ -275,7 +275,7 @@ def test_a_damaged_bundle_is_refused(patches: str, folders: tuple[Path, Path], t
     path.write_text(path.read_text().replace('"depth": 1', '"depth": 2'))
     common = ["--model", tmp_path / "bundle", "--references", patches]
     made = run("generate", *common, "--clean", folders[0] / "clean", "--crop", 32, "--output", tmp_path / "c")
-    refused(made, "config.json: sha256 differs")
+    refused(made, "config.json: the SHA-256 differs")
     refused(run("verify", tmp_path / "bundle"), "config.json")
     assert not (tmp_path / "c").exists()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local.processes import RUN, Ledger, Started, end, kill
+from infra.local.processes import RUN, ProcessRegistry, StackProcess, kill, terminate
 from infra.local.settings import load_settings
 from infra.local.stack import Stack
 from pngmodel.errors import UserError
@@ -35,26 +35,28 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    found = Ledger(tmp_path / "stack")
+def registry(tmp_path: Path) -> Iterator[ProcessRegistry]:
+    found = ProcessRegistry(tmp_path / "stack")
     yield found
-    kill([process for process, _ in found.members()])
+    kill([process for process, _ in found.processes()])
 
 
-def test_processes_are_known_by_their_marks_and_not_by_number_alone(ledger: Ledger) -> None:
-    one = ledger.start("sleeper", SLEEP, {})
-    assert ledger.running("sleeper") == one
-    assert ledger.process(Started("another", one.pid, one.log)) is None
-    assert Ledger(ledger.folder / "other").process(one) is None
-    assert Ledger(ledger.folder).running("sleeper") == one
-    end([psutil.Process(one.pid)], 10)
-    assert ledger.running("sleeper") is None
-    ledger.forget(["sleeper"])
-    assert ledger.all() == []
+def test_processes_are_identified_by_environment_and_not_by_pid_alone(registry: ProcessRegistry) -> None:
+    one = registry.start("sleeper", SLEEP, {})
+    assert registry.running("sleeper") == one
+    assert registry.process(StackProcess("another", one.pid, one.log)) is None
+    assert ProcessRegistry(registry.folder / "other").process(one) is None
+    assert ProcessRegistry(registry.folder).running("sleeper") == one
+    terminate([psutil.Process(one.pid)], 10)
+    assert registry.running("sleeper") is None
+    registry.remove(["sleeper"])
+    assert registry.entries() == []
 
 
-def test_started_processes_heed_sigterm_and_write_logs(ledger: Ledger) -> None:
-    one = ledger.start("talker", [sys.executable, "-c", "print('hello', flush=True); import time; time.sleep(600)"], {})
+def test_started_processes_handle_sigterm_and_write_logs(registry: ProcessRegistry) -> None:
+    one = registry.start(
+        "talker", [sys.executable, "-c", "print('hello', flush=True); import time; time.sleep(600)"], {}
+    )
     deadline = time.monotonic() + 20
     while "hello" not in Path(one.log).read_text():
         assert time.monotonic() < deadline
@@ -63,18 +65,18 @@ def test_started_processes_heed_sigterm_and_write_logs(ledger: Ledger) -> None:
     assert psutil.wait_procs([psutil.Process(one.pid)], timeout=10)[1] == []
 
 
-def test_runs_are_found_whoever_is_their_parent(ledger: Ledger) -> None:
+def test_runs_are_found_whoever_is_their_parent(registry: ProcessRegistry) -> None:
     """A run has a session of its own, and another parent when its worker was killed."""
-    one = ledger.start("worker-cpu", [sys.executable, "-c", PARENT.format(child=SLEEP)], {RUN: "some run"})
+    one = registry.start("worker-cpu", [sys.executable, "-c", PARENT.format(child=SLEEP)], {RUN: "some run"})
     deadline = time.monotonic() + 20
-    while len(ledger.runs()) < 2:
+    while len(registry.flow_runs()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     kill([psutil.Process(one.pid)])
-    (run,) = ledger.runs()
+    (run,) = registry.flow_runs()
     assert run.pid != one.pid
-    assert end([run], 10) == []
-    assert ledger.runs() == []
+    assert terminate([run], 10) == []
+    assert registry.flow_runs() == []
 
 
 def test_down_ends_runs_that_ignore_it_and_whose_worker_is_gone(
@@ -83,21 +85,21 @@ def test_down_ends_runs_that_ignore_it_and_whose_worker_is_gone(
     monkeypatch.setenv("PNGNOISE_STACK", str(tmp_path / "stack"))
     monkeypatch.setattr("infra.local.stack._RUN_SECONDS", 0.5)
     stack = Stack(load_settings(), lambda line: None)
-    stack.ledger.start("worker-cpu", SLEEP, {})
-    lost = stack.ledger.start("worker-gpu-0", [sys.executable, "-c", PARENT.format(child=DEAF_CHILD)], {RUN: "a run"})
+    stack.registry.start("worker-cpu", SLEEP, {})
+    lost = stack.registry.start("worker-gpu-0", [sys.executable, "-c", PARENT.format(child=DEAF_CHILD)], {RUN: "a run"})
     deadline = time.monotonic() + 20
-    while len(stack.ledger.runs()) < 2:
+    while len(stack.registry.flow_runs()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     kill([psutil.Process(lost.pid)])
     assert stack.down() == ["worker-cpu", "worker-gpu-0"]
-    assert list(stack.ledger.members()) == []
+    assert list(stack.registry.processes()) == []
 
 
 def test_two_commands_at_once_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PNGNOISE_STACK", str(tmp_path / "stack"))
     stack = Stack(load_settings(), lambda line: None)
-    with stack._alone(), pytest.raises(UserError, match="another command starts or ends it"):
+    with stack._exclusive(), pytest.raises(UserError, match="another command is starting or stopping the stack"):
         Stack(load_settings(), lambda line: None).down()
 
 
@@ -105,18 +107,18 @@ def test_what_does_not_end_by_itself_is_returned_and_killed() -> None:
     deaf = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, text=True)
     assert deaf.stdout is not None
     assert deaf.stdout.readline() == "deaf\n"
-    left = end([psutil.Process(deaf.pid)], 0.5)
+    left = terminate([psutil.Process(deaf.pid)], 0.5)
     assert [p.pid for p in left] == [deaf.pid]
     kill(left)
     assert deaf.wait(10) is not None
 
 
-def test_a_damaged_list_of_processes_is_an_error_in_words(ledger: Ledger) -> None:
-    ledger.folder.mkdir()
-    (ledger.folder / "processes.json").write_text("[{")
-    with pytest.raises(UserError, match=r"processes\.json: is damaged .*delete it"):
-        ledger.all()
-    (ledger.folder / "processes.json").unlink()
+def test_a_corrupted_list_of_processes_is_a_user_error(registry: ProcessRegistry) -> None:
+    registry.folder.mkdir()
+    (registry.folder / "processes.json").write_text("[{")
+    with pytest.raises(UserError, match=r"processes\.json: is corrupted .*delete the file"):
+        registry.entries()
+    (registry.folder / "processes.json").unlink()
 
 
 @pytest.mark.parametrize(
@@ -199,9 +201,9 @@ def test_a_taken_port_is_said_with_the_variable_that_chooses_another(
         monkeypatch.setenv("PNGNOISE_STACK", str(tmp_path / "stack"))
         monkeypatch.setenv("PNGNOISE_PREFECT_PORT", str(port))
         monkeypatch.setenv("PNGNOISE_STORAGE", str(tmp_path / "storage"))
-        with pytest.raises(UserError, match=f"port {port} .* is taken .*PNGNOISE_PREFECT_PORT"):
+        with pytest.raises(UserError, match=f"port {port} .* is used .*PNGNOISE_PREFECT_PORT"):
             Stack(load_settings(), lambda line: None).up()
-    assert Ledger(tmp_path / "stack").all() == []
+    assert ProcessRegistry(tmp_path / "stack").entries() == []
 
 
 def test_gpu_workers_have_one_slot_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_images_that_change_between_plan_and_work_are_named(
 ) -> None:
     plan = plan_corpus(parameters(tmp_path / "c"))
     save(folders[0] / "clean" / "street_800_2.png", pair(77)[1])
-    with pytest.raises(IntegrityError, match=r"street_800_2\.png: changed while the corpus was being made"):
+    with pytest.raises(IntegrityError, match=r"street_800_2\.png: has changed since the corpus was planned"):
         make_corpus_shards(plan)
     (folders[0] / "clean" / "street_800_2.png").unlink()
     with pytest.raises(UserError, match=r"street_800_2\.png: no such file"):
@@ -131,12 +131,12 @@ def test_an_array_of_images_is_a_source(
     assert (
         plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "array"))).recipe["clean"] != plan.recipe["clean"]
     )
-    with pytest.raises(IntegrityError, match="row=1: changed"):
+    with pytest.raises(IntegrityError, match="row=1: has changed"):
         make_corpus_shards(plan)
 
 
 def test_quality_of_jpeg_files_needs_files(parameters: Make, tmp_path: Path, patches: str) -> None:
-    with pytest.raises(UserError, match="min_jpeg_quality needs a folder of files"):
+    with pytest.raises(UserError, match="stores do not record the quality of their files; use a folder of files"):
         plan_corpus(parameters(tmp_path / "c", clean=patches, min_jpeg_quality=50))
 
 

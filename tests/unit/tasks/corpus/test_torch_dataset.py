@@ -106,7 +106,7 @@ def test_materialised_recipes_are_the_corpus(
 
 def test_other_sources_are_refused(corpora: dict[str, str], tmp_path: Path, pair: Callable, save: Callable) -> None:
     moved = tmp_path / "moved"
-    with pytest.raises(UserError, match="moved: no clean images there"):
+    with pytest.raises(UserError, match="moved: no clean images found"):
         CorpusDataset(corpora["recipe"], clean=str(moved))
     shutil.copytree(corpora["clean"], moved)
     assert len(CorpusDataset(corpora["recipe"], clean=str(moved))) == 72

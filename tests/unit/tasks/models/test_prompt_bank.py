@@ -136,7 +136,7 @@ def test_selection(patches: str, tmp_path: Path) -> None:
     assert ids(limit=3) == [whole[0], whole[18], whole[35]]
     with pytest.raises(UserError, match=r"no reference of camera 'S6'; cameras there: \['GP', 'None'\]"):
         ids(camera="S6")
-    with pytest.raises(UserError, match="no reference has the split 'other'"):
+    with pytest.raises(UserError, match="no references of split 'other'"):
         ids(split="other")
     assert not (tmp_path / "bank").exists()
 
@@ -164,7 +164,7 @@ def test_where_images_are_needed_a_bank_is_refused(patches: str, tmp_path: Path)
         lambda: evaluate_noise(EvaluateParameters(model="awgn", references=bank)),
         lambda: build_bank(bank_of(bank, tmp_path / "again")),
     ):
-        with pytest.raises(UserError, match="is a prompt bank, which holds no images"):
+        with pytest.raises(UserError, match="is a prompt bank, which has no images"):
             attempt()
 
 
@@ -186,7 +186,7 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
             build_bank(bank_of(patches, tmp_path / "cut"))
     with pytest.raises(UserError, match="this prompt bank is unfinished"):
         inspect(str(tmp_path / "cut"))
-    with pytest.raises(UserError, match="is no source of references"):
+    with pytest.raises(UserError, match="is not a source of references"):
         open_references(str(tmp_path / "cut"))
     assert build_bank(bank_of(patches, tmp_path / "cut"))["shards"] == {"made": 2, "kept": 2}
     assert tree(tmp_path / "cut") == tree(tmp_path / "whole")

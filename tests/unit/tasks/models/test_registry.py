@@ -224,7 +224,7 @@ def test_damage_is_named_and_mended_by_adding_again(
         fetch_version(f"{location}@1", str(tmp_path / "fetched"))
     with pytest.raises(IntegrityError, match=r"small@1 is damaged"):
         moved(f"{location}@1", evaluated(digest), gate())
-    with pytest.raises(IntegrityError, match=r"model\.safetensors: sha256 differs"):
+    with pytest.raises(IntegrityError, match=r"model\.safetensors: the SHA-256 differs"):
         verify(f"{location}@1")
     assert not (tmp_path / "fetched").exists()
     add_version(str(bundle(1)), location)

@@ -104,7 +104,7 @@ def broken_files(pair: Callable) -> dict[str, tuple[str, bytes, str]]:
         "signed": ("tif", tiff(noisy.astype(np.int16)), "int16 is not supported"),
         "smaller": ("png", image("PNG", noisy[:-1]), "is (63, 64, 3), but clean"),
         "grey": ("png", image("PNG", noisy[..., 0]), "is (64, 64, 1), but clean"),
-        "flat": ("png", image("PNG", np.full_like(noisy, 9)), "one flat level (9 everywhere)"),
+        "flat": ("png", image("PNG", np.full_like(noisy, 9)), "is constant (9 everywhere)"),
         "shifted": ("png", image("PNG", np.roll(noisy, (5, -7), (0, 1))), "shifted by (5, -7) pixels"),
         "same": ("png", image("PNG", pair(7, 64, 64)[1]), "noisy and clean image have the same pixels"),
         "png_bomb": ("png", png_header(60000, 60000), "more than is read here"),
