@@ -7,8 +7,9 @@ TORCH ?= torch==2.13.0
 JOBS ?= 2
 BIN := .venv/bin
 # The tests of `make check`: half a minute in all.
-QUICK := tests/unit/tasks/stores tests/unit/tasks/corpus/test_plan.py tests/unit/pngmodel/statistics \
-	tests/unit/pngmodel/network tests/unit/pngmodel/test_bundle.py tests/unit/pngmodel/test_seeds.py
+QUICK := $(addprefix tests/unit/tasks/stores/test_,cached_record.py filesystem.py patch_store.py shard_file.py) \
+	tests/unit/tasks/corpus/test_plan.py tests/unit/pngmodel/statistics tests/unit/pngmodel/test_bundle.py \
+	$(addprefix tests/unit/pngmodel/network/test_,autoencoder.py consistency.py model.py prompts.py transformer.py)
 PIP_FLAGS := --quiet --disable-pip-version-check --no-cache-dir
 STAMP := .venv/installed
 
