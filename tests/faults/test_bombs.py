@@ -168,7 +168,7 @@ def test_a_bundle_whose_sizes_ask_for_memory_is_not_built(tmp_path: Path, sizes:
     config["model"] |= sizes
     location.write_text(json.dumps(config))
     sign(tmp_path / "b")
-    with cheap(), pytest.raises(IntegrityError, match=r"does not fit config\.json: its sizes ask for more than"):
+    with cheap(), pytest.raises(IntegrityError, match=r"does not match config\.json: the configured sizes require more than"):
         load_bundle(tmp_path / "b")
 
 
@@ -184,7 +184,7 @@ def test_weights_with_a_giant_header_are_told(tmp_path: Path, length: int) -> No
     location = tmp_path / "b" / "model.safetensors"
     location.write_bytes(struct.pack("<Q", length) + location.read_bytes()[8:])
     sign(tmp_path / "b")
-    with cheap(), pytest.raises(IntegrityError, match=r"model\.safetensors: does not fit"):
+    with cheap(), pytest.raises(IntegrityError, match=r"model\.safetensors: does not match"):
         load_bundle(tmp_path / "b")
 
 

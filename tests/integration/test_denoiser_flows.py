@@ -97,8 +97,8 @@ def test_the_papers_tables(patches: str, recipe: str, tmp_path: Path, tree: Tree
     assert "| own | png-x2 |" in pages["scaling"]
     assert "| own | png-unpaired |" in pages["unpaired"]
     assert "own: " in pages["noise-quality"]
-    assert all("What differs from the paper:" in page for page in pages.values())
-    assert any("Denoisers trained on synthetic pairs alone" in text for text in texts("What differs"))
+    assert all("Differences from the paper:" in page for page in pages.values())
+    assert any("Denoisers trained only on synthetic pairs" in text for text in texts("Differences from"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "paper").rglob("*.safetensors")}
     content = tree(tmp_path / "paper")
     reproduce_paper(parameters)

@@ -68,7 +68,7 @@ def test_without_the_password_it_says_what_is_missing(server: dict[str, str], fi
     assert httpx.post(f"{server['PREFECT_API_URL']}/flows/filter", json={}).status_code == httpx.codes.UNAUTHORIZED
     refused = deploy(server, *files)
     assert refused.returncode == 2
-    assert "wants a password; set PREFECT_API_AUTH_STRING" in refused.stderr.replace("\n", " ")
+    assert "requires a password; set PREFECT_API_AUTH_STRING" in refused.stderr.replace("\n", " ")
     assert "Traceback" not in refused.stderr
 
 
