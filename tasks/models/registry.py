@@ -30,9 +30,7 @@ def parse_model_name(location: str) -> Registered:
     """
     registry, slash, name = location.rstrip("/").rpartition("/")
     if parse_version(location) is not None:
-        raise UserError(
-            f"{location}: a model is asked for, not a version; leave out {location[location.rindex('@') :]!r}"
-        )
+        raise UserError(f"{location}: expected REGISTRY/NAME; remove {location[location.rindex('@') :]!r}")
     return Registered(registry or slash or ".", check_name(name))
 
 

@@ -168,7 +168,10 @@ def test_a_bundle_whose_sizes_ask_for_memory_is_not_built(tmp_path: Path, sizes:
     config["model"] |= sizes
     location.write_text(json.dumps(config))
     sign(tmp_path / "b")
-    with cheap(), pytest.raises(IntegrityError, match=r"does not match config\.json: the configured sizes require more than"):
+    with (
+        cheap(),
+        pytest.raises(IntegrityError, match=r"does not match config\.json: the configured sizes require more than"),
+    ):
         load_bundle(tmp_path / "b")
 
 

@@ -74,7 +74,7 @@ def test_ingest(sidd_small: Path, tmp_path: Path) -> None:
     assert run.state is not None
     assert run.state.is_completed()
     assert run.parameters["parameters"]["adapter"] == "sidd-small"
-    assert "clean image is missing" in artifact("ingest")
+    assert "the clean image of" in artifact("ingest")
 
 
 def test_patches(catalogue: str, tmp_path: Path) -> None:

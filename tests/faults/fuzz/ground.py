@@ -257,7 +257,7 @@ class Ground:
         add_version(str(self.bundle), f"{location}/m")
         digest = Registered(str(location), "m").version(1).digest
         record, rules = self.folder / "record.json", self.folder / "gate.yaml"
-        record.write_text(f'{{"protocol": "noise-A", "model": {{"digest": "{digest}"}}, "figures": {{"kld": 0.1}}}}')
+        record.write_text(f'{{"protocol": "noise-A", "model": {{"digest": "{digest}"}}, "metrics": {{"kld": 0.1}}}}')
         rules.write_text("limits: {kld: {max: 1}}\n")
         promote(PromoteParameters(version=f"{location}/m@1", record=str(record), rules=str(rules)))
         return location

@@ -248,8 +248,8 @@ def _configurations() -> dict[str, Build]:
 
     return {
         "yaml-clusters": yaml_target("clusters", load_cluster),
-        "yaml-corpora": yaml_target("corpora", gate.load_rules),
-        "yaml-gates": yaml_target("gates", promotion.load_rules),
+        "yaml-gates": yaml_target("quality_gates", gate.load_rules),
+        "yaml-promotion": yaml_target("promotion", promotion.load_rules),
         "yaml-models": yaml_target("models", load_training),
         "yaml-denoisers": yaml_target("denoisers", lambda path: load_yaml(path, DenoiserTrainingConfig)),
         "yaml-paper": yaml_target("paper", lambda path: load_yaml(path, Budget)),

@@ -255,7 +255,7 @@ def test_a_dataset_without_a_usable_pair_answers_in_json_and_fails(
 def test_user_errors_of_flows(folders: tuple[Path, Path], patches: str, tmp_path: Path) -> None:
     root, rules = folders
     out = tmp_path / "out"
-    refused(run("ingest", tmp_path / "none", "--adapter", "sidd-small", "--output", out), "none: there is nothing")
+    refused(run("ingest", tmp_path / "none", "--adapter", "sidd-small", "--output", out), "none: does not exist")
     refused(run("ingest", root, "--adapter", "sid", "--output", out), "adapter 'sid' does not exist")
     for path in (root / "noisy").iterdir():
         path.write_bytes(path.read_bytes()[:200])

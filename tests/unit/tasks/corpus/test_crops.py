@@ -144,5 +144,5 @@ def test_hard_compressed_files_are_left_out(parameters: Make, tmp_path: Path, pa
     plan = plan_corpus(parameters(tmp_path / "c", clean=str(tmp_path / "photos"), min_jpeg_quality=80))
     assert [i.id for i in plan.clean_index.source.images] == ["lossless.png", "q90.jpg"]
     assert [(r.id, r.reason) for r in plan.clean_index.source.rejected] == [
-        ("q40.jpg", "q40.jpg: JPEG quality 40, less than 80")
+        ("q40.jpg", "q40.jpg: the JPEG quality is 40, less than 80")
     ]

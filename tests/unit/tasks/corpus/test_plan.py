@@ -222,7 +222,7 @@ def test_a_device_that_is_not_there_stops_before_anything_is_written(
 
 
 def test_only_references_of_the_split_are_used(parameters: Callable[..., CorpusParameters], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no reference has the split 'other'"):
+    with pytest.raises(UserError, match="no references of split 'other'"):
         plan_corpus(parameters(tmp_path / "c", split="other"))
     plan = plan_corpus(parameters(tmp_path / "c", split="train"))
     source = open_references(plan.parameters.references)

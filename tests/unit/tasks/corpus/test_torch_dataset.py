@@ -110,10 +110,10 @@ def test_other_sources_are_refused(corpora: dict[str, str], tmp_path: Path, pair
         CorpusDataset(corpora["recipe"], clean=str(moved))
     shutil.copytree(corpora["clean"], moved)
     assert len(CorpusDataset(corpora["recipe"], clean=str(moved))) == 72
-    with pytest.raises(UserError, match=r"its model are not those"):
+    with pytest.raises(UserError, match=r"its model differ from the recorded"):
         CorpusDataset(corpora["noisy"], model="awgn", clean=str(moved))
     save(moved / "2.png", pair(99)[1])
-    with pytest.raises(UserError, match=r"its clean are not those.*--clean"):
+    with pytest.raises(UserError, match=r"its clean differ from the recorded.*--clean"):
         CorpusDataset(corpora["recipe"], clean=str(moved))
 
 

@@ -145,7 +145,7 @@ def test_another_store_at_the_output_is_left_alone(
     folders: tuple[Path, Path], patches: str, tree: Callable[[str], dict[str, bytes]]
 ) -> None:
     before = tree(patches)
-    with pytest.raises(UserError, match=r"patches: is not a catalogue"):
+    with pytest.raises(UserError, match=r"patches: contains another store"):
         ingest(str(folders[0]), str(folders[1]), patches)
     assert tree(patches) == before
 

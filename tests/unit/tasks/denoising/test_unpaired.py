@@ -79,7 +79,7 @@ def test_clean_images_are_not_looked_at(folders: Any, catalogue: str, tmp_path: 
         extract_patches(source, str(tmp_path / f"store-{name}"), geometry=Geometry(size=32), shard=8)
     made(str(tmp_path / "store-pairs"), tmp_path / "out")
     # what holds clean images alone holds no noisy ones
-    with pytest.raises(UserError, match="holds only clean images, no noisy; give a store"):
+    with pytest.raises(UserError, match="contains only clean images, no noisy; give a store"):
         made(str(tmp_path / "store-single"), tmp_path / "other")
     whole = PatchStore.open(str(tmp_path / "out"))
     blind = PatchStore.open(str(tmp_path / "store-pairs"))

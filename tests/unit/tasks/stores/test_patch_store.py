@@ -180,7 +180,7 @@ def test_single_images_make_a_store_of_one_array(folders: tuple[Path, Path], tmp
     assert verify(url)["verified"]
     assert not list(Path(url).glob("noisy" if side == "clean" else "clean"))
     for needs_pairs in (lambda: store.read(0), lambda: open_references(url)):
-        with pytest.raises(UserError, match=f"holds only {side} images"):
+        with pytest.raises(UserError, match=f"contains only {side} images"):
             needs_pairs()
     if side == "noisy":
         with pytest.raises(UserError, match="contains only noisy images"):

@@ -217,7 +217,7 @@ def test_the_commands(configuration: Configure, patches: str, tmp_path: Path) ->
     trained = run("train", configuration("flow_srgb"), "--output", output, "--json")
     assert trained.exit_code == 0, trained
     assert '"flow_srgb_steps": 2' in trained.stdout
-    assert "Figures on the validation split" in (output / "bundle" / CARD).read_text()
+    assert "Metrics on the validation split" in (output / "bundle" / CARD).read_text()
     arguments = ["--model", "awgn", "--compare", output / "bundle", "--references", patches, "--limit", 1]
     found = run("evaluate", "noise", *arguments, "--no-baselines")
     assert found.exit_code == 0, found

@@ -105,7 +105,7 @@ def test_the_first_draws_of_a_corpus(corpus: str) -> None:
     assert (len(whole), len(first)) == (72, 36)
     assert set(repeats[first._data.pairs]) == {0}
     assert len({whole.digest, first.digest}) == 2
-    with pytest.raises(UserError, match="has 2 draws of each clean image, 3 are asked for"):
+    with pytest.raises(UserError, match="has 2 samples per clean image, but repeats is 3"):
         StoredPairs(corpus, repeats=3)
 
 
