@@ -13,7 +13,7 @@ from tasks.runtime.artifacts import publish_markdown, table
 @pipeline("catch_up", CatchUpParameters, lambda p: f"catch-up {', '.join(tail(m, 1) for m in p.models)}")
 def catch_up(parameters: CatchUpParameters) -> dict[str, Any]:
     """Announce all versions without an evaluation; returns them by model."""
-    told = {model: task_announce_unevaluated(model) for model in parameters.models}
-    shown = {model: ", ".join(versions) or "all are evaluated" for model, versions in told.items()}
+    announced = {model: task_announce_unevaluated(model) for model in parameters.models}
+    shown = {model: ", ".join(versions) or "all are evaluated" for model, versions in announced.items()}
     publish_markdown("catch-up", f"# Models without an evaluation\n\n{table(dict(shown))}")
-    return {"told": told}
+    return {"announced": announced}

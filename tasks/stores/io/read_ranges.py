@@ -153,6 +153,7 @@ class _Remote(io.RawIOBase):
 
     def __init__(self, url: str, file: BinaryIO) -> None:
         self._url, self._file = url, file
+        self.name = url  # as local files have it; tifffile asks for it through a tar member
         self.lost: TransientError | None = None
 
     def readable(self) -> bool:

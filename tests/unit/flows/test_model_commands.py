@@ -61,7 +61,7 @@ def test_estimated_clean_images_and_parts(patches: str, tmp_path: Path) -> None:
 def test_a_submission_of_another_dataset_is_refused(catalogue: str, tmp_path: Path) -> None:
     result = run("submit", "sidd", catalogue, "--denoiser", "nlm", "--output", tmp_path / "out")
     assert result.exit_code == 2
-    assert "holds tiny_pairs" in result.stderr
+    assert "contains tiny_pairs" in result.stderr
     assert run("submit", "ntire", catalogue, "--denoiser", "nlm", "--output", tmp_path / "out").exit_code == 2
 
 

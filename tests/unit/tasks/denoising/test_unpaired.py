@@ -146,7 +146,7 @@ def test_resuming_and_parts(patches: str, tmp_path: Path, tree: Callable, monkey
 
 
 def test_what_is_refused(patches: str, tmp_path: Path, catalogue: str) -> None:
-    with pytest.raises(UserError, match="there is there is no store"):
+    with pytest.raises(UserError, match="missing: there is no store"):
         made(str(tmp_path / "nothing"), tmp_path / "out")
     with pytest.raises(UserError, match=r"none.*digest\.json: missing"):
         made(patches, tmp_path / "out", denoiser=str(tmp_path / "none"))

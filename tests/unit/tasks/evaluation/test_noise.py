@@ -90,7 +90,7 @@ def test_the_references_digest_is_of_the_pairs_measured(patches: str) -> None:
 
 
 def test_a_device_that_is_not_there_is_refused_at_once(patches: str) -> None:
-    with pytest.raises(UserError, match=r"device 'cuda:99'.*here are: cpu"):
+    with pytest.raises(UserError, match=r"device 'cuda:99'.*available devices: cpu"):
         evaluate_noise(EvaluateParameters(model="awgn", references=patches, device="cuda:99"))
 
 
