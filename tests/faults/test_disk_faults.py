@@ -18,7 +18,7 @@ def test_a_read_only_disk_is_told_at_once(
     job = Job(images, tmp_path / "disk", small_training)
     faults = {"LD_PRELOAD": faulty_disk, "FAULT_ROOT": str(tmp_path / "disk"), "FAULT_ERRNO": str(errno.EROFS)}
     assert not job.run(**faults, FAULT_CALLS="open", FAULT_PERMILLE="1000")
-    assert "read-only file system" in job.told[0]
+    assert "the file system is read-only" in job.told[0]
     assert str(tmp_path / "disk") in job.told[0]
     assert job.run()
     assert job.tree() == calm_disk

@@ -76,5 +76,5 @@ def test_versions_champion_and_names(bucket: s3fs.S3FileSystem, tmp_path: Path) 
     assert add_version(str(folders[1]), PLACE)["added"] is False
     assert fetch_version(f"{PLACE}@{numbers[digests[1]]}", str(tmp_path / "other"))["digest"] == digests[1]
     bucket.rm("noise/models/small/versions/000002.json")
-    with pytest.raises(UserError, match="has no version 2; there are versions 1, 3"):
+    with pytest.raises(UserError, match="has no version 2; it has versions 1, 3"):
         bundle_folder(f"{PLACE}@2")
