@@ -239,7 +239,7 @@ def test_the_form_of_a_deployment_shows_typed_parameters(
 ) -> None:
     location = f"deployments/deployment/{team.deployment('corpus')['id']}/run"
     browser.get(f"{team.api.removesuffix('/api')}/v2/{location}")
-    look(browser, "independent noisy draws per clean patch", "another seed is another corpus")
+    look(browser, "Independent noisy samples per clean patch.", "Seed of the samples.")
     picture(browser, "form")
 
 

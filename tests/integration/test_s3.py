@@ -94,7 +94,7 @@ def test_from_images_to_a_verified_corpus(
     bucket.rm("noise/corpus/noisy/c/0/2/0/0/0")
     with pytest.raises(IntegrityError, match=r"s3://noise/corpus/noisy/c/0/2/0/0/0: missing"):
         verify(f"{BUCKET}/corpus")
-    with pytest.raises(UserError, match="another corpus"):
+    with pytest.raises(UserError, match="holds a different corpus"):
         made(parameters.model_copy(update={"seed": 1}))
 
 
@@ -206,10 +206,10 @@ def test_a_prompt_bank(
     for name, references in (("direct", patches), ("banked", f"{BUCKET}/bank")):
         make_corpus_shards(plan_corpus(CorpusParameters(output=str(tmp_path / name), references=references, **common)))
     assert tree(tmp_path / "banked" / "noisy") == tree(tmp_path / "direct" / "noisy")
-    bucket.rm("noise/bank/shards/00001.safetensors")
-    with pytest.raises(IntegrityError, match=r"00001\.safetensors: missing"):
+    bucket.rm("noise/bank/prompts/00001.bin")
+    with pytest.raises(IntegrityError, match=r"00001\.bin: missing"):
         verify(f"{BUCKET}/bank")
-    with pytest.raises(IntegrityError, match=r"00001\.safetensors: is missing"):
+    with pytest.raises(IntegrityError, match=r"00001\.bin: is missing"):
         PromptBank(f"{BUCKET}/bank").read(20)
     assert build_bank(BankParameters(output=f"{BUCKET}/bank", **fields))["shards"] == {"made": 1, "kept": 2}
     assert stored("bank") == tree(tmp_path / "bank")
