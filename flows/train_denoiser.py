@@ -18,7 +18,7 @@ from tasks.runtime.provenance import commit
 
 
 def _tasks(parameters: TrainDenoiserParameters) -> list[DenoiserTask]:
-    """One training per arm and seed, seeds first: the first comparison is ready early."""
+    """Return one training per arm and seed, ordered by seed, so that a first comparison is available early."""
     config = load_yaml(parameters.config, DenoiserTrainingConfig)
     if parameters.steps is not None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"steps": parameters.steps})})

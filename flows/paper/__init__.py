@@ -1,1 +1,1 @@
-"""The tables of `reproduce_paper`: one subflow each, which returns its page."""
+"""The tables of `reproduce_paper`: each is created by a subflow that returns its page."""

@@ -11,7 +11,7 @@ from infra.local.stack import Stack
 
 app = App(
     name="python -m infra.local",
-    help="The whole stack on this machine: Prefect server, S3-compatible server, workers, deployments.",
+    help="Local stack: Prefect server, S3-compatible server, workers, deployments.",
 )
 
 

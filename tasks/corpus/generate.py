@@ -225,7 +225,7 @@ def pending(plan: CorpusPlan, cluster: Cluster, progress: Progress = lambda done
 
 
 def making(plan: CorpusPlan, indices: Sequence[int], cluster: Cluster) -> Generator[int, None, None]:
-    """Make these shards; yields the index of each when it is done. Close the generator if you stop early."""
+    """Generate these shards and yield the index of each finished one. Close the generator if you stop early."""
     if cluster.inline:
         yield from make_shards(plan.tasks(indices))
         return

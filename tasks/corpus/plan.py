@@ -140,7 +140,7 @@ class CorpusPlan:
 
     @cached_property
     def mine(self) -> Sequence[int]:
-        """Shards of this run: all, or those of ``parts``."""
+        """Indices of the shards that this run generates: all, or those of ``parts``."""
         return part_of(self.parameters.parts, self.layout.shards)
 
 

@@ -169,7 +169,7 @@ def _splits(url: str) -> str:
 
 
 def _table(url: str) -> Iterator[tuple[CleanImage, str]] | None:
-    """The images, each with its split, of a source that has a table of them."""
+    """Return images with their splits if the source is a patch store or catalogue, else None."""
     kind = None if url == SHIPPED else find_kind(url)
     return _TABLES[kind](url) if kind in _TABLES else None
 
@@ -190,7 +190,7 @@ def _catalogued(url: str) -> Iterator[tuple[CleanImage, str]]:
 
 
 _TABLES = {"patch store": _patches, "catalogue": _catalogued}
-"""Sources that have a table of their images, by kind."""
+"""Store kind -> reader of its table of images."""
 
 
 def _root(url: str) -> str:
@@ -256,7 +256,7 @@ def _file_image(task: _DescribeTask, name: str) -> tuple[Pixels, str]:
 
 @lru_cache(maxsize=8)
 def _reader(url: str, digest: str) -> Callable[[CleanImage], Pixels]:
-    """What reads the images of a source; opened once per process."""
+    """Return a function that reads images of a source; cached per process."""
     kind = None if url == SHIPPED else find_kind(url)
     if kind == "patch store":
         return _patch_reader(url)

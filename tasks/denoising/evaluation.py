@@ -126,7 +126,7 @@ def record_of(parameters: EvaluateDenoiserParameters, found: dict[Measurement, R
 
 
 def _trained_on(test: TestSet, used: list[Candidate]) -> list[str]:
-    """Arms whose real training pairs are among those of a set: their figures there are no test."""
+    """Return the arms that were trained on pairs of this test set, for which it is not a valid test."""
     store = PatchStore.open(test.references) if is_kind(test.references, "patch store") else None
     if store is None:
         return []

@@ -104,7 +104,7 @@ def plan_bank(parameters: BankParameters) -> BankPlan:
         picks = [k for k in picks if source.references[k].camera == parameters.camera]
         if not picks:
             raise UserError(
-                f"{parameters.references}: no reference of camera {parameters.camera!r}; cameras there: {cameras}"
+                f"{parameters.references}: no reference of camera {parameters.camera!r}; available cameras: {cameras}"
             )
     if parameters.limit and parameters.limit < len(picks):
         picks = [picks[int(i)] for i in np.linspace(0, len(picks) - 1, parameters.limit).round()]

@@ -138,7 +138,9 @@ class PromptBank:
         )
         parts = self.record.parts
         if len(parts) != -(-self.record.entries // self.record.shard) or any(len(p.objects) != 1 for p in parts):
-            raise IntegrityError(f"{join(url, COMMIT)}: its parts cannot hold its entries; make the bank again")
+            raise IntegrityError(
+                f"{join(url, COMMIT)}: the parts do not match the number of entries; build the bank again"
+            )
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:

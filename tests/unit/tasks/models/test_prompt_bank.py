@@ -134,7 +134,7 @@ def test_selection(patches: str, tmp_path: Path) -> None:
     whole = ids()
     assert ids(camera="GP", split="train") == [i for i in whole if i.startswith("street_100_1")]
     assert ids(limit=3) == [whole[0], whole[18], whole[35]]
-    with pytest.raises(UserError, match=r"no reference of camera 'S6'; cameras there: \['GP', 'None'\]"):
+    with pytest.raises(UserError, match=r"no reference of camera 'S6'; available cameras: \['GP', 'None'\]"):
         ids(camera="S6")
     with pytest.raises(UserError, match="no references of split 'other'"):
         ids(split="other")
