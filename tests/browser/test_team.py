@@ -52,7 +52,7 @@ def test_up_from_nothing(team: Any) -> None:
 def test_a_killed_worker_is_started_again_and_nothing_is_made_twice(team: Any) -> None:
     """The run that was lost with it is marked as crashed later, see below."""
     lost = team.run("doomed", output="{storage}/corpora/doomed/{date}", scale=200, shard=4)
-    team.until(lambda: team.artifacts(lost).get("progress-generate"), "the start of the run", 90)
+    team.until(lambda: team.artifacts(lost).get("progress-generate"), "the start of the run", 300)
     before = {d["name"]: d["id"] for d in team.ask("POST", "deployments/filter", limit=200)}
     automations = team.ask("POST", "automations/filter", limit=200)
     nightly = team.deployment("corpus")["schedules"][0]
