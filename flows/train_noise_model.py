@@ -86,13 +86,13 @@ def train_noise_model(parameters: TrainParameters) -> dict[str, Any]:
 
 
 def _publish_metrics(evaluations: list[Evaluation]) -> None:
-    """Metrics of the new model and the baselines, a table and a picture per store."""
+    """Publish metrics of the new model and the baselines, with a table and a picture per store."""
     for index, evaluation in enumerate(evaluations):
-        publish_markdown(f"training-figures-{index}", partial(_figures, evaluation.record))
+        publish_markdown(f"training-metrics-{index}", partial(_metrics_page, evaluation.record))
         if evaluation.examples:
             publish_picture(f"training-examples-{index}", partial(examples_picture, evaluation), "real and synthetic")
 
 
-def _figures(record: dict[str, Any]) -> str:
+def _metrics_page(record: dict[str, Any]) -> str:
     head = f"# {record['protocol']}, {', '.join(record['cameras'])}"
     return f"{head}\n\n{markdown_table(record['metrics'], HEADLINE)}"

@@ -43,7 +43,7 @@ class CatalogueRecord(BaseModel):
 
     format: Literal["pngnoise-catalogue"]
     format_version: Literal[3]
-    source: str = Field(description="folder, archive or URL that was read")
+    source: str = Field(description="folder, archive or URL of the dataset")
     adapter: str
     pairs: int = Field(ge=1, description="rows of the table")
     rejected: int = Field(ge=0)

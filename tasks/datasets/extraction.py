@@ -43,34 +43,36 @@ Shared = TypeVar("Shared")
 
 
 def resolved(geometry: Geometry) -> tuple[int, int]:
-    """(size, stride) in pixels.
+    """Return (size, stride) in pixels.
 
     Raises:
-        UserError: an unknown preset, or a preset together with a size or stride.
+        UserError: The preset is unknown, or combined with size or stride.
     """
     if geometry.preset is None:
         size = geometry.size or PRESETS["sidd-256"][0]
         return size, geometry.stride or size
     if geometry.preset not in PRESETS:
         raise UserError(
-            f"--preset {geometry.preset!r} does not exist; choose one of {', '.join(PRESETS)}, or give size and stride"
+            f"--preset {geometry.preset!r} does not exist; choose one of {', '.join(PRESETS)}, or set size and stride"
         )
     if geometry.size or geometry.stride:
-        raise UserError(f"--preset {geometry.preset!r} sets size and stride; give either the preset or these")
+        raise UserError(f"--preset {geometry.preset!r} sets size and stride; set either the preset or these")
     return PRESETS[geometry.preset]
 
 
 def _selected(rows: list[dict[str, Any]], wanted: dict[str, Any], catalogue: str) -> list[dict[str, Any]]:
-    """The rows with these values.
+    """Return the rows with these values.
 
     Raises:
-        UserError: there are none; names the values that exist.
+        UserError: No row matches; lists the available values.
     """
     found = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
     if not found:
-        there = "; ".join(f"{name}: {sorted({str(row[name]) for row in rows})}" for name in wanted)
-        asked = ", ".join(f"{name} {value!r}" for name, value in wanted.items())
-        raise UserError(f"{catalogue}: no image has {asked}; there are {there}" if asked else f"{catalogue}: empty")
+        if not wanted:
+            raise UserError(f"{catalogue}: the catalogue is empty; ingest a dataset first")
+        available = "; ".join(f"{name}: {sorted({str(row[name]) for row in rows})}" for name in wanted)
+        described = ", ".join(f"{name} {value!r}" for name, value in wanted.items())
+        raise UserError(f"{catalogue}: no image has {described}; available values: {available}")
     return found
 
 
@@ -137,7 +139,7 @@ def pack(counts: Sequence[int], shard: int) -> tuple[list[ShardBatch], tuple[int
 
 
 def share(units: Sequence[Shared], parts: str | None) -> Sequence[Shared]:
-    """The units of part i of n (``"i/n"``), contiguous, so that few processes open the same container file.
+    """Return the units of part i of n (``"i/n"``), contiguous, so that few parts open each container file.
 
     Raises:
         UserError: ``parts`` is invalid.
@@ -219,7 +221,7 @@ def _sides(row: dict[str, Any]) -> tuple[str, ...]:
 def _usable(
     rows: list[dict[str, Any]], recipe: dict[str, Any], catalogue: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """The rows that a recipe cuts, and those that are too small; a function of the arguments, here and on workers."""
+    """Return the selected rows, and the rejected ones that are too small. Called by the planning run and by workers."""
     chosen = _selected(rows, recipe["select"], catalogue)
     kinds = Counter((row["channels"], row["dtype"], " and ".join(_sides(row))) for row in chosen)
     if len(kinds) > 1:

@@ -168,7 +168,7 @@ def submit(
 
 
 def _writer(output: str, plan: dict[str, Any]) -> PartWriter:
-    """Writes a submission; a part is an image of the benchmark."""
+    """Return the writer of a submission; each part is an image of the benchmark."""
     return PartWriter(output, plan, folder=_FOLDER)
 
 
@@ -191,7 +191,7 @@ def denoise_image(task: ImageTask) -> None:
     """
     rows, digest = _rows(task.catalogue, task.benchmark)
     if digest != task.plan["catalogue"]:
-        raise IntegrityError(f"{task.catalogue}: changed since this run was planned; run the same command again")
+        raise IntegrityError(f"{task.catalogue}: has changed since this run was planned; run the same command again")
     members = [rows[name] for name in expected_ids(task.benchmark)[task.number]]
     root = Path(str(local_path(task.output)))
     writer = _writer(task.output, task.plan)
@@ -239,10 +239,10 @@ def _blocks(number: int) -> str:
 
 
 def _read_blocks(writer: PartWriter, number: int) -> tuple[Pixels, float]:
-    """Denoised blocks (count, H, W, C) of an image, and the seconds that they took.
+    """Return the denoised blocks (count, H, W, C) of an image, and the seconds that they took.
 
     Raises:
-        IntegrityError: they are missing or damaged.
+        IntegrityError: The blocks are missing or damaged.
     """
     if not writer.done(number):
         location = join(writer.url, _blocks(number))
@@ -255,7 +255,7 @@ def _read_blocks(writer: PartWriter, number: int) -> tuple[Pixels, float]:
 def _assemble_sidd(
     root: Path, writer: PartWriter, form: Literal["mat", "kaggle"], description: dict[str, str]
 ) -> dict[str, Any]:
-    """Write SubmitSrgb.mat or SubmitSrgb.csv out of the pieces, an image at a time."""
+    """Write SubmitSrgb.mat or SubmitSrgb.csv from the denoised images, one image in memory at a time."""
     seconds, pixels = 0.0, 0
 
     def blocks() -> Iterator[Pixels]:

@@ -35,19 +35,25 @@ def create_fabric(devices: Devices) -> Fabric:
     """
     kind, _, index = devices.device.partition(":")
     several = devices.devices * devices.nodes > 1
-    if not several or kind != "cuda":  # several processes: none of them may take the first device
+    if not several or kind != "cuda":  # with several processes, this one must not initialise the first GPU
         Precision.best(devices.device)
     if several and index:
-        raise UserError(f"device {devices.device!r} is one device; give {kind!r} with {devices.devices} devices")
+        raise UserError(
+            f"device: {devices.device!r} is a single device, but {devices.devices * devices.nodes} are requested; "
+            f"use device {kind!r}"
+        )
     if kind == "cuda" and devices.devices > torch.cuda.device_count():
-        raise UserError(f"devices: {devices.devices} wanted, this machine has {torch.cuda.device_count()}")
+        raise UserError(
+            f"devices: {devices.devices} requested, but this machine has {torch.cuda.device_count()} CUDA devices; "
+            "request fewer"
+        )
     if devices.nodes > 1 and not launched():
         raise UserError(
-            f"nodes: {devices.nodes} machines need a launcher on each, e.g. "
+            f"nodes: {devices.nodes} machines require torchrun; start on each machine: "
             f"torchrun --no-python --nnodes {devices.nodes} --nproc-per-node {devices.devices} pngnoise train ..."
         )
     chosen: Any = [int(index)] if index else devices.devices
-    # Spawned processes, because a launcher of its own would run the whole command again, flow and all.
+    # Spawn processes: Fabric's subprocess launcher would rerun the whole command, including the flow.
     strategy = ("ddp" if launched() else "ddp_spawn") if several else "auto"
     return Fabric(accelerator=kind, devices=chosen, num_nodes=devices.nodes, strategy=strategy)
 

@@ -17,7 +17,7 @@ PLACEHOLDERS = {
     "storage": f"{STORAGE}: shared folder or URL; default ./runs",
     "patches": f"{PATCHES}: patch store of real pairs; default {{storage}}/data/samples/patches",
     "work": f"{WORK}: local folder for trainings; default ./runs",
-    "device": f"{DEVICE}: cpu, cuda or cuda:N; default: cuda where there is one",
+    "device": f"{DEVICE}: cpu, cuda or cuda:N; default: cuda if available",
 }
 """Descriptions of the placeholders by name."""
 _BRACES = re.compile(r"\{([a-z]+)\}")

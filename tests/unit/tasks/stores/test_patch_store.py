@@ -260,7 +260,7 @@ def test_catalogues_of_several_kinds_are_cut_by_filters(
     assert cut(channels=3)["patches"] == 36
     assert cut(channels=3, split="validation")["patches"] == 18
     assert cut(channels=3, camera="GP", dtype="uint8")["patches"] == 18
-    with pytest.raises(UserError, match=r"no image has camera 'S7'; there are camera: \['GP', 'None'\]"):
+    with pytest.raises(UserError, match=r"no image has camera 'S7'; available values: camera: \['GP', 'None'\]"):
         cut(camera="S7")
 
 
