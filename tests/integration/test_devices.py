@@ -114,7 +114,7 @@ def test_a_launcher_of_another_number_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_machines_that_are_not_there_are_refused() -> None:
     for devices, message in (
-        ({"nodes": 2}, "nodes: 2 machines need a launcher"),
+        ({"nodes": 2}, "nodes: 2 machines require torchrun"),
         ({"device": "cuda:7"}, "'cuda:7' cannot be used"),
         ({"device": "nothing"}, "'nothing' cannot be used"),
     ):
