@@ -75,7 +75,7 @@ format: $(STAMP) ## rewrite files in the house style
 faults: $(STAMP) ## long: kills, faulty storage and disks, policies on a real gateway (apt: radosgw ceph-mon ceph-mgr ceph-osd)
 	PNGNOISE_FAULT_RESULTS=$(CURDIR)/fault-results OMP_NUM_THREADS=1 $(BIN)/pytest tests/campaigns
 
-fuzz: $(STAMP) ## long: hostile inputs to every reader, a minute each; prints figures, keeps what fails in fuzz-findings
+fuzz: $(STAMP) ## long: hostile inputs to every reader, a minute each; prints counts, keeps what fails in fuzz-findings
 	OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/fuzz.py --seconds 60 --output fuzz-findings
 
 pictures: $(STAMP) ## take docs/pictures/ anew: a stack from nothing, real runs, a real browser (apt: chromium chromium-driver)

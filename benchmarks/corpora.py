@@ -1,6 +1,6 @@
 """Corpora at scale: speed beside the model's, memory, planning, workers, scheduling, requests. Ratios within one run.
 
-.venv/bin/python -m benchmarks.corpora throughput [--model shipped] [--pairs 48] [--rounds 1] [--json figures.json]
+.venv/bin/python -m benchmarks.corpora throughput [--model shipped] [--pairs 48] [--rounds 1] [--json results.json]
 .venv/bin/python -m benchmarks.corpora {memory,planning,workers,overhead,orchestration,storage} --help
 .venv/bin/python -m benchmarks.corpora all
 
@@ -34,7 +34,7 @@ from benchmarks import (
     corpus_throughput,
     corpus_workers,
 )
-from benchmarks.corpusbench import Figures, show, where
+from benchmarks.corpusbench import Measurements, show, where
 
 _BENCHMARKS = {
     "throughput": (corpus_throughput.add_options, corpus_throughput.measure),
@@ -53,7 +53,7 @@ def main() -> None:
     for name, (add_options, _) in _BENCHMARKS.items():
         command = commands.add_parser(name)
         add_options(command)
-        command.add_argument("--json", type=Path, help="also write the figures to this file")
+        command.add_argument("--json", type=Path, help="also write the results to this file")
     commands.add_parser("all", help="each with its defaults")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -62,7 +62,7 @@ def main() -> None:
     for name in names:
         chosen = parser.parse_args([name]) if options.benchmark == "all" else options
         about = where(getattr(chosen, "device", "cpu"))  # before: the load is that of others
-        metrics: Figures = _BENCHMARKS[name][1](chosen)
+        metrics: Measurements = _BENCHMARKS[name][1](chosen)
         show(name, metrics, about, chosen.json)
         failed += [f"{name}: {v['what']} {v['value']}, wanted {v['wanted']}" for v in metrics.verdicts if not v["met"]]
     print("\nnot met: " + "; ".join(failed) if failed else "\nall that was demanded is met")

@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.corpusbench import Figures, child, memory, model_name, object_storage, photographs
+from benchmarks.corpusbench import Measurements, child, memory, model_name, object_storage, photographs
 from tasks.corpus.generate import begin, make_shards
 from tasks.corpus.parameters import CorpusParameters
 from tasks.corpus.plan import plan_corpus
@@ -31,8 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", action="store_true", help="write to object storage in the place of a folder")
 
 
-def measure(options: argparse.Namespace) -> Figures:
-    metrics, found = Figures(), {}
+def measure(options: argparse.Namespace) -> Measurements:
+    metrics, found = Measurements(), {}
     with tempfile.TemporaryDirectory() as work, object_storage() if options.storage else nullcontext(work) as location:
         windows = (_SIDE // options.crop) ** 2
         clean = photographs(Path(work) / "clean", -(-max(options.pairs) // windows), _SIDE)

@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.corpusbench import Figures, model_name, photographs
+from benchmarks.corpusbench import Measurements, model_name, photographs
 from benchmarks.timing import interleaved_seconds
 from tasks.corpus.gate import load_rules
 from tasks.corpus.generate import make_corpus_shards
@@ -46,14 +46,14 @@ def _plain(parameters: CorpusParameters) -> None:
     publish(plan, judged, evaluation)
 
 
-def measure(options: argparse.Namespace) -> Figures:
+def measure(options: argparse.Namespace) -> Measurements:
     os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     from prefect.testing.utilities import prefect_test_harness
 
     from flows.generate_synthetic_corpus import generate_synthetic_corpus
 
-    metrics = Figures()
+    metrics = Measurements()
     with tempfile.TemporaryDirectory() as work, prefect_test_harness(server_startup_timeout=120):
         pairs, windows = options.shard * options.shards, (_SIDE // options.crop) ** 2
         clean = photographs(Path(work) / "clean", -(-pairs // windows), _SIDE)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.corpusbench import Figures, child, memory
+from benchmarks.corpusbench import Measurements, child, memory
 from tasks.corpus.generate import begin
 from tasks.corpus.parameters import CorpusParameters
 from tasks.corpus.plan import plan_corpus
@@ -32,11 +32,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", type=int, default=64)
 
 
-def measure(options: argparse.Namespace) -> Figures:
+def measure(options: argparse.Namespace) -> Measurements:
     with tempfile.TemporaryDirectory() as work:
         catalogue(work + "/catalogue", options.photographs)
         found = child("corpus_planning", work, str(options.scale), str(options.shard))
-    metrics = Figures()
+    metrics = Measurements()
     for what, value in found["seconds"].items():
         metrics.rows.append({"what": what, "seconds": round(value, 3)})
     whole = sum(found["seconds"][name] for name in ("plan", "keys of all shards"))

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.corpusbench import Figures, model_name, object_storage, photographs
+from benchmarks.corpusbench import Measurements, model_name, object_storage, photographs
 from tasks.corpus.gate import load_rules
 from tasks.corpus.generate import begin, make_pending, pending
 from tasks.corpus.parameters import CorpusParameters
@@ -41,8 +41,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="shipped", help="whose pixels: shipped, baseline, or a bundle")
 
 
-def measure(options: argparse.Namespace) -> Figures:
-    metrics = Figures()
+def measure(options: argparse.Namespace) -> Measurements:
+    metrics = Measurements()
     with tempfile.TemporaryDirectory() as work, object_storage() as bucket:
         windows = (_SIDE // options.crop) ** 2
         clean = photographs(Path(work) / "clean", -(-options.shards * options.shard // windows), _SIDE)
@@ -58,7 +58,7 @@ def measure(options: argparse.Namespace) -> Figures:
     return metrics
 
 
-def _requests(plan: CorpusPlan, metrics: Figures) -> None:
+def _requests(plan: CorpusPlan, metrics: Measurements) -> None:
     """Run every phase of a corpus on object storage; a row for each."""
     todo: list[int] = []
     rules = load_rules("default", baseline=True)
@@ -109,7 +109,7 @@ def _counted() -> Iterator[Counter[str]]:
         AIOHTTPSession.send = original
 
 
-def _rows(plan: CorpusPlan, metrics: Figures) -> None:
+def _rows(plan: CorpusPlan, metrics: Measurements) -> None:
     """Bytes of a row in the parts, the manifest and the table of shards, and which columns they are."""
     url, layout = plan.parameters.output, plan.layout
     parts = sum(file_size(join(url, part_name(k))) for k in range(layout.shards))
@@ -131,7 +131,7 @@ def _rows(plan: CorpusPlan, metrics: Figures) -> None:
     metrics.notes.append(f"of the manifest's row: {shown}")
 
 
-def _pixels(plan: CorpusPlan, metrics: Figures) -> None:
+def _pixels(plan: CorpusPlan, metrics: Measurements) -> None:
     """Stored bytes of an image of each array."""
     with open_cluster(ClusterConfig()) as inline:
         begin(plan)

@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.corpusbench import Figures, model_name, moved, object_storage, photographs
+from benchmarks.corpusbench import Measurements, model_name, moved, object_storage, photographs
 from benchmarks.timing import interleaved_seconds
 from tasks.corpus.generate import _generate, _load, _store, begin, make_shards
 from tasks.corpus.parameters import CorpusParameters
@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=1)
 
 
-def measure(options: argparse.Namespace) -> Figures:
+def measure(options: argparse.Namespace) -> Measurements:
     with tempfile.TemporaryDirectory() as work, object_storage() as bucket, one_thread():
         plan = _plan(options, Path(work))
         local = (f"{work}/corpus-{k}" for k in itertools.count())
@@ -69,7 +69,7 @@ def measure(options: argparse.Namespace) -> Figures:
         pipeline(_emptied(next(local)))
         whole = (time.process_time() - before) / plan.layout.pairs
         remove(bucket)
-    metrics = Figures()
+    metrics = Measurements()
     for name, values in seconds.items():
         ratio = median(m / s for m, s in zip(seconds[_MODEL], values, strict=True))
         metrics.rows.append({"what": name, "pairs/s": _rate(plan, values), "of the model's": round(ratio, 3)})

@@ -15,7 +15,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.corpusbench import Figures, model_name, moved, photographs
+from benchmarks.corpusbench import Measurements, model_name, moved, photographs
 from benchmarks.timing import interleaved_seconds
 from tasks.corpus import generate as shards
 from tasks.corpus.generate import begin, make_batch, make_pending, make_shards
@@ -71,8 +71,8 @@ def _warmed(plan: CorpusPlan, cluster: Cluster, location: str) -> None:
     list(cluster.run_each(make_batch, [tuple(tasks)] * cluster.workers * 4))
 
 
-def measure_workers(options: argparse.Namespace) -> Figures:
-    metrics = Figures()
+def measure_workers(options: argparse.Namespace) -> Measurements:
+    metrics = Measurements()
     with _planned(options) as (plan, locations), ExitStack() as opened:
         indices = range(options.shards)
         clusters = {
@@ -109,8 +109,8 @@ def measure_workers(options: argparse.Namespace) -> Figures:
     return metrics
 
 
-def measure_overhead(options: argparse.Namespace) -> Figures:
-    metrics = Figures()
+def measure_overhead(options: argparse.Namespace) -> Measurements:
+    metrics = Measurements()
     with _planned(options) as (plan, locations), ExitStack() as opened:
         indices = list(range(options.shards))
         dask = opened.enter_context(open_cluster(ClusterConfig(kind="local", workers=options.workers)))

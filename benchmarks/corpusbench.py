@@ -35,7 +35,7 @@ sys.stdin.read()  # until the benchmark ends, however it ends
 
 
 @dataclass
-class Figures:
+class Measurements:
     """What one benchmark found: a table, and what was demanded of it."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -61,7 +61,7 @@ def where(device: str) -> dict[str, Any]:
     }
 
 
-def show(name: str, metrics: Figures, about: Mapping[str, Any], location: Path | None) -> None:
+def show(name: str, metrics: Measurements, about: Mapping[str, Any], location: Path | None) -> None:
     """Print a table and JSON; write the JSON to ``location`` too."""
     print(f"\n{name}: " + ", ".join(f"{k} {v}" for k, v in about.items() if k != "packages"))
     for table in (metrics.rows, metrics.verdicts):

@@ -1,6 +1,6 @@
 """Images per second at 256 x 256: this model beside NAFlow's published architecture, on one device in one run.
 
-.venv/bin/python -m benchmarks.naflow [--device cuda] [--rounds 7] [--json figures.json]
+.venv/bin/python -m benchmarks.naflow [--device cuda] [--rounds 7] [--json results.json]
 
 Three kinds of work, each compared with the same kind of the other:
 
@@ -10,7 +10,7 @@ reference   a reference read for every image, then sample()
 
 Both get the fastest safe precision of the device. NAFlow's network also gets its best batch size and memory layout, and
 keeps the inverses of its 1 x 1 convolutions; `naflow, as released` is the release's way: float32, one image, inverted
-anew. Weights of NAFlow and of the paper preset are random. Rounds are interleaved, figures are medians of rounds.
+anew. Weights of NAFlow and of the paper preset are random. Rounds are interleaved; results are medians of rounds.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     precision = Precision.best(options.device)

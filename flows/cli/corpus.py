@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -28,6 +28,13 @@ def quickstart(
     generate(CorpusParameters(output=output, scale=4, shard=8), json=json)
 
 
+def _show_result(result: dict[str, Any], parts: str | None, *, as_json: bool) -> None:
+    if parts is None:
+        show_corpus(result, as_json=as_json)
+    else:
+        show(result, as_json=as_json, title=f"Part {parts} of a corpus")
+
+
 @command(app, "pngnoise generate --clean photos/ --references runs/sidd/patches --scale 4 --output corpora/a")
 def generate(
     parameters: CorpusParameters,
@@ -48,10 +55,7 @@ def generate(
     from flows.generate_synthetic_corpus import generate_synthetic_corpus
 
     result = run(generate_synthetic_corpus, parameters, quiet=json)
-    if parameters.parts is None:
-        show_corpus(result, as_json=json)
-    else:
-        show(result, as_json=json, title=f"Part {parameters.parts} of a corpus")
+    _show_result(result, parameters.parts, as_json=json)
 
 
 @command(app, "pngnoise materialise corpora/recipe --output corpora/a --cluster local", "recipe")
@@ -60,10 +64,7 @@ def materialise(parameters: MaterialiseParameters, *, json: Json = False) -> Non
     from flows.materialise_corpus import materialise_corpus
 
     result = run(materialise_corpus, parameters, quiet=json)
-    if parameters.parts is None:
-        show_corpus(result, as_json=json)
-    else:
-        show(result, as_json=json, title=f"Part {parameters.parts} of a corpus")
+    _show_result(result, parameters.parts, as_json=json)
 
 
 @command(app, "pngnoise export corpora/a --format webdataset --output s3://bucket/a", "corpus")

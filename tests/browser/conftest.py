@@ -221,10 +221,10 @@ def browser() -> Iterator[webdriver.Chrome]:
     """Headless Chromium. Without it tests are skipped, or fail where PNGNOISE_BROWSER says that it has to be there."""
     program, driver = shutil.which(BROWSER), shutil.which("chromedriver")
     if program is None or driver is None:
-        told = "no chromium and chromedriver here: apt-get install chromium chromium-driver"
+        message = "chromium or chromedriver is missing; run apt-get install chromium chromium-driver"
         if "PNGNOISE_BROWSER" in os.environ:
-            pytest.fail(told)
-        pytest.skip(told)
+            pytest.fail(message)
+        pytest.skip(message)
     options = webdriver.ChromeOptions()
     options.binary_location = program
     for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):

@@ -41,7 +41,7 @@ _STAT = re.compile(r"stat::(number_of_executed_units|peak_rss_mb):\s+(\d+)")
 
 
 @dataclass
-class Figures:
+class Measurements:
     """What came of one target."""
 
     name: str
@@ -96,9 +96,9 @@ def campaign(names: list[str] | None, seconds: int, seed: int, output: Path) -> 
     return int(found > 0)
 
 
-def one(name: str, target: Any, seconds: int, seed: int, findings: Path) -> Figures:
+def one(name: str, target: Any, seconds: int, seed: int, findings: Path) -> Measurements:
     """Processes of one target, until its time is over. They are forked: importing the product takes longer."""
-    metrics = Figures(name, start_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    metrics = Measurements(name, start_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     findings.mkdir(parents=True, exist_ok=True)
     while (left := seconds - metrics.seconds) >= 1:
         log, started = findings / f"process-{seed}.log", time.monotonic()

@@ -1,4 +1,4 @@
-"""Figures of the long forms, kept in a folder for docs/results/."""
+"""Measurements of the long forms, kept in a folder for docs/results/."""
 
 from __future__ import annotations
 
